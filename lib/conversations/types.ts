@@ -1,0 +1,49 @@
+/** Conversations as every later part of the method sees them, whatever file they came from. */
+
+export type Role = "system" | "user" | "assistant";
+
+/** A chat message as models take it. */
+export interface Message {
+  role: Role;
+  content: string;
+}
+
+/** What a follow-up (a user message after the first) does. See docs/method.md. */
+export const feedbackLabels = ["new_request", "reattempt_with_feedback", "reattempt_without_feedback", "positive_feedback", "clarification", "other"] as const;
+export type FeedbackLabel = (typeof feedbackLabels)[number];
+
+export interface LoggedMessage extends Message {
+  /** English name of the language ("English"), "" where the source does not say. */
+  language: string;
+  /** The source's own verdict: toxic, unsafe or moderated. */
+  flagged: boolean;
+  /** An author's or annotator's label of a follow-up, where the file carries one: for measuring classifiers, never for training. */
+  gold_label: FeedbackLabel | null;
+}
+
+export interface Conversation {
+  conversation_id: string;
+  user_id: string;
+  /** ISO 8601, UTC. Orders a user's conversations. */
+  timestamp: string;
+  /** "wildchat", "oasst", "sharegpt", "messages". */
+  source: string;
+  /** The logging model's name, "" where unknown. */
+  model: string;
+  language: string;
+  flagged: boolean;
+  /** Begins with user (or system, then user); roles alternate after that. */
+  messages: LoggedMessage[];
+}
+
+/** The users' turns after the first: indices into messages of every follow-up that has an assistant answer before it. */
+export function followUpTurns(conversation: Conversation): number[] {
+  const turns: number[] = [];
+  let users = 0;
+  conversation.messages.forEach((message, index) => {
+    if (message.role !== "user") return;
+    users += 1;
+    if (users > 1 && conversation.messages[index - 1]?.role === "assistant") turns.push(index);
+  });
+  return turns;
+}

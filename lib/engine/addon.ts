@@ -1,0 +1,264 @@
+/**
+ * The typed contract of the C++ addon: exactly what bindings/ exports, nothing more. A test checks the two against each
+ * other. Nothing here knows conversations or personas; lib/engine/ wraps it for the rest of lib/.
+ */
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { RlhiError } from "../errors.js";
+
+export type Dtype = "f32" | "bf16";
+
+/** What native errors carry in `code`; the message says what was expected and found. */
+export type NativeErrorCode =
+  | "ERR_INVALID_ARGUMENT" | "ERR_INVALID_FILE" | "ERR_UNSUPPORTED" | "ERR_OUT_OF_MEMORY" | "ERR_IO" | "ERR_ABORTED" | "ERR_INTERNAL" | "ERR_CLOSED";
+
+/**
+ * One column of lists of token ids as Arrow holds it: list i is values[offsets[i] .. offsets[i+1]). Offsets may start
+ * above 0 (a slice) and both buffers may be longer than needed (padding). Copied at once; never kept across the call.
+ */
+export interface ListColumn {
+  offsets: Int32Array;
+  values: Int32Array;
+}
+
+/** A record batch of pairs: `rows` lists are read from each column, beginning at its offsets' first element. */
+export interface PairBatch {
+  rows: number;
+  prompt: ListColumn;
+  chosen: ListColumn;
+  rejected: ListColumn;
+  /** Summed log-probabilities under the reference; absent for losses that need none. */
+  refChosen?: Float32Array | undefined;
+  refRejected?: Float32Array | undefined;
+}
+
+/** Trees to score: `rows` prompts; continuation j belongs to prompt parents[j]; parents ascend. */
+export interface ScoreBatch {
+  rows: number;
+  prompt: ListColumn;
+  continuations: ListColumn;
+  parents: Int32Array;
+}
+
+export interface ScoreResult {
+  /** Log-probability of every continuation token, one continuation after the other, as `continuations.offsets` cuts them (rebased to 0). */
+  tokenLogps: Float32Array;
+  /** Sum over each continuation's tokens, summed in double. */
+  logps: Float64Array;
+}
+
+export interface GenerateRequest {
+  prompt: Int32Array;
+  n: number;
+  maxNewTokens: number;
+  /** 0 is greedy. */
+  temperature: number;
+  topP: number;
+  /** 0 is off. */
+  topK: number;
+  minP: number;
+  /** One a sample. */
+  seeds: BigUint64Array;
+  stopTokens: Int32Array;
+  stopStrings: string[];
+}
+
+export interface GenerateResult {
+  request: number;
+  sample: number;
+  tokenIds: Int32Array;
+  /** Each token's log-probability under the model's own distribution (temperature 1, nothing cut off). */
+  logps: Float32Array;
+  finishReason: "stop_token" | "stop_string" | "length";
+}
+
+export interface TokenEvent {
+  request: number;
+  sample: number;
+  token: number;
+}
+
+export interface LoadOptions {
+  /** Hugging Face folder, GGUF file, or a shape's name (random weights). */
+  path: string;
+  dtype: Dtype;
+  /** 0: all logical cores. */
+  threads: number;
+  /** Of random weights. */
+  seed?: number | undefined;
+  /** Highest number of sequences decoded at once; 0: 64. */
+  maxSequences?: number | undefined;
+  onProgress?: ((fraction: number) => void) | undefined;
+}
+
+export interface ModelInfo {
+  architecture: string;
+  dtype: Dtype;
+  /** "cpu/avx512", ... */
+  backend: string;
+  threads: number;
+  parameters: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  vocabSize: number;
+  maxPosition: number;
+  tiedEmbeddings: boolean;
+  bosTokenId: number;
+  eosTokenIds: number[];
+  weightBytes: number;
+  /** 16 hex digits over names and bytes of all weights as they are now. */
+  fingerprint: string;
+}
+
+export interface TrainOptions {
+  lossType: "sigmoid" | "ipo" | "hinge" | "simpo" | "sft";
+  beta: number;
+  labelSmoothing: number;
+  simpoGamma: number;
+  rpoAlpha: number;
+  learningRate: number;
+  adamBeta1: number;
+  adamBeta2: number;
+  adamEpsilon: number;
+  weightDecay: number;
+  maxGradNorm: number;
+  lrSchedulerType: "constant" | "constant_with_warmup" | "linear" | "cosine";
+  warmupSteps: number;
+  totalSteps: number;
+  maxTokensPerMicroBatch: number;
+  /** Longest prompt+chosen+rejected that will come. */
+  maxPairTokens: number;
+  /** 0: what the machine has available. */
+  memoryLimitBytes: number;
+}
+
+/** TRL's names, as they stand in metrics.jsonl. */
+export interface StepMetrics {
+  step: number;
+  loss: number;
+  grad_norm: number;
+  learning_rate: number;
+  "rewards/chosen": number;
+  "rewards/rejected": number;
+  "rewards/margins": number;
+  "rewards/accuracies": number;
+  "logps/chosen": number;
+  "logps/rejected": number;
+  num_tokens: number;
+}
+
+export interface MemoryPlan {
+  entries: { name: string; bytes: number }[];
+  total: number;
+}
+
+export interface NativeTrainer {
+  plan(): MemoryPlan;
+  /** One optimizer step over the batch's pairs. Rejected with ERR_ABORTED, the weights as before, when `signal` aborts. */
+  step(batch: PairBatch, signal?: AbortSignal): Promise<StepMetrics>;
+  /** Loss and gradient of the batch without an update. */
+  accumulate(batch: PairBatch, signal?: AbortSignal): Promise<StepMetrics>;
+  /** The last gradient, as safetensors with Hugging Face names, f32. */
+  saveGradients(path: string): Promise<void>;
+  /** optimizer.safetensors into `dir`; exact. */
+  saveState(dir: string): Promise<void>;
+  loadState(dir: string): Promise<void>;
+  stepsDone(): number;
+  /** Frees gradients, moments and activations; the model lives on. Waits for work under way. */
+  close(): Promise<void>;
+}
+
+export interface NativeModel {
+  info(): ModelInfo;
+  score(batch: ScoreBatch, maxTokensPerMicroBatch: number, signal?: AbortSignal): Promise<ScoreResult>;
+  /** Bytes of every token (offsets has vocabSize + 1 entries), for stop strings. */
+  setTokenBytes(offsets: Int32Array, bytes: Uint8Array): void;
+  /** Resolves when all have ended; onResult comes once a sample, in the order they end. */
+  generate(requests: GenerateRequest[], onResult: (result: GenerateResult) => void, onToken?: (event: TokenEvent) => void, signal?: AbortSignal): Promise<void>;
+  /** model.safetensors (sharded above 5 GiB) and config.json into the existing folder `dir`. */
+  save(dir: string, dtype: Dtype): Promise<void>;
+  createTrainer(options: TrainOptions): Promise<NativeTrainer>;
+  /** Waits for work under way, then frees everything. Later calls are rejected with ERR_CLOSED. */
+  close(): Promise<void>;
+}
+
+export type GgufValue = number | bigint | boolean | string | GgufValue[] | Int32Array | Float32Array;
+
+export interface SystemInfo {
+  cpuModel: string;
+  logicalCores: number;
+  /** Instruction sets this machine has, of those we know of: "avx2", "avx512f", "avx512_bf16", "amx_bf16", ... */
+  features: string[];
+  /** Paths compiled in and runnable here, slowest first, and the one a model would use. */
+  isas: string[];
+  defaultIsa: string;
+  memoryBytes: number;
+  availableMemoryBytes: number;
+  addonVersion: string;
+  compiler: string;
+}
+
+export interface NativeAddon {
+  /** Must equal `addonAbi`. */
+  readonly abi: number;
+  systemInfo(): SystemInfo;
+  loadModel(options: LoadOptions): Promise<NativeModel>;
+  /** All metadata of a GGUF file (tensors are not read). Arrays of numbers come as typed arrays where the type allows. */
+  ggufMetadata(path: string): Record<string, GgufValue>;
+  /** The memory a training run would take; `path` as in LoadOptions. Nothing is allocated. */
+  planTraining(path: string, dtype: Dtype, options: TrainOptions): MemoryPlan;
+  /** Register-only FMA loop on all threads: FLOP/s of f32 with the default instruction set. */
+  measurePeakFlops(threads: number): Promise<number>;
+  /** Bytes/s of streaming reads on all threads. */
+  measureReadBandwidth(threads: number): Promise<number>;
+  /** Median seconds of `repeats` products of c[m,n] = a[m,k] b[n,k]^T with packed b. */
+  measureGemm(m: number, n: number, k: number, dtype: Dtype, threads: number, repeats: number): Promise<number>;
+}
+
+export const addonAbi = 1;
+
+/** The package's own root folder: where package.json, prebuilds/ and build/ are. */
+export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
+
+let loaded: NativeAddon | undefined;
+
+/** The path of the binary that loadAddon takes: a prebuild or the local build. Throws where there is none. */
+export function addonPath(): string {
+  const require = createRequire(import.meta.url);
+  const find = require("node-gyp-build") as { resolve(dir: string): string };
+  try {
+    return find.resolve(packageRoot);
+  } catch (error) {
+    throw new RlhiError("ERR_ADDON_MISSING", {
+      what: "the native engine is not built for this machine",
+      where: packageRoot,
+      expected: `prebuilds/${process.platform}-${process.arch} or build/Release`,
+      found: (error as Error).message.split("\n")[0],
+      todo: "run `npm run build:native` there (it needs CMake and a C++20 compiler)",
+      cause: error,
+    });
+  }
+}
+
+/** Loads the addon once a process. */
+export function loadAddon(): NativeAddon {
+  if (loaded !== undefined) return loaded;
+  const path = addonPath();
+  const addon = createRequire(import.meta.url)(path) as NativeAddon;
+  if (addon.abi !== addonAbi) {
+    throw new RlhiError("ERR_ADDON_VERSION", {
+      what: "the native engine belongs to another version of this package",
+      where: path,
+      expected: `contract version ${addonAbi}`,
+      found: String(addon.abi),
+      todo: "run `npm run build` (or reinstall the package)",
+    });
+  }
+  loaded = addon;
+  return addon;
+}

@@ -1,0 +1,18 @@
+/** A short profile of a user, inferred from conversations strictly before the one it is used in. */
+export interface Persona {
+  summary: string;
+  preferences: { dimension: string; value: string; evidence: string }[];
+}
+
+/** One line of personas.jsonl: what is known of a user when a conversation begins. */
+export interface PersonaRecord {
+  user_id: string;
+  /** The conversation this persona may be used in (and no earlier one). */
+  conversation_id: string;
+  /** null: no earlier conversation, or nothing could be inferred; a supported case. */
+  persona: Persona | null;
+  /** The earlier conversations it came from, oldest first. */
+  from_conversations: string[];
+  prompt_hash: string;
+  model: string;
+}

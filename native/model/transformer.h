@@ -1,0 +1,98 @@
+// The transformer's forward and backward, written once against ops.h.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/ops.h"
+
+namespace rlhi {
+
+// One flat row of tokens with the tree that says who sees whom (see ops.h, QuerySegment).
+struct PackedTokens {
+  std::vector<int32_t> ids, positions;         // [T]
+  std::vector<ops::QuerySegment> segments;
+  std::vector<ops::KeySpan> spans;
+  int64_t size() const { return static_cast<int64_t>(ids.size()); }
+};
+
+// Builds prefix trees. A tree is one prompt with any number of continuations (two for a pair).
+// Returns for each continuation the rows whose hidden state predicts its tokens: the prompt's last row, then its own rows but the last.
+class TreePacker {
+ public:
+  struct Continuation {
+    std::vector<int32_t> predictor_rows;       // [length of the continuation]
+  };
+  // Throws invalid_argument for an empty prompt or an empty continuation.
+  std::vector<Continuation> add_tree(const std::vector<int32_t>& prompt, const std::vector<std::vector<int32_t>>& continuations);
+  PackedTokens take();
+  int64_t size() const { return packed_.size(); }
+
+ private:
+  PackedTokens packed_;
+};
+
+// Keys and values of past tokens, one slab of `rows` a layer. Who owns which rows is the caller's business (infer/).
+class KvCache {
+ public:
+  KvCache(const ModelConfig& config, DType dtype, int64_t rows, const ops::Table& ops, ops::Backend* backend);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  int64_t rows() const { return rows_; }
+  static size_t bytes(const ModelConfig& config, DType dtype, int64_t rows);
+  Tensor k(int64_t layer) const;               // [rows, G*K]
+  Tensor v(int64_t layer) const;
+
+ private:
+  ModelConfig config_;
+  DType dtype_;
+  int64_t rows_;
+  const ops::Table& ops_;
+  ops::Backend* backend_;
+  void* data_ = nullptr;
+};
+
+// Weights packed for fast nt products (ops.h PackedWeight); made lazily, dropped when the weights change.
+class PackedWeights;
+
+class Transformer {
+ public:
+  Transformer(const Weights& weights, const ops::Table& ops, ops::Backend* backend);
+  ~Transformer();
+
+  const ModelConfig& config() const;
+  const Weights& weights() const;
+
+  // Packs all matrices now (generation, scoring: pays when many calls follow). weights_changed() drops the packs.
+  void pack();
+  void weights_changed();
+  size_t packed_bytes() const;                 // what pack() takes
+
+  // ---- inference: nothing is kept for a backward ---------------------------------------------------------------------
+  // New tokens' keys and values are written to cache rows cache_rows[T]; spans name cache rows. hidden: the rows `output_rows`
+  // of the final-norm output, [output_rows.size(), D] f32. Scratch grows as needed and is reused.
+  void forward_cached(const PackedTokens& tokens, const std::vector<int32_t>& cache_rows, KvCache& cache,
+                      const std::vector<int32_t>& output_rows, Tensor hidden);
+  // Without a cache (scoring): spans name rows of the batch itself. Same output.
+  void forward_rows(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Tensor hidden);
+  // logits [n, V] f32 of final hidden rows [n, D].
+  void logits(Tensor hidden, Tensor logits);
+
+  // ---- training ------------------------------------------------------------------------------------------------------
+  struct Activations;                          // everything kept of one micro-batch, in one planned buffer
+  static size_t activation_bytes(const ModelConfig& config, DType dtype, int64_t max_tokens, int64_t max_output_rows);
+  std::unique_ptr<Activations> plan_activations(int64_t max_tokens, int64_t max_output_rows) const;
+  // hidden [output_rows, D] (model dtype) lives in `activations` until the next forward.
+  Tensor forward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations);
+  // dhidden [output_rows, D] f32. Adds to every gradient but the untied head's, which linear_logprob_backward adds to.
+  void backward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations, Tensor dhidden, Weights& gradients);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rlhi

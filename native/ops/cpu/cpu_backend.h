@@ -1,0 +1,48 @@
+// The CPU backend: a thread pool, scratch memory and the table of the best instruction set this machine has.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace rlhi::ops {
+
+enum class CpuIsa { portable, avx2, avx512 };  // what a table was compiled for; later ones are faster
+
+struct CpuFeatures {  // read once from cpuid and xgetbv (the operating system must save the registers too)
+  bool avx2 = false, fma = false, f16c = false;
+  bool avx512f = false, avx512bw = false, avx512vl = false, avx512dq = false, avx512_bf16 = false, avx512_fp16 = false;
+  bool amx_tile = false, amx_bf16 = false;
+  std::string model_name;
+  int logical_cores = 1;  // this process may use (affinity, cgroup quota rounded up)
+};
+const CpuFeatures& cpu_features();
+
+std::vector<CpuIsa> available_isas();      // those that can run here, slowest first
+const char* isa_name(CpuIsa isa);          // "portable", "avx2", "avx512"
+CpuIsa default_isa();                      // the last available one, or RLHI_CPU_ISA=portable|avx2|avx512 from the environment; throws where that one cannot run here
+
+struct CpuBackendOptions {
+  int threads = 0;                         // 0: all logical cores
+  CpuIsa isa = default_isa();
+};
+
+// Owns threads and scratch. Calls into one backend come from one thread at a time; two backends are independent.
+class CpuBackend {
+ public:
+  explicit CpuBackend(const CpuBackendOptions& options = {});
+  ~CpuBackend();
+  CpuBackend(const CpuBackend&) = delete;
+  CpuBackend& operator=(const CpuBackend&) = delete;
+
+  Backend* handle() const;
+  const Table& table() const;
+  int threads() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rlhi::ops

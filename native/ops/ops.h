@@ -1,0 +1,156 @@
+// The one table of operations. The transformer is written once, against this file; a backend is a filled table.
+//
+// Letters of shapes: T tokens (rows of a packed micro-batch), D hidden_size, H n_heads, G n_kv_heads, K head_dim,
+// F intermediate_size, V vocab_size, N answer tokens (rows the head is applied to).
+//
+// Rules every backend keeps:
+//  - Batch invariance: an output row's bits do not depend on how many other rows or segments are in the call, nor on the
+//    thread count. (So: no split of a reduction that depends on the number of rows; key blocks are cut relative to the
+//    start of their span.)
+//  - Determinism: same input, same bits.
+//  - Accumulation in f32 or wider. Tensors may be f32 or bf16 unless an argument says otherwise; "+=" outputs are f32.
+//  - Any size >= 1 is correct; 0 rows is a no-op.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "base/tensor.h"
+
+namespace rlhi::ops {
+
+constexpr uint32_t kAbiVersion = 1;
+
+struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
+
+// ---- matrix product ------------------------------------------------------------------------------------------------
+enum class GemmForm {
+  nt,  // c[m,n] = a[m,k] * b[n,k]^T     y = x W^T
+  nn,  // c[m,n] = a[m,k] * b[k,n]       dx = dy W
+  tn,  // c[m,n] = a[k,m]^T * b[k,n]     dW = dy^T x
+};
+// A weight packed for repeated nt products (b above): made once a step or once a load, read by many calls.
+struct PackedWeight {
+  void* data = nullptr;  // backend's own layout, backend memory
+  DType dtype = DType::f32;
+  int64_t n = 0, k = 0;
+};
+struct GemmArgs {
+  GemmForm form = GemmForm::nt;
+  Tensor a, b, c;                        // c is f32 or bf16
+  const PackedWeight* packed_b = nullptr;  // form nt only: used in place of b (b may then be empty)
+  Tensor bias;                           // [1,n] or empty: added to every row
+  bool accumulate = false;               // c += instead of c = (c f32)
+};
+
+// ---- attention over packed prefix trees and caches -------------------------------------------------------------------
+// A run of keys: rows [row, row+length) of the k and v tensors, at positions position, position+1, ...
+struct KeySpan {
+  int32_t row, length, position;
+};
+// A run of queries: rows [row, row+length) of q, at positions position, position+1, ...; it sees the key spans
+// [first_span, first_span+n_spans), each key at position p' of them with p - window < p' <= p (window 0: no limit).
+// A pair is three segments: prompt sees {prompt}; chosen sees {prompt, chosen}; rejected sees {prompt, rejected}.
+// A decoding step is a segment of length 1 whose spans lie in the cache.
+// In training (backward), a segment's last span is its own rows, and the spans before it are its ancestors'.
+struct QuerySegment {
+  int32_t row, length, position;
+  int32_t first_span, n_spans;
+};
+struct AttentionArgs {
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0;
+  int window = 0;
+  float scale = 0;             // 1 / sqrt(head_dim)
+  Tensor q;                    // [T, H*K]
+  Tensor k, v;                 // [rows of keys, G*K]
+  Tensor out;                  // [T, H*K]
+  Tensor lse;                  // [T, H] f32: log-sum-exp of the scaled scores; may be empty when no backward follows
+  const QuerySegment* segments = nullptr;
+  int64_t n_segments = 0;
+  const KeySpan* spans = nullptr;
+  int64_t n_spans = 0;
+};
+struct AttentionBackwardArgs {
+  AttentionArgs forward;       // q, k, v, out, lse as they were
+  Tensor dout;                 // [T, H*K]
+  Tensor dq, dk, dv;           // written (not accumulated); same shapes as q, k, v
+};
+
+// ---- head ------------------------------------------------------------------------------------------------------------
+// logps[i] = log softmax(h[i] W^T)[targets[i]]. The logits of a chunk of rows are either kept by the caller's buffer
+// (keep_logits [N,V] f32, so that backward does not compute them again) or only ever exist in blocks of the vocabulary.
+struct LinearLogprobArgs {
+  Tensor h;                    // [N, D]
+  Tensor w;                    // [V, D]
+  const PackedWeight* packed_w = nullptr;
+  const int32_t* targets = nullptr;  // [N]
+  float* logps = nullptr;      // [N] out
+  float* lse = nullptr;        // [N] out
+  Tensor keep_logits;          // [N, V] f32 or empty
+};
+struct LinearLogprobBackwardArgs {
+  LinearLogprobArgs forward;   // with lse filled; keep_logits, if given, is overwritten
+  const float* dlogps = nullptr;  // [N]
+  Tensor dh;                   // [N, D] written
+  Tensor dw;                   // [V, D] f32, accumulated; may be empty (frozen head)
+};
+
+// ---- optimizer -------------------------------------------------------------------------------------------------------
+struct AdamWArgs {
+  int64_t n = 0;
+  DType dtype = DType::f32;    // of the weight: f32, or bf16 with a remainder (base/dtype.h, split_master)
+  void* weight = nullptr;
+  int16_t* remainder = nullptr;  // bf16 only
+  const float* grad = nullptr;
+  float* m = nullptr;          // first moment
+  float* v = nullptr;          // second moment
+  float grad_scale = 1;        // clipping factor, applied to grad as it is read
+  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
+  float bias_correction1 = 1, bias_correction2 = 1;  // 1 - beta^step
+};
+
+// ---- the table -------------------------------------------------------------------------------------------------------
+struct Table {
+  uint32_t abi_version;
+  const char* backend_name;    // "cpu/portable", "cpu/avx2", "cpu/avx512", "cuda"
+
+  // Memory of the backend. alloc returns 64-byte aligned, zeroed memory or nullptr.
+  void* (*alloc)(Backend*, size_t bytes);
+  void (*release)(Backend*, void*, size_t bytes);
+  void (*upload)(Backend*, void* to, const void* from_host, size_t bytes);
+  void (*download)(Backend*, void* to_host, const void* from, size_t bytes);
+  void (*zero)(Backend*, void*, size_t bytes);
+
+  // Movement: to[i] = from[i] with conversion; rows by index (negative or out-of-range indices are the caller's bug).
+  void (*copy)(Backend*, Tensor to, Tensor from);
+  void (*gather_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);        // to[i] = from[index[i]]
+  void (*scatter_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);       // to[index[i]] = from[i]
+  void (*scatter_add_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);   // to[index[i]] += from[i], in order of i; `to` f32
+  void (*add)(Backend*, Tensor to, Tensor from);                                      // to += from
+  void (*column_sum)(Backend*, Tensor to, Tensor from);                               // to[0,j] += sum_i from[i,j], to f32
+
+  size_t (*packed_bytes)(Backend*, DType dtype, int64_t n, int64_t k);
+  void (*pack_weight)(Backend*, PackedWeight* to, Tensor w);  // to->data holds packed_bytes; fills the rest of *to
+  void (*gemm)(Backend*, const GemmArgs&);
+
+  void (*embedding)(Backend*, Tensor out, Tensor table, const int32_t* ids);              // out [T,D] f32 or bf16, table [V,D]
+  // y = x * rsqrt(mean(x^2) + eps) * weight, per group of cols/groups columns (groups = heads for q/k norm; weight [1, cols/groups]).
+  // rstd [T, groups] f32 may be empty. copy_x (may be empty) receives x, for the backward. y may be x itself.
+  void (*rms_norm)(Backend*, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x);
+  // dx += (accumulate) or = ; dweight [1, cols/groups] f32 += (may be empty). dx may be dy itself when not accumulating.
+  void (*rms_norm_backward)(Backend*, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups, bool accumulate);
+  // In place on x [T, n*K] (n heads side by side): rotates halves (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), the
+  // convention of Hugging Face checkpoints. cos_sin [max_position, K] f32: K/2 cosines, then K/2 sines. direction -1 is the backward.
+  void (*rope)(Backend*, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction);
+  void (*attention)(Backend*, const AttentionArgs&);
+  void (*attention_backward)(Backend*, const AttentionBackwardArgs&);
+  // gate_up [T, 2F]: gate, then up. out [T,F] = silu(gate) * up.
+  void (*swiglu)(Backend*, Tensor out, Tensor gate_up);
+  void (*swiglu_backward)(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up);        // dgate_up may be gate_up itself
+  void (*linear_logprob)(Backend*, const LinearLogprobArgs&);
+  void (*linear_logprob_backward)(Backend*, const LinearLogprobBackwardArgs&);
+
+  void (*adamw)(Backend*, const AdamWArgs&);
+  double (*sum_of_squares)(Backend*, const float* x, int64_t n);  // fixed order, any thread count
+};
+
+}  // namespace rlhi::ops

@@ -1,0 +1,83 @@
+// Full fine-tuning on preference pairs: packing into micro-batches, forward, loss, backward, clipping, AdamW.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "loss/preference.h"
+#include "model/transformer.h"
+
+namespace rlhi {
+
+struct Pair {
+  std::vector<int32_t> prompt, chosen, rejected;   // each at least one token; answers end with their end-of-turn token
+  double ref_chosen_logp = 0, ref_rejected_logp = 0;  // ignored by simpo and sft
+};
+
+enum class ScheduleType { constant_with_warmup, linear, cosine };
+ScheduleType schedule_from_name(const std::string& name);   // transformers' names; "constant" is warmup_steps 0
+
+struct TrainOptions {
+  LossOptions loss;
+  double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
+  ScheduleType schedule = ScheduleType::constant_with_warmup;
+  int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules
+  int64_t max_tokens_per_micro_batch = 2048;       // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size
+  int64_t max_pair_tokens = 0;                     // longest pair (prompt+chosen+rejected) that will come: the plan's size; 0: the budget
+  int64_t memory_limit_bytes = 0;                  // 0: what the machine has available
+};
+
+struct StepMetrics {                               // means over the step's pairs
+  double loss = 0, grad_norm = 0, learning_rate = 0;
+  double rewards_chosen = 0, rewards_rejected = 0, rewards_margins = 0, rewards_accuracies = 0;
+  double logps_chosen = 0, logps_rejected = 0;
+  int64_t num_tokens = 0;                          // computed in this step (prompt once a pair)
+  int64_t step = 0;                                // optimizer steps done, this one included
+};
+
+struct PlanEntry {
+  std::string name;
+  size_t bytes;
+};
+struct MemoryPlan {
+  std::vector<PlanEntry> entries;                  // weights, master remainder, gradients, moments, activations, logits, packed weights, scratch
+  size_t total = 0;
+};
+MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& options);
+
+class Trainer {
+ public:
+  // Allocates everything of the plan; throws out_of_memory with the sizes and a token budget that would fit.
+  Trainer(Weights& weights, Transformer& transformer, const TrainOptions& options, const ops::Table& ops, ops::Backend* backend);
+  ~Trainer();
+
+  const MemoryPlan& plan() const;
+  // One optimizer step over `pairs` (mean loss). `abort` is polled before each micro-batch: throws `aborted` and leaves
+  // weights, moments and the step count as before the call. On the first non-finite loss or gradient throws internal, likewise.
+  StepMetrics step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
+  // Loss and gradient only, no update; the gradient stays readable until the next step.
+  StepMetrics accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
+  const Weights& gradients() const;
+
+  int64_t steps_done() const;
+  // optimizer.safetensors (moments, remainder, step) beside the weights that save_pretrained wrote; exact.
+  void save_state(const std::string& dir) const;
+  void load_state(const std::string& dir);         // throws invalid_file where it belongs to another shape or dtype
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Per-token log-probabilities of continuations of prompts, by the packed forward; batch-invariant.
+struct ScoreTree {
+  std::vector<int32_t> prompt;
+  std::vector<std::vector<int32_t>> continuations;
+};
+// result[tree][continuation][token]
+std::vector<std::vector<std::vector<float>>> score_trees(Transformer& transformer, const std::vector<ScoreTree>& trees, int64_t max_tokens_per_micro_batch,
+                                                         const ops::Table& ops, ops::Backend* backend, const std::atomic<bool>* abort = nullptr);
+
+}  // namespace rlhi
