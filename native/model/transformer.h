@@ -19,7 +19,8 @@ struct PackedTokens {
 };
 
 // Builds prefix trees. A tree is one prompt with any number of continuations (two for a pair).
-// Returns for each continuation the rows whose hidden state predicts its tokens: the prompt's last row, then its own rows but the last.
+// Returns for each continuation the rows whose hidden state predicts its tokens: the prompt's last row, then its own rows.
+// A continuation's last token predicts nothing, so it has no row: length - 1 rows a continuation, none for a single token.
 class TreePacker {
  public:
   struct Continuation {
@@ -55,9 +56,6 @@ class KvCache {
   void* data_ = nullptr;
 };
 
-// Weights packed for fast nt products (ops.h PackedWeight); made lazily, dropped when the weights change.
-class PackedWeights;
-
 class Transformer {
  public:
   Transformer(const Weights& weights, const ops::Table& ops, ops::Backend* backend);
@@ -70,15 +68,17 @@ class Transformer {
   void pack();
   void weights_changed();
   size_t packed_bytes() const;                 // what pack() takes
+  const ops::PackedWeight* packed_head() const;  // null unless packed
 
   // ---- inference: nothing is kept for a backward ---------------------------------------------------------------------
   // New tokens' keys and values are written to cache rows cache_rows[T]; spans name cache rows. hidden: the rows `output_rows`
-  // of the final-norm output, [output_rows.size(), D] f32. Scratch grows as needed and is reused.
+  // of the final-norm output, [output_rows.size(), D], f32 or the model dtype. Scratch grows as needed and is reused.
+  // Throws invalid_argument for a token id outside the vocabulary or a position outside the context.
   void forward_cached(const PackedTokens& tokens, const std::vector<int32_t>& cache_rows, KvCache& cache,
                       const std::vector<int32_t>& output_rows, Tensor hidden);
   // Without a cache (scoring): spans name rows of the batch itself. Same output.
   void forward_rows(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Tensor hidden);
-  // logits [n, V] f32 of final hidden rows [n, D].
+  // logits [n, V] f32 of final hidden rows [n, D]; f32 rows are rounded to the model dtype first, as training's are.
   void logits(Tensor hidden, Tensor logits);
 
   // ---- training ------------------------------------------------------------------------------------------------------
