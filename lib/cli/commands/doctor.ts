@@ -1,0 +1,80 @@
+import { readFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import type { Dtype, MemoryPlan, NativeAddon } from "../../engine/addon.js";
+import type { Tools } from "../command.js";
+import { defineCommand } from "../command.js";
+import { formatBytes } from "../output.js";
+
+interface PlanFlags {
+  dtype: Dtype;
+  maxTokensPerMicroBatch: number;
+  maxPairTokens: number;
+}
+
+export const doctor = defineCommand({
+  command: "doctor",
+  describe: "what this machine offers, which binary was loaded and why, what is missing",
+  flags: (yargs) => yargs
+    .option("plan", { type: "string", requiresArg: true, describe: "print the memory that training MODEL takes (Hugging Face folder, GGUF file or a shape's name)" })
+    .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "of the plan" })
+    .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "of the plan: token budget of one forward and backward" })
+    .option("max-pair-tokens", { type: "number", default: 2048, describe: "of the plan: longest prompt plus both answers" })
+    .example("$0 doctor", "is everything here?")
+    .example("$0 doctor --plan ./Llama-3.2-1B-Instruct --dtype bf16", "will training it fit in memory?"),
+  run: async (flags, { out }) => {
+    const { addonPath, loadAddon, packageRoot } = await import("../../engine/addon.js");
+    // Both throw, with what to do, where the engine is missing or of another version: exit code 1.
+    const path = addonPath();
+    const addon = loadAddon();
+    out.facts(machineFacts(addon, path, packageRoot), "rlhi-native");
+    if (flags.plan !== undefined) printPlan(out, flags.plan, planOf(addon, flags.plan, flags), addon.systemInfo().availableMemoryBytes);
+  },
+});
+
+function machineFacts(addon: NativeAddon, path: string, root: string): Record<string, unknown> {
+  const system = addon.systemInfo();
+  const prebuilt = relative(root, path).startsWith("prebuilds");
+  return {
+    version: (JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string }).version,
+    node: `${process.version} ${process.platform}-${process.arch}`,
+    binary: path,
+    binary_reason: prebuilt ? "prebuilt for this platform; no build/Release in the package" : "built on this machine (build/Release goes before prebuilds/)",
+    binary_version: system.addonVersion,
+    binary_compiler: system.compiler,
+    cpu: system.cpuModel,
+    logical_cores: system.logicalCores,
+    instruction_sets: system.features,
+    paths: system.isas,
+    path_used: system.defaultIsa,
+    memory_bytes: system.memoryBytes,
+    memory: formatBytes(system.memoryBytes),
+    available_memory_bytes: system.availableMemoryBytes,
+    available_memory: formatBytes(system.availableMemoryBytes),
+    cuda: "not built in this version: models run on the CPU",
+    missing: missing(system.isas),
+  };
+}
+
+/** What would make this machine faster or is absent; empty where nothing is. */
+function missing(isas: readonly string[]): string[] {
+  if (isas.includes("avx512")) return [];
+  return isas.includes("avx2") ? ["AVX-512: training runs on AVX2, at about half the speed"] : ["AVX2 and AVX-512: training runs on the portable path, which is slow"];
+}
+
+function planOf(addon: NativeAddon, model: string, flags: PlanFlags): MemoryPlan {
+  return addon.planTraining(model, flags.dtype, {
+    lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 1e-6, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8,
+    weightDecay: 0, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
+    maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, maxPairTokens: flags.maxPairTokens, memoryLimitBytes: 0,
+  });
+}
+
+function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, available: number): void {
+  if (out.json) {
+    out.facts({ plan: model, entries: plan.entries, total_bytes: plan.total, available_memory_bytes: available, fits: plan.total <= available });
+    return;
+  }
+  out.text("");
+  out.table(plan.entries.map((entry) => ({ buffer: entry.name, size: formatBytes(entry.bytes) })), `memory plan of training ${model}`);
+  out.text(`total ${formatBytes(plan.total)} of ${formatBytes(available)} available: ${plan.total <= available ? "fits" : "does not fit"}`);
+}
