@@ -26,6 +26,9 @@ struct PairLoss {
   double reward_chosen = 0, reward_rejected = 0;  // beta * (policy - ref); simpo: beta * policy / length
 };
 
+// Throws invalid_argument for a value outside the ranges above.
+void check_loss_options(const LossOptions& options);
+// For checked options and lengths of at least 1.
 PairLoss preference_loss(const PairLogps& logps, const LossOptions& options);
 
 }  // namespace rlhi

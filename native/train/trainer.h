@@ -8,6 +8,7 @@
 
 #include "loss/preference.h"
 #include "model/transformer.h"
+#include "train/schedule.h"
 
 namespace rlhi {
 
@@ -16,12 +17,9 @@ struct Pair {
   double ref_chosen_logp = 0, ref_rejected_logp = 0;  // ignored by simpo and sft
 };
 
-enum class ScheduleType { constant_with_warmup, linear, cosine };
-ScheduleType schedule_from_name(const std::string& name);   // transformers' names; "constant" is warmup_steps 0
-
 struct TrainOptions {
   LossOptions loss;
-  double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
+  double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;  // max_grad_norm 0: no clipping
   ScheduleType schedule = ScheduleType::constant_with_warmup;
   int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules
   int64_t max_tokens_per_micro_batch = 2048;       // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size

@@ -1,0 +1,42 @@
+// AdamW's state and its step over all parameters of a model.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "model/device_buffer.h"
+#include "model/weights.h"
+#include "ops/ops.h"
+
+namespace rlhi {
+
+// Loshchilov & Hutter 2019, arXiv 1711.05101, as torch.optim.AdamW: decay first, scaled by the learning rate, on matrices
+// (embeddings included) only. A bf16 weight carries a 16-bit remainder; together they are the f32 master (base/dtype.h).
+class AdamW {
+ public:
+  AdamW(Weights& weights, const ops::Table& ops, ops::Backend* backend);  // throws out_of_memory
+
+  struct Step {
+    int64_t number = 1;          // 1 for the first: the power in the bias corrections
+    double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
+    double grad_scale = 1;       // the clipping factor
+  };
+  void update(const Weights& gradients, const Step& step);
+
+  // One value an element of the parameter storage.
+  float* first_moment() const { return static_cast<float*>(first_moment_.data()); }
+  float* second_moment() const { return static_cast<float*>(second_moment_.data()); }
+  int16_t* remainder() const { return static_cast<int16_t*>(remainder_.data()); }  // null for f32 weights
+
+ private:
+  struct Run {                   // neighbouring parameters of the same kind; the zeros between them stay zero
+    int64_t begin, end;
+    bool decays;
+  };
+  Weights& weights_;
+  const ops::Table& ops_;
+  ops::Backend* backend_;
+  DeviceBuffer first_moment_, second_moment_, remainder_;
+  std::vector<Run> runs_;
+};
+
+}  // namespace rlhi

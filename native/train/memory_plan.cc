@@ -1,0 +1,84 @@
+// Every buffer of training, counted before the first is allocated.
+#include <algorithm>
+
+#include "base/system_memory.h"
+#include "train/training_plan.h"
+
+namespace rlhi {
+namespace {
+
+// What a backend holds for its own work (packing panels, partial sums), which no buffer of ours covers.
+constexpr size_t kBackendScratchBytes = size_t{64} << 20;
+// Logits of a chunk of whole pairs are kept between forward and backward up to this; above, they are computed twice.
+constexpr size_t kLogitsBytes = size_t{128} << 20;
+
+std::string mib(size_t bytes) { return concat((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
+
+size_t total_with_budget(const ModelConfig& config, DType dtype, TrainOptions options, int64_t budget) {
+  options.max_tokens_per_micro_batch = budget;
+  return plan_training(config, dtype, options).total;
+}
+
+// The largest budget whose plan takes at most `limit` bytes, or 0.
+int64_t largest_budget(const ModelConfig& config, DType dtype, const TrainOptions& options, size_t limit) {
+  int64_t fits = 0, too_large = options.max_tokens_per_micro_batch;
+  for (int64_t low = std::max<int64_t>(1, options.max_pair_tokens); low < too_large;) {
+    const int64_t middle = low + (too_large - low) / 2;
+    if (total_with_budget(config, dtype, options, middle) <= limit) fits = middle, low = middle + 1;
+    else too_large = middle;
+  }
+  return fits;
+}
+
+}  // namespace
+
+TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& options) {
+  TrainingSizes s;
+  s.max_tokens = std::max(options.max_tokens_per_micro_batch, options.max_pair_tokens);
+  s.max_answer_tokens = s.max_tokens;  // an answer token each row at most
+  const auto row_bytes = static_cast<int64_t>(config.vocab_size * dtype_size(DType::f32));
+  s.kept_logit_rows = std::min<int64_t>(s.max_answer_tokens, static_cast<int64_t>(kLogitsBytes) / row_bytes);
+  return s;
+}
+
+MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& options) {
+  const TrainingSizes s = training_sizes(config, options);
+  const auto elements = static_cast<size_t>(parameter_layout(config).elements);
+  const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
+  MemoryPlan plan;
+  const auto add = [&](const char* name, size_t bytes) {
+    if (bytes > 0) plan.entries.push_back({name, bytes});
+    plan.total += bytes;
+  };
+  add("weights", elements * static_cast<size_t>(dtype_size(dtype)));
+  add("master remainder", dtype == DType::bf16 ? elements * sizeof(int16_t) : 0);
+  add("gradients", elements * sizeof(float));
+  add("moments", 2 * elements * sizeof(float));
+  add("activations", Transformer::activation_bytes(config, dtype, s.max_tokens, s.max_answer_tokens));
+  add("logits", floats(s.kept_logit_rows * config.vocab_size));
+  add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));
+  add("rope table", floats(std::min(s.max_tokens, config.max_position) * config.head_dim));
+  add("backend scratch", kBackendScratchBytes);
+  return plan;
+}
+
+void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options) {
+  const MemoryPlan plan = plan_training(config, dtype, options);
+  size_t limit = static_cast<size_t>(options.memory_limit_bytes);
+  if (limit == 0) {
+    const size_t available = available_memory_bytes();
+    if (available == 0) return;
+    limit = available + plan.entries.front().bytes;  // the weights are there already
+  }
+  if (plan.total <= limit) return;
+  std::string sizes;
+  for (const PlanEntry& e : plan.entries) sizes += concat(sizes.empty() ? "" : ", ", e.name, " ", mib(e.bytes));
+  const int64_t budget = largest_budget(config, dtype, options, limit);
+  const std::string advice = budget > 0 ? concat("max_tokens_per_micro_batch ", budget, " would fit")
+                                        : concat("no max_tokens_per_micro_batch would fit: pairs of ", options.max_pair_tokens, " tokens need ",
+                                                 mib(total_with_budget(config, dtype, options, std::max<int64_t>(1, options.max_pair_tokens))));
+  fail(ErrorCode::out_of_memory, "training with max_tokens_per_micro_batch ", options.max_tokens_per_micro_batch, " needs ", mib(plan.total), " (", sizes,
+       ") and may use ", mib(limit), "; ", advice);
+}
+
+}  // namespace rlhi

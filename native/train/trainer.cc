@@ -1,0 +1,242 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "model/activations.h"
+#include "train/adamw.h"
+#include "train/optimizer_state.h"
+#include "train/training_plan.h"
+
+namespace rlhi {
+namespace {
+
+void check_options(const TrainOptions& o) {
+  check_loss_options(o.loss);
+  const auto at_least = [](double value, double low, const char* name) {
+    check(std::isfinite(value) && value >= low, ErrorCode::invalid_argument, "expected ", name, " of ", low, " or more, found ", value);
+  };
+  const auto below_one = [](double value, const char* name) {
+    check(value >= 0 && value < 1, ErrorCode::invalid_argument, "expected ", name, " in [0, 1), found ", value);
+  };
+  at_least(o.learning_rate, 0, "learning_rate");
+  at_least(o.weight_decay, 0, "weight_decay");
+  at_least(o.max_grad_norm, 0, "max_grad_norm");
+  below_one(o.adam_beta1, "adam_beta1");
+  below_one(o.adam_beta2, "adam_beta2");
+  check(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, ErrorCode::invalid_argument, "expected adam_epsilon above 0, found ", o.adam_epsilon);
+  at_least(static_cast<double>(o.warmup_steps), 0, "warmup_steps");
+  at_least(static_cast<double>(o.max_tokens_per_micro_batch), 1, "max_tokens_per_micro_batch");
+  at_least(static_cast<double>(o.max_pair_tokens), 0, "max_pair_tokens");
+  at_least(static_cast<double>(o.memory_limit_bytes), 0, "memory_limit_bytes");
+  check(o.schedule == ScheduleType::constant_with_warmup || o.total_steps > 0, ErrorCode::invalid_argument,
+        "a decaying learning rate schedule needs total_steps above 0, found ", o.total_steps);
+}
+
+int64_t pair_tokens(const Pair& p) { return static_cast<int64_t>(p.prompt.size() + p.chosen.size() + p.rejected.size()); }
+
+// The answers of one pair as rows of a micro-batch's output: chosen, then rejected.
+struct PairRows {
+  size_t pair;                           // index in the step
+  int64_t begin, chosen, rejected;       // first output row; answer lengths
+  int64_t end() const { return begin + chosen + rejected; }
+};
+
+struct MicroBatch {
+  PackedTokens tokens;
+  std::vector<int32_t> output_rows, targets;
+  std::vector<PairRows> pairs;
+};
+
+// Whole pairs from `first` on until the budget is full; at least one.
+MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_t budget) {
+  MicroBatch batch;
+  TreePacker packer;
+  int64_t tokens = 0;
+  for (size_t i = first; i < pairs.size() && (i == first || tokens + pair_tokens(pairs[i]) <= budget); ++i) {
+    const Pair& p = pairs[i];
+    tokens += pair_tokens(p);
+    const auto placed = packer.add_tree(p.prompt, {p.chosen, p.rejected});
+    batch.pairs.push_back({i, static_cast<int64_t>(batch.output_rows.size()), static_cast<int64_t>(p.chosen.size()), static_cast<int64_t>(p.rejected.size())});
+    for (const auto& c : placed) batch.output_rows.insert(batch.output_rows.end(), c.predictor_rows.begin(), c.predictor_rows.end());
+    batch.targets.insert(batch.targets.end(), p.chosen.begin(), p.chosen.end());
+    batch.targets.insert(batch.targets.end(), p.rejected.begin(), p.rejected.end());
+  }
+  batch.tokens = packer.take();
+  return batch;
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(Weights& w, Transformer& t, const TrainOptions& o, const ops::Table& table, ops::Backend* b)
+      : weights(w), transformer(t), options(checked(o, w)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), o)),
+        sizes(training_sizes(w.config(), o)), gradients(w.config(), DType::f32, table, b), adamw(w, table, b),
+        activations(t.plan_activations(sizes.max_tokens, sizes.max_answer_tokens)),
+        logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
+        dhidden(table, b, static_cast<size_t>(sizes.max_answer_tokens * w.config().hidden_size) * sizeof(float), "the hidden gradient"),
+        logps(static_cast<size_t>(sizes.max_answer_tokens)), lse(logps.size()), dlogps(logps.size()) {}
+
+  Weights& weights;
+  Transformer& transformer;
+  TrainOptions options;
+  const ops::Table& ops;
+  ops::Backend* backend;
+  MemoryPlan plan;
+  TrainingSizes sizes;
+  Weights gradients;
+  AdamW adamw;
+  std::unique_ptr<Transformer::Activations> activations;
+  DeviceBuffer logits, dhidden;
+  std::vector<float> logps, lse, dlogps;
+  int64_t steps_done = 0;
+
+  // Before anything is allocated.
+  static const TrainOptions& checked(const TrainOptions& options, const Weights& weights) {
+    check_options(options);
+    check_plan_fits(weights.config(), weights.dtype(), options);
+    return options;
+  }
+
+  void check_pairs(const std::vector<Pair>& pairs) const {
+    check(!pairs.empty(), ErrorCode::invalid_argument, "a step needs at least one pair");
+    const ModelConfig& c = weights.config();
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const Pair& p = pairs[i];
+      check(!p.prompt.empty() && !p.chosen.empty() && !p.rejected.empty(), ErrorCode::invalid_argument, "pair ", i,
+            ": prompt, chosen and rejected need at least one token each, found ", p.prompt.size(), ", ", p.chosen.size(), " and ", p.rejected.size());
+      const auto longest = static_cast<int64_t>(p.prompt.size() + std::max(p.chosen.size(), p.rejected.size()));
+      check(longest <= c.max_position, ErrorCode::invalid_argument, "pair ", i, ": prompt and answer have ", longest,
+            " tokens, more than the model's context of ", c.max_position);
+      check(pair_tokens(p) <= sizes.max_tokens, ErrorCode::invalid_argument, "pair ", i, " has ", pair_tokens(p),
+            " tokens, more than the ", sizes.max_tokens, " that memory was planned for (max_pair_tokens, max_tokens_per_micro_batch)");
+      for (const auto* ids : {&p.prompt, &p.chosen, &p.rejected})
+        for (const int32_t id : *ids)
+          check(id >= 0 && id < c.vocab_size, ErrorCode::invalid_argument, "pair ", i, ": token id ", id, " is outside the vocabulary of ", c.vocab_size);
+      check(std::isfinite(p.ref_chosen_logp) && std::isfinite(p.ref_rejected_logp), ErrorCode::invalid_argument, "pair ", i,
+            ": reference log-probabilities must be finite, found ", p.ref_chosen_logp, " and ", p.ref_rejected_logp);
+    }
+  }
+
+  // ---- one micro-batch -----------------------------------------------------------------------------------------------
+  double sum(int64_t begin, int64_t count) const {
+    double total = 0;
+    for (int64_t i = begin; i < begin + count; ++i) total += logps[static_cast<size_t>(i)];
+    return total;
+  }
+
+  // Losses of pairs whose logps are there; fills their dlogps for the mean over `n_pairs`; adds to the metrics' sums.
+  void losses(const std::vector<Pair>& pairs, const PairRows* begin, const PairRows* end, double n_pairs, StepMetrics& sums) {
+    for (const PairRows* r = begin; r != end; ++r) {
+      const Pair& pair = pairs[r->pair];
+      PairLogps p;
+      p.policy_chosen = sum(r->begin, r->chosen), p.policy_rejected = sum(r->begin + r->chosen, r->rejected);
+      p.ref_chosen = pair.ref_chosen_logp, p.ref_rejected = pair.ref_rejected_logp;
+      p.chosen_length = static_cast<double>(r->chosen), p.rejected_length = static_cast<double>(r->rejected);
+      const PairLoss l = preference_loss(p, options.loss);
+      check(std::isfinite(l.loss), ErrorCode::internal, "the loss of pair ", r->pair, " is ", l.loss, " (log-probabilities: chosen ",
+            p.policy_chosen, ", rejected ", p.policy_rejected, "); the weights were not changed");
+      const auto at = dlogps.begin() + r->begin;
+      std::fill(at, at + r->chosen, static_cast<float>(l.d_chosen / n_pairs));
+      std::fill(at + r->chosen, at + r->chosen + r->rejected, static_cast<float>(l.d_rejected / n_pairs));
+      sums.loss += l.loss;
+      sums.rewards_chosen += l.reward_chosen, sums.rewards_rejected += l.reward_rejected;
+      sums.rewards_margins += l.reward_chosen - l.reward_rejected;
+      sums.rewards_accuracies += l.reward_chosen > l.reward_rejected ? 1 : 0;
+      sums.logps_chosen += p.policy_chosen, sums.logps_rejected += p.policy_rejected;
+      sums.num_tokens += pair_tokens(pair);
+    }
+  }
+
+  // Head and loss, forward and backward, for whole pairs: while the chunk's logits are there its loss is known.
+  void head_chunk(const std::vector<Pair>& pairs, const MicroBatch& batch, const PairRows* begin, const PairRows* end, Tensor hidden,
+                  StepMetrics& sums) {
+    const int64_t first = begin->begin, n = (end - 1)->end() - first;
+    const ModelConfig& c = weights.config();
+    ops::LinearLogprobBackwardArgs args;
+    ops::LinearLogprobArgs& forward = args.forward;
+    forward.h = hidden.row_range(first, n);
+    forward.w = weights.head;
+    forward.packed_w = transformer.packed_head();
+    forward.targets = batch.targets.data() + first;
+    forward.logps = logps.data() + first, forward.lse = lse.data() + first;
+    if (n <= sizes.kept_logit_rows) forward.keep_logits = Tensor(logits.data(), DType::f32, n, c.vocab_size);
+    ops.linear_logprob(backend, forward);
+    losses(pairs, begin, end, static_cast<double>(pairs.size()), sums);
+    args.dlogps = dlogps.data() + first;
+    args.dh = Tensor(dhidden.data(), DType::f32, sizes.max_answer_tokens, c.hidden_size).row_range(first, n);
+    args.dw = gradients.head;
+    ops.linear_logprob_backward(backend, args);
+  }
+
+  void run_micro_batch(const std::vector<Pair>& pairs, const MicroBatch& batch, StepMetrics& sums) {
+    const Tensor hidden = transformer.forward(batch.tokens, batch.output_rows, *activations);
+    const PairRows* const last = batch.pairs.data() + batch.pairs.size();
+    for (const PairRows* begin = batch.pairs.data(); begin != last;) {
+      const PairRows* end = begin + 1;
+      while (end != last && end->end() - begin->begin <= sizes.kept_logit_rows) ++end;
+      head_chunk(pairs, batch, begin, end, hidden, sums);
+      begin = end;
+    }
+    const Tensor d(dhidden.data(), DType::f32, static_cast<int64_t>(batch.output_rows.size()), weights.config().hidden_size);
+    transformer.backward(batch.tokens, batch.output_rows, *activations, d, gradients);
+  }
+
+  // ---- one step ------------------------------------------------------------------------------------------------------
+  StepMetrics accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+    check_pairs(pairs);
+    transformer.weights_changed();         // packs left by generation: memory that the plan does not count
+    ops.zero(backend, gradients.data(), static_cast<size_t>(gradients.elements()) * sizeof(float));
+    StepMetrics m;
+    for (size_t done = 0; done < pairs.size();) {
+      if (abort && abort->load()) fail(ErrorCode::aborted, "the step was aborted; the weights were not changed");
+      const MicroBatch batch = pack_micro_batch(pairs, done, options.max_tokens_per_micro_batch);
+      run_micro_batch(pairs, batch, m);
+      done += batch.pairs.size();
+    }
+    const auto n = static_cast<double>(pairs.size());
+    for (double* mean : {&m.loss, &m.rewards_chosen, &m.rewards_rejected, &m.rewards_margins, &m.rewards_accuracies, &m.logps_chosen, &m.logps_rejected})
+      *mean /= n;
+    m.grad_norm = std::sqrt(ops.sum_of_squares(backend, static_cast<const float*>(gradients.data()), gradients.elements()));
+    check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");
+    m.learning_rate = options.learning_rate * schedule_factor(options.schedule, steps_done, options.warmup_steps, options.total_steps);
+    m.step = steps_done;
+    return m;
+  }
+
+  void update(StepMetrics& m) {
+    AdamW::Step s;
+    s.number = steps_done + 1;
+    s.lr = m.learning_rate, s.beta1 = options.adam_beta1, s.beta2 = options.adam_beta2, s.eps = options.adam_epsilon;
+    s.weight_decay = options.weight_decay;
+    if (options.max_grad_norm > 0) s.grad_scale = std::min(1.0, options.max_grad_norm / (m.grad_norm + 1e-6));  // torch.nn.utils.clip_grad_norm_
+    adamw.update(gradients, s);
+    transformer.weights_changed();
+    m.step = ++steps_done;
+  }
+};
+
+Trainer::Trainer(Weights& weights, Transformer& transformer, const TrainOptions& options, const ops::Table& ops, ops::Backend* backend)
+    : impl_(std::make_unique<Impl>(weights, transformer, options, ops, backend)) {}
+Trainer::~Trainer() = default;
+
+const MemoryPlan& Trainer::plan() const { return impl_->plan; }
+const Weights& Trainer::gradients() const { return impl_->gradients; }
+int64_t Trainer::steps_done() const { return impl_->steps_done; }
+
+StepMetrics Trainer::accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) { return impl_->accumulate(pairs, abort); }
+
+StepMetrics Trainer::step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+  StepMetrics m = impl_->accumulate(pairs, abort);
+  impl_->update(m);
+  return m;
+}
+
+void Trainer::save_state(const std::string& dir) const { save_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend); }
+
+void Trainer::load_state(const std::string& dir) {
+  impl_->steps_done = load_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->ops, impl_->backend);
+  impl_->transformer.weights_changed();
+}
+
+}  // namespace rlhi

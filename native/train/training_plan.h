@@ -1,0 +1,17 @@
+// The sizes that a training run's buffers follow from.
+#pragma once
+#include "train/trainer.h"
+
+namespace rlhi {
+
+struct TrainingSizes {
+  int64_t max_tokens = 0;         // of a micro-batch
+  int64_t max_answer_tokens = 0;  // of a micro-batch: rows the head is applied to
+  int64_t kept_logit_rows = 0;    // rows whose logits the logits buffer holds
+};
+TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& options);
+
+// Throws out_of_memory, with the plan's sizes and the token budget that would fit, where it does not.
+void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options);
+
+}  // namespace rlhi
