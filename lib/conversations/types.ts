@@ -34,16 +34,21 @@ export interface Conversation {
   flagged: boolean;
   /** Begins with user (or system, then user); roles alternate after that. */
   messages: LoggedMessage[];
+  /**
+   * How many leading messages are only the context of this user's own: written by other people, or belonging to another
+   * conversation of the same tree (OASST). They are read with the rest, but are no request, follow-up or trait of this
+   * user, so that no turn counts twice. 0 where absent, and in every log of one person's chat.
+   */
+  context_messages?: number;
+}
+
+/** Indices into messages of the messages this conversation's user wrote. */
+export function userTurns(conversation: Conversation): number[] {
+  const own = conversation.context_messages ?? 0;
+  return conversation.messages.flatMap(({ role }, index) => (role === "user" && index >= own ? [index] : []));
 }
 
 /** The users' turns after the first: indices into messages of every follow-up that has an assistant answer before it. */
 export function followUpTurns(conversation: Conversation): number[] {
-  const turns: number[] = [];
-  let users = 0;
-  conversation.messages.forEach((message, index) => {
-    if (message.role !== "user") return;
-    users += 1;
-    if (users > 1 && conversation.messages[index - 1]?.role === "assistant") turns.push(index);
-  });
-  return turns;
+  return userTurns(conversation).filter((index) => conversation.messages[index - 1]?.role === "assistant");
 }
