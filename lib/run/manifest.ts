@@ -1,0 +1,185 @@
+/** manifest.json: what a run folder was made from and how far it is. Every update replaces the file as a whole. */
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { RunConfig } from "../config.js";
+import { packageRoot } from "../engine/addon.js";
+import { RlhiError, UsageError } from "../errors.js";
+import { sha256File, writeFileAtomic } from "../files.js";
+import { settingChanges, stagesUpTo, stageSettings } from "./settings.js";
+import type { SettingChange, StageSettings } from "./settings.js";
+import type { StageFacts, StageName } from "./stage.js";
+
+export interface StageRecord {
+  /** "running" also stands after a crash or Ctrl-C: the stage goes on when it is run again. */
+  state: "running" | "finished";
+  started: string;
+  finished: string | null;
+  /** Wall seconds, summed over all runs of the stage. */
+  duration_s: number;
+  settings: StageSettings;
+  facts: StageFacts | null;
+}
+
+export interface InputRecord {
+  bytes: number;
+  mtime_ms: number;
+  sha256: string;
+}
+
+export interface ManifestData {
+  format: 1;
+  versions: { rlhi_native: string; node: string };
+  created: string;
+  updated: string;
+  seed: number;
+  /** Data files by path. */
+  inputs: Record<string, InputRecord>;
+  /** Hash by prompt. */
+  prompts: Record<string, string>;
+  /** By role. */
+  models: Record<string, { spec: string; fingerprint: string }>;
+  stages: Partial<Record<StageName, StageRecord>>;
+}
+
+export class Manifest {
+  readonly data: ManifestData;
+
+  /** Opens the manifest at `path`, or begins one in memory where there is none. Throws on a file that is not one. */
+  constructor(readonly path: string) {
+    this.data = existsSync(path) ? readManifest(path) : emptyManifest();
+  }
+
+  /** Throws UsageError where a setting that made this stage's or an earlier stage's files is another now, or an input file changed. */
+  async check(stage: StageName, config: RunConfig): Promise<void> {
+    for (const name of stagesUpTo(stage)) {
+      const record = this.data.stages[name];
+      if (record === undefined) continue;
+      const changes = settingChanges(record.settings, stageSettings(name, config));
+      if (changes.length > 0) throw changedSettings(this.path, name, changes);
+    }
+    if (this.data.stages.mine !== undefined) await this.#checkInputs(config);
+  }
+
+  async #checkInputs(config: RunConfig): Promise<void> {
+    for (const path of inputFiles(config)) {
+      const before = this.data.inputs[path];
+      if (before === undefined) continue;
+      const now = await inputRecord(path, before);
+      if (now.sha256 !== before.sha256) {
+        throw new UsageError({
+          what: "a data file is not the one this run folder was made from",
+          where: path,
+          expected: `sha256 ${before.sha256.slice(0, 16)}…, ${before.bytes} bytes`,
+          found: `sha256 ${now.sha256.slice(0, 16)}…, ${now.bytes} bytes`,
+          todo: "give a new run folder (--run DIR), or begin again in this one from the stage `mine` with --force",
+        });
+      }
+    }
+  }
+
+  /** Marks a stage as under way; its settings are recorded before its first file is. */
+  async begin(stage: StageName, config: RunConfig): Promise<void> {
+    if (stage === "mine") {
+      for (const path of inputFiles(config)) this.data.inputs[path] = await inputRecord(path, this.data.inputs[path]);
+    }
+    const before = this.data.stages[stage];
+    this.data.seed = config.seed;
+    this.data.stages[stage] = {
+      state: "running",
+      started: before?.started ?? new Date().toISOString(),
+      finished: null,
+      duration_s: before?.duration_s ?? 0,
+      settings: stageSettings(stage, config),
+      facts: null,
+    };
+    this.save();
+  }
+
+  /** Adds the time of a run of the stage; with facts the stage is finished. */
+  end(stage: StageName, seconds: number, facts: StageFacts | null): void {
+    const record = this.data.stages[stage];
+    if (record === undefined) throw new Error(`stage ${stage} ended before it began`);
+    record.duration_s = Math.round((record.duration_s + seconds) * 1000) / 1000;
+    if (facts !== null) {
+      record.state = "finished";
+      record.finished = new Date().toISOString();
+      record.facts = facts;
+      if (typeof facts["prompts"] === "object") Object.assign(this.data.prompts, facts["prompts"]);
+    }
+    this.save();
+  }
+
+  recordModel(role: string, spec: string, fingerprint: string): void {
+    this.data.models[role] = { spec, fingerprint };
+    this.save();
+  }
+
+  /** Forgets stages whose files were removed. */
+  forget(stages: readonly StageName[]): void {
+    for (const stage of stages) delete this.data.stages[stage];
+    this.save();
+  }
+
+  finished(stage: StageName): StageRecord | undefined {
+    const record = this.data.stages[stage];
+    return record?.state === "finished" ? record : undefined;
+  }
+
+  save(): void {
+    this.data.updated = new Date().toISOString();
+    writeFileAtomic(this.path, `${JSON.stringify(this.data, null, 2)}\n`);
+  }
+}
+
+function emptyManifest(): ManifestData {
+  const now = new Date().toISOString();
+  return { format: 1, versions: { rlhi_native: packageVersion(), node: process.version }, created: now, updated: now, seed: 0, inputs: {}, prompts: {}, models: {}, stages: {} };
+}
+
+function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
+}
+
+function readManifest(path: string): ManifestData {
+  const problem = (found: string, cause?: unknown): RlhiError => new RlhiError("ERR_INVALID_FILE", {
+    what: "not a manifest of a run folder",
+    where: path,
+    expected: "JSON with format 1",
+    found,
+    todo: "give another run folder, or move this file away to begin anew",
+    cause,
+  });
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(path, "utf8"));
+  } catch (error) {
+    throw problem((error as Error).message, error);
+  }
+  const data = value as Partial<ManifestData> | null;
+  if (data?.format !== 1 || typeof data.stages !== "object") throw problem(`format ${String(data?.format)}`);
+  return data as ManifestData;
+}
+
+/** The data files that stand alone; patterns and folders are the miner's to expand. */
+function inputFiles(config: RunConfig): string[] {
+  const paths = Array.isArray(config.data.path) ? config.data.path : [config.data.path];
+  return paths.filter((path) => existsSync(path) && statSync(path).isFile());
+}
+
+/** Size and time of change spare reading a large file again. */
+async function inputRecord(path: string, known: InputRecord | undefined): Promise<InputRecord> {
+  const { size, mtimeMs } = statSync(path);
+  if (known !== undefined && known.bytes === size && known.mtime_ms === mtimeMs) return known;
+  return { bytes: size, mtime_ms: mtimeMs, sha256: await sha256File(path) };
+}
+
+function changedSettings(path: string, stage: StageName, changes: readonly SettingChange[]): UsageError {
+  const show = (value: unknown): string => (value === undefined ? "(not set)" : JSON.stringify(value));
+  return new UsageError({
+    what: `the stage \`${stage}\` of this run folder was made with other settings`,
+    where: path,
+    expected: changes.map(({ setting, before }) => `${setting}: ${show(before)}`).join("; "),
+    found: changes.map(({ setting, now }) => `${setting}: ${show(now)}`).join("; "),
+    todo: `give a new run folder (--run DIR), or make \`${stage}\` and what follows it again here: rlhi-native ${stage} ... --force`,
+  });
+}
