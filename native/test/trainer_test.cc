@@ -1,0 +1,251 @@
+// The training step: gradients, micro-batches, aborts, refusals. (Values against PyTorch: oracle_test.cc.)
+#include <cstring>
+#include <limits>
+
+#include "model/activations.h"
+#include "test/check.h"
+#include "test/tiny_models.h"
+#include "train/training_plan.h"
+
+using namespace rlhi;
+using namespace rlhi::test;
+
+namespace {
+
+TrainOptions train_options(int64_t budget = 512) {
+  TrainOptions o;
+  o.learning_rate = 1e-3, o.weight_decay = 0.1, o.max_tokens_per_micro_batch = budget;
+  o.max_pair_tokens = 150;
+  return o;
+}
+
+std::vector<char> bytes_of(const Weights& w) {
+  const char* data = static_cast<const char*>(w.data());
+  return {data, data + w.elements() * dtype_size(w.dtype())};
+}
+
+// The reference log-probabilities a run precomputes: by scoring, at another token budget than training's.
+void score_reference(TinyModel& reference, std::vector<Pair>& pairs) {
+  std::vector<ScoreTree> trees;
+  for (const Pair& p : pairs) trees.push_back({p.prompt, {p.chosen, p.rejected}});
+  const auto scores = score_trees(reference.transformer, trees, 61, reference.ops(), reference.handle());
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    pairs[i].ref_chosen_logp = pairs[i].ref_rejected_logp = 0;
+    for (const float l : scores[i][0]) pairs[i].ref_chosen_logp += l;
+    for (const float l : scores[i][1]) pairs[i].ref_rejected_logp += l;
+  }
+}
+
+double relative_difference(const Weights& a, const Weights& b) {
+  const auto *x = static_cast<const float*>(a.data()), *y = static_cast<const float*>(b.data());
+  double difference = 0, norm = 0;
+  for (int64_t i = 0; i < a.elements(); ++i) {
+    difference += std::pow(static_cast<double>(x[i]) - y[i], 2);
+    norm += std::pow(static_cast<double>(y[i]), 2);
+  }
+  return std::sqrt(difference / norm);
+}
+
+// An operation that requests an abort in the `abort_at`-th micro-batch of a step (each begins with one embedding).
+std::atomic<bool> abort_requested{false};
+int embeddings_until_abort = 0;
+void (*plain_embedding)(ops::Backend*, Tensor, Tensor, const int32_t*) = nullptr;
+void aborting_embedding(ops::Backend* b, Tensor out, Tensor table, const int32_t* ids) {
+  if (--embeddings_until_abort == 0) abort_requested = true;
+  plain_embedding(b, out, table, ids);
+}
+
+}  // namespace
+
+TEST("trainer: with policy = reference the first loss is ln 2, in f32 and bf16, on every instruction set") {
+  for (const ops::CpuIsa isa : ops::available_isas()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const Architecture architecture : all_architectures()) {
+        TinyModel m(tiny_config(architecture), dtype, isa);
+        std::vector<Pair> pairs = random_pairs(21, 7, m.weights.config().vocab_size, 50);
+        score_reference(m, pairs);
+        Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
+        const StepMetrics metrics = trainer.accumulate_only(pairs);
+        EXPECT_NEAR(metrics.loss, std::log(2.0), 1e-7);
+        EXPECT_NEAR(metrics.rewards_margins, 0, 1e-7);
+      }
+    }
+  }
+}
+
+TEST("trainer: the gradient agrees with differences of the loss, tensor by tensor") {
+  for (const Architecture architecture : all_architectures()) {
+    TinyModel m(tiny_config(architecture), DType::f32);
+    std::vector<Pair> pairs = random_pairs(31, 3, m.weights.config().vocab_size);
+    TrainOptions options = train_options();
+    options.loss.rpo_alpha = 0.5;
+    Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
+    trainer.accumulate_only(pairs);
+    const auto* gradient = static_cast<const float*>(trainer.gradients().data());
+    const std::vector<float> g(gradient, gradient + m.weights.elements());
+    auto* w = static_cast<float*>(m.weights.data());
+    for (const NamedParameter& p : m.weights.parameters) {
+      double norm = 0;
+      for (int64_t i = p.offset; i < p.offset + p.view.size(); ++i) norm += static_cast<double>(g[static_cast<size_t>(i)]) * g[static_cast<size_t>(i)];
+      norm = std::sqrt(norm);
+      EXPECT(norm > 1e-5);
+      const std::vector<float> before(w + p.offset, w + p.offset + p.view.size());
+      const auto loss_along = [&](double distance) {  // along the tensor's own gradient
+        for (int64_t i = 0; i < p.view.size(); ++i)
+          w[p.offset + i] = static_cast<float>(before[static_cast<size_t>(i)] + distance * g[static_cast<size_t>(p.offset + i)] / norm);
+        const double loss = trainer.accumulate_only(pairs).loss;
+        std::copy(before.begin(), before.end(), w + p.offset);
+        return loss;
+      };
+      const double h = 4e-3, slope = (8 * (loss_along(h) - loss_along(-h)) - (loss_along(2 * h) - loss_along(-2 * h))) / (12 * h);
+      if (std::abs(slope - norm) > 5e-3 * norm + 1e-4)
+        fail(ErrorCode::internal, p.name, ": slope ", slope, " along a gradient of norm ", norm);
+    }
+  }
+}
+
+TEST("trainer: micro-batches of any size give the same loss and gradient") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    TinyModel m(tiny_config(Architecture::mistral), dtype);
+    const std::vector<Pair> pairs = random_pairs(41, 9, m.weights.config().vocab_size);
+    Trainer whole(m.weights, m.transformer, train_options(4096), m.ops(), m.handle());
+    const StepMetrics expected = whole.accumulate_only(pairs);
+    for (const int64_t budget : {1, 60, 170}) {
+      Trainer parts(m.weights, m.transformer, train_options(budget), m.ops(), m.handle());
+      const StepMetrics found = parts.accumulate_only(pairs);
+      EXPECT_NEAR(found.loss, expected.loss, 1e-12);
+      EXPECT_EQ(found.num_tokens, expected.num_tokens);
+      EXPECT_NEAR(found.logps_chosen, expected.logps_chosen, 1e-9);
+      EXPECT_NEAR(relative_difference(parts.gradients(), whole.gradients()), 0, 2e-6);
+    }
+  }
+}
+
+TEST("trainer: the same step twice gives the same bits, whatever the threads") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    std::vector<char> first;
+    for (const int threads : {1, 2, 2}) {
+      TinyModel m(tiny_config(Architecture::llama), dtype, ops::default_isa(), 1, threads);
+      Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
+      trainer.step(random_pairs(51, 5, m.weights.config().vocab_size));
+      trainer.step(random_pairs(52, 5, m.weights.config().vocab_size));
+      if (first.empty()) first = bytes_of(m.weights);
+      else EXPECT(first == bytes_of(m.weights));
+    }
+  }
+}
+
+TEST("trainer: metrics are means over the pairs, in TRL's terms") {
+  TinyModel m(tiny_config(Architecture::llama), DType::f32);
+  std::vector<Pair> pairs = random_pairs(61, 4, m.weights.config().vocab_size);
+  score_reference(m, pairs);
+  int64_t tokens = 0;
+  double chosen = 0;
+  for (Pair& p : pairs) {
+    tokens += static_cast<int64_t>(p.prompt.size() + p.chosen.size() + p.rejected.size());
+    chosen += p.ref_chosen_logp / 4;
+    p.ref_chosen_logp -= 2, p.ref_rejected_logp += 1;  // the policy favours chosen by 3 ...
+  }
+  pairs[3].ref_chosen_logp += 8;                       // ... but for the last, which it disfavours by 5
+  Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
+  const StepMetrics metrics = trainer.step(pairs);
+  EXPECT_EQ(metrics.num_tokens, tokens);
+  EXPECT_NEAR(metrics.logps_chosen, chosen, 1e-9);
+  EXPECT_NEAR(metrics.rewards_accuracies, 0.75, 1e-15);
+  EXPECT_NEAR(metrics.rewards_chosen, 0.1 * (3 * 2 - 6) / 4, 1e-9);
+  EXPECT_NEAR(metrics.rewards_rejected, -0.1, 1e-9);
+  EXPECT_NEAR(metrics.rewards_margins, metrics.rewards_chosen - metrics.rewards_rejected, 1e-9);
+  EXPECT_NEAR(metrics.loss, (3 * std::log1p(std::exp(-0.3)) + std::log1p(std::exp(0.5))) / 4, 1e-9);
+  EXPECT_NEAR(metrics.learning_rate, 1e-3, 0);
+  EXPECT_EQ(metrics.step, 1);
+}
+
+TEST("trainer: an abort in the middle of a step leaves weights, moments and step count as they were") {
+  TinyModel m(tiny_config(Architecture::qwen2), DType::bf16), twin(tiny_config(Architecture::qwen2), DType::bf16);
+  ops::Table aborting = m.ops();
+  plain_embedding = aborting.embedding;
+  aborting.embedding = aborting_embedding;
+  Transformer transformer(m.weights, aborting, m.handle());
+  Trainer trainer(m.weights, transformer, train_options(60), aborting, m.handle());
+  Trainer undisturbed(twin.weights, twin.transformer, train_options(60), twin.ops(), twin.handle());
+  const std::vector<Pair> first = random_pairs(71, 8, m.weights.config().vocab_size), second = random_pairs(72, 8, m.weights.config().vocab_size);
+  embeddings_until_abort = std::numeric_limits<int>::max();
+  trainer.step(first, &abort_requested);
+  const std::vector<char> before = bytes_of(m.weights);
+  embeddings_until_abort = 2;
+  EXPECT_ERROR(trainer.step(second, &abort_requested), ErrorCode::aborted, "the weights were not changed");
+  EXPECT(before == bytes_of(m.weights));
+  EXPECT_EQ(embeddings_until_abort, 0);      // no micro-batch was begun after the request
+  EXPECT_EQ(trainer.steps_done(), 1);
+  abort_requested = false;
+  embeddings_until_abort = std::numeric_limits<int>::max();
+  trainer.step(second, &abort_requested);
+  undisturbed.step(first);
+  undisturbed.step(second);
+  EXPECT(bytes_of(m.weights) == bytes_of(twin.weights));
+}
+
+TEST("trainer: a loss that is not finite stops the step before the update") {
+  TinyModel m(tiny_config(Architecture::llama), DType::f32);
+  Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
+  const std::vector<Pair> pairs = random_pairs(81, 3, m.weights.config().vocab_size);
+  auto* w = static_cast<float*>(m.weights.final_norm.data);
+  w[5] = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<char> before = bytes_of(m.weights);
+  EXPECT_ERROR(trainer.step(pairs), ErrorCode::internal, "the loss of pair 0 is");
+  EXPECT(before == bytes_of(m.weights));
+  EXPECT_EQ(trainer.steps_done(), 0);
+}
+
+TEST("trainer: memory that is not there is refused with the sizes and the budget that would fit") {
+  TinyModel m(tiny_config(Architecture::llama), DType::bf16);
+  TrainOptions options = train_options(1 << 20);
+  const ModelConfig& c = m.weights.config();
+  TrainOptions fitting = options;
+  fitting.max_tokens_per_micro_batch = 777;
+  options.memory_limit_bytes = static_cast<int64_t>(plan_training(c, DType::bf16, fitting).total);
+  EXPECT_ERROR(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()), ErrorCode::out_of_memory, "max_tokens_per_micro_batch 777 would fit");
+  EXPECT_ERROR(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()), ErrorCode::out_of_memory, "activations ");
+  options.max_tokens_per_micro_batch = 777;
+  Trainer fits(m.weights, m.transformer, options, m.ops(), m.handle());
+  EXPECT_EQ(fits.plan().total, static_cast<size_t>(options.memory_limit_bytes));
+  options.memory_limit_bytes = 1 << 20;
+  EXPECT_ERROR(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()), ErrorCode::out_of_memory, "no max_tokens_per_micro_batch would fit");
+}
+
+TEST("trainer: pairs and options out of range are refused by name") {
+  TinyModel m(tiny_config(Architecture::llama), DType::f32);
+  Trainer trainer(m.weights, m.transformer, train_options(60), m.ops(), m.handle());
+  const auto step = [&](Pair p) { return trainer.step({p}); };
+  EXPECT_ERROR(trainer.step({}), ErrorCode::invalid_argument, "at least one pair");
+  EXPECT_ERROR(step({{1}, {}, {2}}), ErrorCode::invalid_argument, "pair 0: prompt, chosen and rejected need");
+  EXPECT_ERROR(step({{1}, {2, 61}, {2}}), ErrorCode::invalid_argument, "token id 61");
+  EXPECT_ERROR(step({std::vector<int32_t>(120, 1), std::vector<int32_t>(9, 1), {2}}), ErrorCode::invalid_argument, "context of 128");
+  EXPECT_ERROR(step({std::vector<int32_t>(90, 1), std::vector<int32_t>(30, 1), std::vector<int32_t>(31, 1)}), ErrorCode::invalid_argument,
+               "151 tokens, more than the 150");
+  EXPECT_ERROR(step({{1}, {2}, {2}, std::numeric_limits<double>::infinity(), 0}), ErrorCode::invalid_argument, "must be finite");
+  TrainOptions options = train_options();
+  options.schedule = ScheduleType::cosine;
+  EXPECT_ERROR(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()), ErrorCode::invalid_argument, "needs total_steps");
+  options = train_options();
+  options.adam_beta2 = 1;
+  EXPECT_ERROR(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()), ErrorCode::invalid_argument, "adam_beta2 in [0, 1)");
+}
+
+TEST("schedule: warm-up begins above zero, decays are transformers'") {
+  using S = ScheduleType;
+  EXPECT_EQ(schedule_factor(S::constant_with_warmup, 0, 4, 0), 0.25);
+  EXPECT_EQ(schedule_factor(S::constant_with_warmup, 3, 4, 0), 1.0);
+  EXPECT_EQ(schedule_factor(S::constant_with_warmup, 400, 4, 0), 1.0);
+  EXPECT_EQ(schedule_factor(S::constant_with_warmup, 0, 0, 0), 1.0);
+  EXPECT_EQ(schedule_factor(S::linear, 1, 2, 10), 1.0);
+  EXPECT_EQ(schedule_factor(S::linear, 2, 2, 10), 1.0);
+  EXPECT_EQ(schedule_factor(S::linear, 8, 2, 10), 0.25);
+  EXPECT_EQ(schedule_factor(S::linear, 99, 2, 10), 0.0);
+  EXPECT_NEAR(schedule_factor(S::cosine, 6, 2, 10), 0.5, 1e-15);
+  EXPECT_NEAR(schedule_factor(S::cosine, 4, 2, 10), (1 + std::sqrt(0.5)) / 2, 1e-15);
+  EXPECT_NEAR(schedule_factor(S::cosine, 1000, 2, 10), 0.0, 1e-15);
+  EXPECT(schedule_from_name("cosine") == S::cosine);
+  EXPECT(schedule_from_name("constant") == S::constant_with_warmup);
+  EXPECT_ERROR(schedule_from_name("polynomial"), ErrorCode::invalid_argument, "linear or cosine");
+}
