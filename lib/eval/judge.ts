@@ -1,0 +1,120 @@
+/** Judging: every comparison by every criterion in both orders; resumable verdict by verdict. */
+import type { ChatModel, LabelRequest } from "../chat-models/types.js";
+import type { JsonlAppender } from "../files.js";
+import type { Progress } from "../progress.js";
+import { clip } from "../prompts/prompt.js";
+import { criteria, criterionQuestions, userEvalPrompt } from "../prompts/user-eval.js";
+import type { Criterion } from "../prompts/user-eval.js";
+import { combineOrders } from "./statistics.js";
+import type { Verdict } from "./statistics.js";
+import type { Comparison, EvalRequest, JudgementRecord, Side } from "./types.js";
+
+export interface JudgeTask {
+  request: EvalRequest;
+  answers: Record<Side, string>;
+}
+
+export interface JudgeSetting {
+  judge: ChatModel;
+  /** Fingerprints of the models compared. */
+  base: string;
+  trained: string;
+}
+
+/** Longest text of one answer and of one message that the judge is shown, in characters; the middle goes first. */
+const maxAnswerChars = 6000;
+const maxMessageChars = 4000;
+
+export function judgementKey(r: Pick<JudgementRecord, "id" | "criterion" | "shown_first" | "prompt_hash" | "judge" | "base" | "trained">): string {
+  return [r.id, r.criterion, r.shown_first, r.prompt_hash, r.judge, r.base, r.trained].join("\u0000");
+}
+
+interface Pending {
+  task: JudgeTask;
+  criterion: Criterion;
+  shown_first: Side;
+  request: LabelRequest;
+}
+
+/** Judges what is not yet in `done`, appends each verdict as it comes, and returns the new ones. */
+export async function judgeAnswers(
+  tasks: readonly JudgeTask[],
+  setting: JudgeSetting,
+  done: ReadonlySet<string>,
+  output: JsonlAppender,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<JudgementRecord[]> {
+  const judge = await setting.judge.fingerprint();
+  const identity = { prompt_hash: userEvalPrompt.hash, judge, base: setting.base, trained: setting.trained };
+  const all = tasks.flatMap(comparisonsOf);
+  const pending = all.filter(({ task, criterion, shown_first }) => !done.has(judgementKey({ id: task.request.id, criterion, shown_first, ...identity })));
+  const verdicts: JudgementRecord[] = [];
+  progress.start("judging", all.length, all.length - pending.length);
+  await setting.judge.chooseLabel(pending.map(({ request }) => request), {
+    signal,
+    onResult(index, choice) {
+      const { task, criterion, shown_first, request } = pending[index] as Pending;
+      const probabilityA = choice.probabilities[0] ?? 0.5;
+      const record: JudgementRecord = {
+        id: task.request.id,
+        user_id: task.request.user_id,
+        kind: task.request.kind,
+        criterion,
+        shown_first,
+        winner: (choice.label === "A") === (shown_first === "trained") ? "trained" : "base",
+        probability_trained: shown_first === "trained" ? probabilityA : 1 - probabilityA,
+        prompt: request.messages,
+        ...identity,
+      };
+      output.append(record);
+      verdicts.push(record);
+      progress.advance();
+    },
+  });
+  progress.stop();
+  return verdicts;
+}
+
+function comparisonsOf(task: JudgeTask): Pending[] {
+  // Two equal answers need no judge: combineVerdicts counts them as ties.
+  if (task.answers.base === task.answers.trained) return [];
+  const conversation = task.request.messages.map((m) => ({ role: m.role, content: clip(m.content, maxMessageChars) }));
+  const shown = { base: clip(task.answers.base, maxAnswerChars), trained: clip(task.answers.trained, maxAnswerChars) };
+  return criteria.flatMap((criterion) =>
+    (["trained", "base"] as const).map((shown_first): Pending => ({
+      task,
+      criterion,
+      shown_first,
+      request: {
+        labels: ["A", "B"],
+        messages: userEvalPrompt.render({
+          persona: task.request.persona,
+          conversation,
+          answer_a: shown[shown_first],
+          answer_b: shown[shown_first === "trained" ? "base" : "trained"],
+          question: criterionQuestions[criterion],
+        }),
+      },
+    })),
+  );
+}
+
+/** One comparison a request and criterion: the winner of both orders, or a tie. Requests with verdicts missing are left out. */
+export function combineVerdicts(tasks: readonly JudgeTask[], verdicts: readonly JudgementRecord[]): Comparison[] {
+  const winners = new Map(verdicts.map((v) => [`${v.id}\u0000${v.criterion}\u0000${v.shown_first}`, v.winner]));
+  return tasks.flatMap(({ request, answers }) =>
+    criteria.flatMap((criterion): Comparison[] => {
+      const base = { id: request.id, user_id: request.user_id, kind: request.kind, criterion };
+      if (answers.base === answers.trained) return [{ ...base, verdict: "tie" }];
+      const one = winners.get(`${request.id}\u0000${criterion}\u0000trained`);
+      const other = winners.get(`${request.id}\u0000${criterion}\u0000base`);
+      if (one === undefined || other === undefined) return [];
+      return [{ ...base, verdict: combineOrders(asVerdict(one), asVerdict(other)) }];
+    }),
+  );
+}
+
+function asVerdict(winner: Side): Verdict {
+  return winner === "trained" ? "first" : "second";
+}
