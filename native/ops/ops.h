@@ -104,8 +104,9 @@ struct AdamWArgs {
   float* m = nullptr;          // first moment
   float* v = nullptr;          // second moment
   float grad_scale = 1;        // clipping factor, applied to grad as it is read
-  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
-  float bias_correction1 = 1, bias_correction2 = 1;  // 1 - beta^step
+  // double, as PyTorch's hyperparameters are: 1 - beta is taken before it is rounded
+  double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
+  double bias_correction1 = 1, bias_correction2 = 1;  // 1 - beta^step
 };
 
 // ---- the table -------------------------------------------------------------------------------------------------------

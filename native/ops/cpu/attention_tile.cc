@@ -1,0 +1,132 @@
+#include "ops/cpu/attention_tile.h"
+
+namespace rlhi::ops {
+
+void gather_columns(const Kernels& kernels, const QueryTile& tile, const Tensor& t, float scale, float* to, int64_t stride) {
+  const int n = tile.args.head_dim;
+  for (int c = 0; c < tile.columns; ++c) {
+    kernels.convert(to + c * stride, DType::f32, row_pointer(t, tile.row(c), tile.head(c) * n), t.dtype, n, scale);
+  }
+}
+
+void pack_columns_of(const Kernels& kernels, const QueryTile& tile, const float* rows, int64_t stride, float* to) {
+  const int64_t k = tile.args.head_dim;
+  for (int c = 0; c < tile.columns; c += kernels.nr) {
+    kernels.pack_b(to + c * k, DType::f32, rows + c * stride, DType::f32, stride, true, std::min(kernels.nr, tile.columns - c), k);
+  }
+}
+
+void pack_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to) {
+  const int64_t k = tile.args.head_dim;
+  const RowPanels panels(block.keys, kernels.mr);
+  for (int64_t i = 0; i < panels.count; ++i) {
+    const int64_t row = panels.begin(i);
+    kernels.pack_a(to + row * k, row_pointer(t, block.row + row, tile.kv_head * k), t.dtype, t.row_stride, false, panels.size(i), k);
+  }
+}
+
+const float* key_rows(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to, int64_t& stride) {
+  const int64_t k = tile.args.head_dim;
+  if (t.dtype == DType::f32 && k % kernels.width == 0) {
+    stride = t.row_stride;
+    return reinterpret_cast<const float*>(row_pointer(t, block.row, tile.kv_head * k));
+  }
+  stride = round_up(k, kernels.nr);
+  for (int i = 0; i < block.keys; ++i) {
+    kernels.convert(to + i * stride, DType::f32, row_pointer(t, block.row + i, tile.kv_head * k), t.dtype, k, 1.0f);
+  }
+  return to;
+}
+
+void multiply_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* keys, const float* columns, float* scores) {
+  const RowPanels panels(block.keys, kernels.mr);
+  GemmTile t;
+  t.k = tile.args.head_dim;
+  t.b_stride = kernels.nr;
+  t.out_stride = kScoreStride;
+  for (int c = 0; c < tile.columns; c += kernels.nr) {
+    t.b = columns + static_cast<int64_t>(c) * t.k;
+    t.cols = std::min(kernels.nr, static_cast<int>(round_up(tile.columns - c, kernels.width)));  // whole vectors, for the softmax
+    for (int64_t i = 0; i < panels.count; ++i) {
+      const int64_t row = panels.begin(i);
+      t.rows = panels.size(i);
+      t.a = keys + row * t.k;
+      t.a_stride = t.rows;
+      t.out = scores + row * kScoreStride + c;
+      kernels.gemm_tile(t);
+    }
+  }
+}
+
+void add_to_columns(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
+                    float* sums, int64_t sums_stride, bool accumulate) {
+  const RowPanels panels(tile.columns, kernels.mr);
+  GemmTile t;
+  t.k = block.keys;
+  t.a_stride = kScoreStride;
+  t.b_stride = stride;
+  t.in_stride = t.out_stride = sums_stride;
+  for (int d = 0; d < tile.args.head_dim; d += kernels.nr) {
+    t.b = rows + d;
+    t.cols = std::min(kernels.nr, tile.args.head_dim - d);
+    for (int64_t i = 0; i < panels.count; ++i) {
+      const int64_t column = panels.begin(i);
+      float* to = sums + column * sums_stride + d;
+      t.rows = panels.size(i);
+      t.a = scores + column;
+      t.in = accumulate ? to : nullptr;
+      t.out = to;
+      kernels.gemm_tile(t);
+    }
+  }
+}
+
+void add_to_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
+                 float* sums, int64_t sums_stride) {
+  const RowPanels panels(block.keys, kernels.mr);
+  GemmTile t;
+  t.k = tile.columns;
+  t.a_by_rows = true;
+  t.b_stride = stride;
+  t.in_stride = t.out_stride = sums_stride;
+  for (int d = 0; d < tile.args.head_dim; d += kernels.nr) {
+    t.b = columns + d;
+    t.cols = std::min(kernels.nr, tile.args.head_dim - d);
+    for (int64_t i = 0; i < panels.count; ++i) {
+      const int64_t key = panels.begin(i);
+      float* to = sums + key * sums_stride + d;
+      t.rows = panels.size(i);
+      t.a = scores + key * kScoreStride;
+      t.in = to;
+      t.out = to;
+      kernels.gemm_tile(t);
+    }
+  }
+}
+
+void check_attention(const char* op, const AttentionArgs& a) {
+  check(a.head_dim >= 1 && a.n_kv_heads >= 1 && a.n_heads >= 1 && a.n_heads % a.n_kv_heads == 0, ErrorCode::invalid_argument, op, ": ", a.n_heads,
+        " heads of ", a.head_dim, " cannot share ", a.n_kv_heads, " key/value heads");
+  const int64_t q_width = static_cast<int64_t>(a.n_heads) * a.head_dim, kv_width = static_cast<int64_t>(a.n_kv_heads) * a.head_dim;
+  check_shape(op, "q", a.q, a.q.rows, q_width);
+  check_shape(op, "k", a.k, a.k.rows, kv_width);
+  check_shape(op, "v", a.v, a.k.rows, kv_width);
+  check_shape(op, "out", a.out, a.q.rows, q_width);
+  if (a.lse) {
+    check_f32(op, "lse", a.lse);
+    check_shape(op, "lse", a.lse, a.q.rows, a.n_heads);
+  }
+  for (int64_t i = 0; i < a.n_segments; ++i) {
+    const QuerySegment& s = a.segments[i];
+    check(s.row >= 0 && s.length >= 0 && s.row + static_cast<int64_t>(s.length) <= a.q.rows && s.first_span >= 0 && s.n_spans >= 0 &&
+              s.first_span + static_cast<int64_t>(s.n_spans) <= a.n_spans,
+          ErrorCode::invalid_argument, op, ": segment ", i, " leaves the ", a.q.rows, " rows or the ", a.n_spans, " spans");
+  }
+  for (int64_t i = 0; i < a.n_spans; ++i) {
+    const KeySpan& s = a.spans[i];
+    check(s.row >= 0 && s.length >= 0 && s.row + static_cast<int64_t>(s.length) <= a.k.rows, ErrorCode::invalid_argument, op, ": span ", i,
+          " leaves the ", a.k.rows, " rows of keys");
+  }
+}
+
+}  // namespace rlhi::ops

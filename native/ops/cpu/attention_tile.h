@@ -1,0 +1,85 @@
+// What forward and backward attention share: a tile of queries, and a walk over the blocks of keys it sees.
+//
+// The queries of one segment that read one key/value head are columns: column c is query c / group, head c % group of
+// the group. Scores are kept transposed, [keys][columns], so that softmax runs down the columns with a query in every
+// lane, and so that the products that follow can read them as a packed factor. A column's arithmetic does not depend on
+// which columns lie beside it, and key blocks are cut from the start of their span: that makes rows batch-invariant.
+#pragma once
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+
+struct KeyBlock {
+  int64_t span, offset;  // which span of the call, and where in it
+  int64_t row;        // of k and v
+  int keys;           // those after the tile's last query are cut off
+  int32_t position;   // of the first key
+  bool masked;        // some column does not see some key
+};
+
+// Columns [first, first + columns) of one segment and one key/value head.
+struct QueryTile {
+  const AttentionArgs& args;
+  const QuerySegment& segment;
+  int kv_head, group;
+  int64_t first;
+  int columns;
+
+  int64_t row(int column) const { return segment.row + (first + column) / group; }
+  int64_t head(int column) const { return static_cast<int64_t>(kv_head) * group + (first + column) % group; }
+  int32_t position(int column) const { return segment.position + static_cast<int32_t>((first + column) / group); }
+
+  // Calls f(KeyBlock) for every block of keys that some column sees, in order.
+  template <class F>
+  void for_key_blocks(int block, const F& f) const {
+    const int64_t oldest = position(0), newest = position(columns - 1), window = args.window;
+    for (int s = 0; s < segment.n_spans; ++s) {
+      const KeySpan& span = args.spans[segment.first_span + s];
+      for (int32_t at = 0; at < span.length; at += block) {
+        const int64_t begin = span.position + at, end = span.position + std::min<int64_t>(span.length, at + block);
+        const int64_t seen = std::min(end, newest + 1);
+        if (begin >= seen || (window > 0 && end - 1 <= oldest - window)) continue;
+        const bool masked = seen - 1 > oldest || (window > 0 && begin <= newest - window);
+        f(KeyBlock{segment.first_span + s, at, span.row + at, static_cast<int>(seen - begin), static_cast<int32_t>(begin), masked});
+      }
+    }
+  }
+};
+
+// Memory of one tile, cut from one piece of a thread's scratch.
+class TileMemory {
+ public:
+  TileMemory(Scratch& scratch, int64_t floats) : next_(scratch.floats(floats)), end_(next_ + floats) {}
+  float* take(int64_t floats) {
+    float* p = next_;
+    next_ += round_up(floats, 16);
+    check(next_ <= end_, ErrorCode::internal, "attention scratch is too small");
+    return p;
+  }
+
+ private:
+  float* next_;
+  float* end_;
+};
+
+// The columns' rows of t (q, dout), each head_dim floats times `scale`, `stride` apart.
+void gather_columns(const Kernels& kernels, const QueryTile& tile, const Tensor& t, float scale, float* to, int64_t stride);
+// Those rows as column panels [head_dim][nr], the last one padded.
+void pack_columns_of(const Kernels& kernels, const QueryTile& tile, const float* rows, int64_t stride, float* to);
+// A key block's rows of t (k, v) as row panels [head_dim][height].
+void pack_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to);
+// A key block's rows as floats, `stride` apart; returns t's own rows (and their stride) where those can be read in whole vectors.
+const float* key_rows(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to, int64_t& stride);
+// scores[key][column] = keys . columns
+void multiply_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* keys, const float* columns, float* scores);
+// sums[column][head_dim] (+)= scores^T rows
+void add_to_columns(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
+                    float* sums, int64_t sums_stride, bool accumulate);
+// sums[key][head_dim] += scores columns
+void add_to_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
+                 float* sums, int64_t sums_stride);
+
+// Throws invalid_argument where shapes, segments and spans do not fit together.
+void check_attention(const char* op, const AttentionArgs& args);
+
+}  // namespace rlhi::ops

@@ -1,0 +1,131 @@
+// Inside the CPU backend: what its drivers share.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "ops/cpu/kernels.h"
+#include "ops/ops.h"
+
+namespace rlhi::ops {
+
+// 64-byte aligned memory that grows and is reused; its contents are not kept when it grows.
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch();
+  Scratch(Scratch&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr, other.bytes_ = 0; }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // Throws out_of_memory.
+  void* bytes(size_t n);
+  float* floats(int64_t n) { return static_cast<float*>(bytes(static_cast<size_t>(n) * sizeof(float))); }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+void* aligned_allocate(size_t bytes);  // 64-byte aligned, nullptr where the system has none
+void aligned_release(void* memory);
+
+struct AttentionTask {
+  int64_t segment, first_column;
+  int kv_head;
+};
+
+struct Backend {
+  Backend(const Kernels& k, int threads) : kernels(k), pool(threads), local(static_cast<size_t>(threads)) {}
+
+  const Kernels& kernels;
+  ThreadPool pool;
+  // Shared between threads, one a purpose: an operation that calls another must not lose its own.
+  Scratch pack_a, pack_b, bias;          // gemm
+  Scratch logits, statistics, gradient;  // linear_logprob
+  Scratch partial;                       // sums of chunks of rows
+  std::vector<AttentionTask> attention_tasks;
+  std::vector<Scratch> local;            // one a thread, within one task
+};
+
+inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+// Rows cut into panels whose heights differ by one at most.
+struct RowPanels {
+  RowPanels(int64_t rows, int height) : rows(rows), count((rows + height - 1) / height), base(count ? rows / count : 0), extra(count ? rows % count : 0) {}
+  int64_t begin(int64_t i) const { return i * base + std::min(i, extra); }
+  int size(int64_t i) const { return static_cast<int>(base + (i < extra ? 1 : 0)); }
+  int64_t rows, count, base, extra;
+};
+
+// Cuts n items into tasks of about `grain` items and runs f(begin, end, thread); one task runs without waking anybody.
+template <class F>
+void for_ranges(Backend& backend, int64_t n, int64_t grain, const F& f) {
+  if (n <= 0) return;
+  if (grain < 1) grain = 1;
+  const int64_t tasks = (n + grain - 1) / grain;
+  backend.pool.parallel_for(tasks, [&](int64_t task, int thread) {
+    const int64_t begin = task * grain;
+    f(begin, begin + grain < n ? begin + grain : n, thread);
+  });
+}
+
+// Rows that make a task worth handing out: about 32 K elements.
+inline int64_t row_grain(int64_t cols) { return cols >= 32768 ? 1 : 32768 / (cols > 0 ? cols : 1); }
+
+inline char* row_pointer(const Tensor& t, int64_t row, int64_t col = 0) {
+  return static_cast<char*>(t.data) + (row * t.row_stride + col) * dtype_size(t.dtype);
+}
+
+// A row as floats: the row itself where it is f32, else converted into `buffer`.
+inline const float* read_row(const Kernels& kernels, const Tensor& t, int64_t row, int64_t col, int64_t n, float* buffer) {
+  const char* p = row_pointer(t, row, col);
+  if (t.dtype == DType::f32) return reinterpret_cast<const float*>(p);
+  kernels.convert(buffer, DType::f32, p, t.dtype, n, 1.0f);
+  return buffer;
+}
+// Where to write a row's floats; store_row brings them home.
+inline float* row_buffer(const Tensor& t, int64_t row, int64_t col, float* buffer) {
+  return t.dtype == DType::f32 ? reinterpret_cast<float*>(row_pointer(t, row, col)) : buffer;
+}
+inline void store_row(const Kernels& kernels, const Tensor& t, int64_t row, int64_t col, int64_t n, const float* buffer) {
+  if (t.dtype != DType::f32) kernels.convert(row_pointer(t, row, col), t.dtype, buffer, DType::f32, n, 1.0f);
+}
+
+// Throws invalid_argument unless t is f32 or bf16 of this shape.
+void check_shape(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t cols);
+void check_float(const char* op, const char* name, const Tensor& t);
+void check_f32(const char* op, const char* name, const Tensor& t);
+
+// ---- the operations, by file ----
+// gemm.cc
+size_t packed_bytes(Backend*, DType dtype, int64_t n, int64_t k);
+void pack_weight(Backend*, PackedWeight* to, Tensor w);
+void gemm(Backend*, const GemmArgs& args);
+// rows.cc
+void copy(Backend*, Tensor to, Tensor from);
+void gather_rows(Backend*, Tensor to, Tensor from, const int32_t* index);
+void scatter_rows(Backend*, Tensor to, Tensor from, const int32_t* index);
+void scatter_add_rows(Backend*, Tensor to, Tensor from, const int32_t* index);
+void add(Backend*, Tensor to, Tensor from);
+void column_sum(Backend*, Tensor to, Tensor from);
+void embedding(Backend*, Tensor out, Tensor table, const int32_t* ids);
+// model_rows.cc
+void rms_norm(Backend*, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x);
+void rms_norm_backward(Backend*, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups, bool accumulate);
+void rope(Backend*, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction);
+void swiglu(Backend*, Tensor out, Tensor gate_up);
+void swiglu_backward(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up);
+// attention.cc, attention_backward.cc
+void attention(Backend*, const AttentionArgs& args);
+void attention_backward(Backend*, const AttentionBackwardArgs& args);
+// linear_logprob.cc
+void linear_logprob(Backend*, const LinearLogprobArgs& args);
+void linear_logprob_backward(Backend*, const LinearLogprobBackwardArgs& args);
+// optimizer.cc
+void adamw(Backend*, const AdamWArgs& args);
+double sum_of_squares(Backend*, const float* x, int64_t n);
+
+}  // namespace rlhi::ops

@@ -1,0 +1,131 @@
+// The backend's life, its memory, and the table.
+#include "ops/cpu/cpu_backend.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+
+void* aligned_allocate(size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+void aligned_release(void* memory) { std::free(memory); }
+
+Scratch::~Scratch() { aligned_release(data_); }
+
+void* Scratch::bytes(size_t n) {
+  if (n > bytes_) {
+    aligned_release(data_);
+    data_ = nullptr;
+    bytes_ = 0;
+    data_ = aligned_allocate(n);
+    check(data_ != nullptr, ErrorCode::out_of_memory, "no ", n, " bytes of scratch memory");
+    bytes_ = n;
+  }
+  return data_;
+}
+
+void check_float(const char* op, const char* name, const Tensor& t) {
+  check(t.dtype == DType::f32 || t.dtype == DType::bf16, ErrorCode::invalid_argument, op, ": ", name, " is ", dtype_name(t.dtype),
+        ", expected f32 or bf16");
+}
+void check_f32(const char* op, const char* name, const Tensor& t) {
+  check(t.dtype == DType::f32, ErrorCode::invalid_argument, op, ": ", name, " is ", dtype_name(t.dtype), ", expected f32");
+}
+void check_shape(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t cols) {
+  check_float(op, name, t);
+  check(t.rows == rows && t.cols == cols, ErrorCode::invalid_argument, op, ": ", name, " is [", t.rows, ", ", t.cols, "], expected [", rows, ", ",
+        cols, "]");
+}
+
+namespace {
+
+// Zero pages come from the operating system; small blocks are cleared here.
+void* alloc(Backend*, size_t bytes) {
+  void* p = aligned_allocate(bytes > 0 ? bytes : 64);
+  if (p) std::memset(p, 0, bytes);
+  return p;
+}
+void release(Backend*, void* p, size_t) { aligned_release(p); }
+void move_bytes(Backend*, void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+void zero(Backend* backend, void* p, size_t bytes) {
+  constexpr int64_t grain = int64_t{1} << 20;
+  for_ranges(*backend, static_cast<int64_t>(bytes), grain,
+             [&](int64_t begin, int64_t end, int) { std::memset(static_cast<char*>(p) + begin, 0, static_cast<size_t>(end - begin)); });
+}
+
+Table make_table(const char* name) {
+  Table t = {};
+  t.abi_version = kAbiVersion;
+  t.backend_name = name;
+  t.alloc = alloc;
+  t.release = release;
+  t.upload = move_bytes;
+  t.download = move_bytes;
+  t.zero = zero;
+  t.copy = copy;
+  t.gather_rows = gather_rows;
+  t.scatter_rows = scatter_rows;
+  t.scatter_add_rows = scatter_add_rows;
+  t.add = add;
+  t.column_sum = column_sum;
+  t.packed_bytes = packed_bytes;
+  t.pack_weight = pack_weight;
+  t.gemm = gemm;
+  t.embedding = embedding;
+  t.rms_norm = rms_norm;
+  t.rms_norm_backward = rms_norm_backward;
+  t.rope = rope;
+  t.attention = attention;
+  t.attention_backward = attention_backward;
+  t.swiglu = swiglu;
+  t.swiglu_backward = swiglu_backward;
+  t.linear_logprob = linear_logprob;
+  t.linear_logprob_backward = linear_logprob_backward;
+  t.adamw = adamw;
+  t.sum_of_squares = sum_of_squares;
+  return t;
+}
+
+const Kernels& kernels_of(CpuIsa isa) {
+  bool available = false;
+  for (const CpuIsa other : available_isas()) available = available || other == isa;
+  check(available, ErrorCode::unsupported, "this machine cannot run the ", isa_name(isa), " kernels");
+  switch (isa) {
+    case CpuIsa::avx2: return *avx2_kernels();
+    case CpuIsa::avx512: return *avx512_kernels();
+    case CpuIsa::portable: break;
+  }
+  return *portable_kernels();
+}
+
+const char* table_name(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::avx2: return "cpu/avx2";
+    case CpuIsa::avx512: return "cpu/avx512";
+    case CpuIsa::portable: break;
+  }
+  return "cpu/portable";
+}
+
+}  // namespace
+
+struct CpuBackend::Impl {
+  Impl(const CpuBackendOptions& options, int threads) : backend(kernels_of(options.isa), threads), table(make_table(table_name(options.isa))) {}
+  Backend backend;
+  Table table;
+};
+
+CpuBackend::CpuBackend(const CpuBackendOptions& options) {
+  check(options.threads >= 0 && options.threads <= 4096, ErrorCode::invalid_argument, "threads is ", options.threads, ", expected 0 to 4096");
+  impl_ = std::make_unique<Impl>(options, options.threads > 0 ? options.threads : cpu_features().logical_cores);
+}
+CpuBackend::~CpuBackend() = default;
+
+Backend* CpuBackend::handle() const { return &impl_->backend; }
+const Table& CpuBackend::table() const { return impl_->table; }
+int CpuBackend::threads() const { return impl_->backend.pool.threads(); }
+
+}  // namespace rlhi::ops

@@ -1,0 +1,207 @@
+// The matrix product: both factors packed into panels, then tiles of c shared out to the threads.
+//
+// Panels hold the whole of k: panel i of a is [k][height], panel j of b is [k][nr], so a weight packed once serves every
+// product, and a block of k is a contiguous piece of each panel. The sum over k is cut in blocks of kc from its start;
+// the result is (((start + block 0) + block 1) + ...), start being c when accumulating, the bias, or nothing. None of
+// this depends on the number of rows, so neither do a row's bits.
+#include <algorithm>
+
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+namespace {
+
+constexpr int64_t kScratchBytes = int64_t{96} << 20;  // of packed b; more columns are done in several rounds
+constexpr int kRowPanels = 12, kColPanels = 16;       // panels in a task's tile: kc columns of its rows fit in L2
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+struct Product {
+  const Kernels& kernels;
+  Shape shape;
+  RowPanels panels;
+  const float* a;              // packed, panel i at begin(i) * k
+  const char* b;               // packed, column panels from `first_col`
+  DType b_dtype;
+  Tensor c;
+  const float* bias;
+  bool accumulate;
+};
+
+Shape shape_of(const GemmArgs& g) {
+  check_float("gemm", "a", g.a);
+  check_float("gemm", "c", g.c);
+  const bool tn = g.form == GemmForm::tn, nt = g.form == GemmForm::nt;
+  const Shape s{tn ? g.a.cols : g.a.rows, g.c.cols, tn ? g.a.rows : g.a.cols};
+  if (g.packed_b) {
+    check(nt, ErrorCode::invalid_argument, "gemm: a packed weight needs the form nt");
+    check(g.packed_b->n == s.n && g.packed_b->k == s.k, ErrorCode::invalid_argument, "gemm: packed_b is [", g.packed_b->n, ", ", g.packed_b->k,
+          "], expected [", s.n, ", ", s.k, "]");
+  } else {
+    check_shape("gemm", "b", g.b, nt ? s.n : s.k, nt ? s.k : s.n);
+  }
+  check_shape("gemm", "c", g.c, s.m, s.n);
+  if (g.bias) check_shape("gemm", "bias", g.bias, 1, s.n);
+  check(!g.accumulate || g.c.dtype == DType::f32, ErrorCode::invalid_argument, "gemm: only an f32 c can be accumulated to");
+  return s;
+}
+
+const float* pack_rows(Backend& backend, const GemmArgs& g, const Shape& s, const RowPanels& panels) {
+  float* to = backend.pack_a.floats(s.m * s.k);
+  const bool tn = g.form == GemmForm::tn;
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, s.k * std::max<int64_t>(1, panels.base)));
+  for_ranges(backend, panels.count, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = panels.begin(i);
+      const char* from = tn ? row_pointer(g.a, 0, row) : row_pointer(g.a, row);
+      backend.kernels.pack_a(to + row * s.k, from, g.a.dtype, g.a.row_stride, tn, panels.size(i), s.k);
+    }
+  });
+  return to;
+}
+
+// Column panels [first, first + count) of b; b is [n, k] when turned, else [k, n].
+void pack_columns(Backend& backend, void* to, DType to_dtype, const Tensor& b, bool turned, int64_t n, int64_t k, int64_t first, int64_t count) {
+  const int nr = backend.kernels.nr;
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, k * nr));
+  for_ranges(backend, count, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t col = (first + j) * nr;
+      const char* from = turned ? row_pointer(b, col) : row_pointer(b, 0, col);
+      char* panel = static_cast<char*>(to) + j * nr * k * dtype_size(to_dtype);
+      backend.kernels.pack_b(panel, to_dtype, from, b.dtype, b.row_stride, turned, static_cast<int>(std::min<int64_t>(nr, n - col)), k);
+    }
+  });
+}
+
+// One task: row panels [r0, r1) by the column panels [c0, c1) of a round whose first column is `first_col`.
+struct TileTask {
+  const Product& p;
+  int64_t r0, r1, c0, c1, first_col;
+  float* widened;              // kc x nr floats
+  float* sums;                 // c's tile in f32 where c is bf16 and the sum takes several blocks
+
+  void run() {
+    const int64_t blocks = std::max<int64_t>(1, (p.shape.k + p.kernels.kc - 1) / p.kernels.kc);
+    if (r1 - r0 <= 2) {        // few rows: b is read once, in order
+      for (int64_t j = c0; j < c1; ++j) {
+        for (int64_t block = 0; block < blocks; ++block) step(j, block, blocks);
+      }
+    } else {                   // many: a's block stays in the second cache, b's panel in the first
+      for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t j = c0; j < c1; ++j) step(j, block, blocks);
+      }
+    }
+  }
+
+  void step(int64_t j, int64_t block, int64_t blocks) {
+    const Kernels& kernels = p.kernels;
+    const int64_t k0 = block * kernels.kc, col = first_col + j * kernels.nr;
+    GemmTile t;
+    t.k = std::min<int64_t>(kernels.kc, p.shape.k - k0);
+    t.cols = static_cast<int>(std::min<int64_t>(kernels.nr, p.shape.n - col));
+    t.b = p.b + (j * p.shape.k + k0) * kernels.nr * dtype_size(p.b_dtype);
+    t.b_dtype = p.b_dtype;
+    t.b_stride = kernels.nr;
+    if (p.b_dtype == DType::bf16 && r1 - r0 > 2) {
+      kernels.convert(widened, DType::f32, t.b, DType::bf16, t.k * kernels.nr, 1.0f);
+      t.b = widened;
+      t.b_dtype = DType::f32;
+    }
+    const bool direct = p.c.dtype == DType::f32 || blocks == 1;
+    const int64_t width = (c1 - c0) * kernels.nr;
+    t.bias = block == 0 && p.bias ? p.bias + col : nullptr;
+    for (int64_t i = r0; i < r1; ++i) {
+      const int64_t row = p.panels.begin(i);
+      t.rows = p.panels.size(i);
+      t.a = p.a + row * p.shape.k + k0 * t.rows;
+      t.a_stride = t.rows;
+      float* tile = sums ? sums + (row - p.panels.begin(r0)) * width + (j - c0) * kernels.nr : nullptr;
+      const bool last = block + 1 == blocks;
+      t.out = direct || last ? static_cast<void*>(row_pointer(p.c, row, col)) : tile;
+      t.out_stride = direct || last ? p.c.row_stride : width;
+      t.out_dtype = direct || last ? p.c.dtype : DType::f32;
+      if (direct) {
+        t.in = block > 0 || p.accumulate ? static_cast<const float*>(t.out) : nullptr;
+        t.in_stride = p.c.row_stride;
+      } else {
+        t.in = block > 0 ? tile : nullptr;
+        t.in_stride = width;
+      }
+      kernels.gemm_tile(t);
+    }
+  }
+};
+
+// How many parts to cut `panels` into: at most `most` in each, and a multiple of the threads where there is little else to share.
+void share_out(Backend& backend, const Product& p, int64_t first_col, int64_t col_panels) {
+  const int64_t threads = backend.pool.threads();
+  int64_t row_parts = (p.panels.count + kRowPanels - 1) / kRowPanels, col_parts = (col_panels + kColPanels - 1) / kColPanels;
+  if (p.panels.count > 2 * threads && row_parts * col_parts < 16 * threads) {
+    row_parts = std::min(p.panels.count, round_up(row_parts, threads));
+    while (row_parts * col_parts < 2 * threads && 2 * col_parts <= col_panels) col_parts *= 2;
+  } else if (row_parts * col_parts < 16 * threads) {
+    const int64_t bytes = col_panels * p.kernels.nr * p.shape.k * dtype_size(p.b_dtype);  // a task reads at least some tens of KB
+    col_parts = std::max<int64_t>(col_parts, std::min<int64_t>(4 * threads, std::max<int64_t>(1, bytes >> 15)));
+    col_parts = std::min(col_panels, round_up(col_parts, threads));
+  }
+  const bool keep_sums = p.c.dtype == DType::bf16 && p.shape.k > p.kernels.kc;
+  backend.pool.parallel_for(row_parts * col_parts, [&](int64_t task, int thread) {
+    const int64_t r = task / col_parts, c = task % col_parts;
+    TileTask t{p, r * p.panels.count / row_parts, (r + 1) * p.panels.count / row_parts, c * col_panels / col_parts,
+               (c + 1) * col_panels / col_parts, first_col, nullptr, nullptr};
+    const int64_t widened = static_cast<int64_t>(p.kernels.kc) * p.kernels.nr;
+    const int64_t sums = keep_sums ? (p.panels.begin(t.r1) - p.panels.begin(t.r0)) * (t.c1 - t.c0) * p.kernels.nr : 0;
+    t.widened = backend.local[static_cast<size_t>(thread)].floats(widened + sums);
+    t.sums = keep_sums ? t.widened + widened : nullptr;
+    t.run();
+  });
+}
+
+}  // namespace
+
+size_t packed_bytes(Backend* backend, DType dtype, int64_t n, int64_t k) {
+  return static_cast<size_t>(round_up(n, backend->kernels.nr) * k * dtype_size(dtype));
+}
+
+void pack_weight(Backend* backend, PackedWeight* to, Tensor w) {
+  check_float("pack_weight", "w", w);
+  check(to->data != nullptr, ErrorCode::invalid_argument, "pack_weight: no memory given");
+  to->dtype = w.dtype;
+  to->n = w.rows;
+  to->k = w.cols;
+  pack_columns(*backend, to->data, w.dtype, w, true, w.rows, w.cols, 0, (w.rows + backend->kernels.nr - 1) / backend->kernels.nr);
+}
+
+void gemm(Backend* backend, const GemmArgs& g) {
+  const Shape s = shape_of(g);
+  if (s.m == 0 || s.n == 0) return;
+  const Kernels& kernels = backend->kernels;
+  Product p{kernels, s, RowPanels(s.m, kernels.mr), nullptr, nullptr, DType::f32, g.c, nullptr, g.accumulate};
+  p.a = pack_rows(*backend, g, s, p.panels);
+  if (g.bias) {
+    float* bias = backend->bias.floats(s.n);
+    kernels.convert(bias, DType::f32, g.bias.data, g.bias.dtype, s.n, 1.0f);
+    p.bias = bias;
+  }
+  const int64_t col_panels = (s.n + kernels.nr - 1) / kernels.nr;
+  if (g.packed_b) {
+    p.b = static_cast<const char*>(g.packed_b->data);
+    p.b_dtype = g.packed_b->dtype;
+    share_out(*backend, p, 0, col_panels);
+    return;
+  }
+  const int64_t panel_bytes = std::max<int64_t>(1, s.k) * kernels.nr * 4;
+  const int64_t round = std::clamp<int64_t>(kScratchBytes / panel_bytes, 1, col_panels);
+  void* packed = backend->pack_b.bytes(static_cast<size_t>(round * panel_bytes));
+  p.b = static_cast<const char*>(packed);
+  for (int64_t first = 0; first < col_panels; first += round) {
+    const int64_t count = std::min(round, col_panels - first);
+    pack_columns(*backend, packed, DType::f32, g.b, g.form == GemmForm::nt, s.n, s.k, first, count);
+    share_out(*backend, p, first * kernels.nr, count);
+  }
+}
+
+}  // namespace rlhi::ops

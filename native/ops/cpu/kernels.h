@@ -1,0 +1,104 @@
+// What one instruction set offers: loops over plain memory, without threads, scratch allocation or errors. The drivers
+// (gemm.cc, attention.cc, ...) cut work into these calls and are compiled once, for the baseline instruction set.
+//
+// The units that implement this table are compiled with instruction-set flags, so they must not define anything the linker could
+// share with another unit: everything in the kernel_*.h and vector_*.h headers is in an anonymous namespace, and they use
+// no inline function of the standard library or of base/.
+#pragma once
+#include <cstdint>
+
+#include "base/tensor.h"
+#include "ops/ops.h"
+
+namespace rlhi::ops {
+
+constexpr int kMaxTileRows = 16;   // upper bounds of Kernels::mr and nr
+constexpr int kMaxTileCols = 32;
+constexpr int kScoreStride = 192;  // columns of an attention score block (see AttentionBlock)
+
+// out[i,j] = (in[i,j] + bias[j]) + sum_p a[i,p] b[p,j], the sum taken in order of p from zero.
+struct GemmTile {
+  int rows = 0, cols = 0;            // of out: rows <= mr, cols <= nr
+  int64_t k = 0;
+  const float* a = nullptr;          // a[p * a_stride + i], or by_rows: a[i * kScoreStride + p]
+  int64_t a_stride = 0;
+  bool a_by_rows = false;
+  const void* b = nullptr;           // b[p * b_stride + j]: whole vectors are read, up to nr columns
+  DType b_dtype = DType::f32;        // f32 or bf16
+  int64_t b_stride = 0;
+  const float* in = nullptr;         // in[i * in_stride + j], or null for zero
+  int64_t in_stride = 0;
+  const float* bias = nullptr;       // or null
+  void* out = nullptr;               // out[i * out_stride + j], f32 or bf16; may be `in`
+  DType out_dtype = DType::f32;
+  int64_t out_stride = 0;
+};
+
+// One block of attention scores, transposed: scores[key * kScoreStride + column], a column is one (query, head).
+struct AttentionBlock {
+  float* scores = nullptr;           // scaled scores in, probabilities out
+  int keys = 0, columns = 0;         // columns are padded to whole vectors
+  bool masked = false;               // false: every column sees every key
+  float first_position = 0;          // of the block's first key; positions are exact in f32 (below 2^24)
+  float window = 0;                  // 0: no limit
+  const float* position = nullptr;   // [columns] of the queries
+  float* running_max = nullptr;      // [columns] forward: in and out
+  float* running_sum = nullptr;
+  float* rescale = nullptr;          // [columns] forward, out: what earlier sums must be multiplied by
+  const float* lse = nullptr;        // [columns] backward
+  const float* delta = nullptr;      // [columns] backward: sum_d dout * out
+  float* dscores = nullptr;          // backward: d probabilities in, d scores out
+};
+
+struct AdamWStep {                   // AdamWArgs with its constants worked out in double
+  float grad_scale, decay, one_minus_beta1, beta2, one_minus_beta2, step_size, inverse_sqrt_correction2, eps;
+};
+
+struct Kernels {
+  const char* name;
+  int width;                         // floats in a vector
+  int mr, nr;                        // register tile of gemm_tile; nr is a multiple of width
+  int kc;                            // every sum over k is cut in blocks of kc from its start
+  int key_block;                     // keys in an attention block
+
+  // ---- products (kernel_gemm.h) ----
+  // a panel of rows rows: to[p * rows + i] = a[i, p] (or a[p, i] when transposed), p in [0, k).
+  void (*pack_a)(float* to, const void* a, DType dtype, int64_t stride, bool transposed, int rows, int64_t k);
+  // a panel of nr columns, zero beyond cols: to[p * nr + j] = b[j, p] (or b[p, j] when !transposed). to is f32, or bf16 when b is too.
+  void (*pack_b)(void* to, DType to_dtype, const void* b, DType dtype, int64_t stride, bool transposed, int cols, int64_t k);
+  void (*gemm_tile)(const GemmTile& tile);
+
+  // ---- plain rows (kernel_rows.h) ----
+  void (*convert)(void* to, DType to_dtype, const void* from, DType from_dtype, int64_t n, float scale);  // to[i] = from[i] * scale
+  void (*add)(void* to, DType to_dtype, const void* from, DType from_dtype, int64_t n);      // to[i] += from[i]
+  void (*scale)(float* x, float factor, int64_t n);
+  float (*dot)(const float* a, const float* b, int64_t n);
+  double (*sum_of_squares)(const float* x, int64_t n);
+
+  // ---- rows of the model (kernel_model.h); scratch holds 4 rows of floats ----
+  void (*rms_norm)(float* y, const float* x, const float* weight, float eps, int64_t n, float* rstd);
+  void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n, bool accumulate);
+  void (*rope)(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_sin, float direction);
+  void (*swiglu)(float* out, const float* gate, const float* up, int64_t n);
+  void (*swiglu_backward)(float* dgate, float* dup, const float* dout, const float* gate, const float* up, int64_t n);
+
+  // ---- softmax (kernel_softmax.h) ----
+  float (*row_max)(const float* x, int64_t n);
+  float (*row_sum_exp)(const float* x, int64_t n, float maximum);                            // sum_i exp(x[i] - maximum)
+  void (*softmax_gradient)(float* x, int64_t n, float lse, float factor);                    // x[i] = -factor * exp(x[i] - lse)
+  void (*attention_softmax)(const AttentionBlock& block);
+  void (*attention_softmax_backward)(const AttentionBlock& block);
+
+  // ---- optimizer (kernel_optimizer.h) ----
+  void (*adamw)(const AdamWStep& step, DType dtype, void* weight, int16_t* remainder, const float* grad, float* m, float* v, int64_t n);
+
+  // ---- measuring ----
+  double (*fma_loop)(int64_t steps, double* flops);  // register-only; returns a value that depends on all of it
+  float (*read_loop)(const float* x, int64_t n);     // reads every vector once
+};
+
+const Kernels* portable_kernels();
+const Kernels* avx2_kernels();     // nullptr where this build has none (another processor family)
+const Kernels* avx512_kernels();
+
+}  // namespace rlhi::ops

@@ -1,0 +1,145 @@
+// Log-probabilities of target tokens under h W^T, by blocks of the vocabulary.
+//
+// A block's logits are made, reduced to (maximum, sum of exponentials), and forgotten unless the caller keeps them.
+// Blocks are combined in double, in order. The backward turns each block of logits into d logits in place and adds two
+// products: to dh and to dw.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+namespace {
+
+constexpr int64_t kVocabBlock = 2048;  // columns of one block: a multiple of every nr and kc
+
+void check_args(const char* op, const LinearLogprobArgs& a) {
+  check_float(op, "h", a.h);
+  const int64_t vocab = a.packed_w ? a.packed_w->n : a.w.rows;
+  if (!a.packed_w || a.w) check_shape(op, "w", a.w, vocab, a.h.cols);
+  check(!a.packed_w || a.packed_w->k == a.h.cols, ErrorCode::invalid_argument, op, ": packed_w has ", a.packed_w ? a.packed_w->k : 0,
+        " columns, expected ", a.h.cols);
+  if (a.keep_logits) {
+    check_f32(op, "keep_logits", a.keep_logits);
+    check_shape(op, "keep_logits", a.keep_logits, a.h.rows, vocab);
+  }
+  for (int64_t i = 0; i < a.h.rows; ++i) {
+    check(a.targets[i] >= 0 && a.targets[i] < vocab, ErrorCode::invalid_argument, op, ": target ", a.targets[i], " is not in a vocabulary of ", vocab);
+  }
+}
+
+// logits [N, count] of the vocabulary's columns [first, first + count); first is a multiple of kVocabBlock.
+void block_logits(Backend* backend, const LinearLogprobArgs& a, int64_t first, int64_t count, const Tensor& logits) {
+  GemmArgs g;
+  g.form = GemmForm::nt;
+  g.a = a.h;
+  g.c = logits;
+  PackedWeight part;
+  if (a.packed_w) {
+    part = *a.packed_w;
+    part.data = static_cast<char*>(part.data) + first * part.k * dtype_size(part.dtype);
+    part.n = count;
+    g.packed_b = &part;
+  } else {
+    g.b = a.w.row_range(first, count);
+  }
+  gemm(backend, g);
+}
+
+struct Statistics {  // of one row so far
+  double maximum = -std::numeric_limits<double>::infinity(), sum = 0, target = 0;
+};
+
+void add_block(const Kernels& kernels, Statistics& s, const float* logits, int64_t first, int64_t count, int32_t target) {
+  const float maximum = kernels.row_max(logits, count);
+  const double sum = static_cast<double>(kernels.row_sum_exp(logits, count, maximum));
+  const double together = std::max(s.maximum, static_cast<double>(maximum));
+  s.sum = s.sum * std::exp(s.maximum - together) + sum * std::exp(static_cast<double>(maximum) - together);
+  s.maximum = together;
+  if (target >= first && target < first + count) s.target = static_cast<double>(logits[target - first]);
+}
+
+// logits[i] = dlogps[i] * (onehot - softmax), in place
+void block_gradient(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count, const Tensor& logits) {
+  const LinearLogprobArgs& f = a.forward;
+  for_ranges(*backend, f.h.rows, row_grain(count), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* row = reinterpret_cast<float*>(row_pointer(logits, i));
+      backend->kernels.softmax_gradient(row, count, f.lse[i], a.dlogps[i]);
+      if (f.targets[i] >= first && f.targets[i] < first + count) row[f.targets[i] - first] += a.dlogps[i];
+    }
+  });
+}
+
+}  // namespace
+
+void linear_logprob(Backend* backend, const LinearLogprobArgs& a) {
+  check_args("linear_logprob", a);
+  const int64_t rows = a.h.rows, vocab = a.packed_w ? a.packed_w->n : a.w.rows;
+  if (rows == 0) return;
+  auto* statistics = static_cast<Statistics*>(backend->statistics.bytes(static_cast<size_t>(rows) * sizeof(Statistics)));
+  std::fill(statistics, statistics + rows, Statistics{});
+  for (int64_t first = 0; first < vocab; first += kVocabBlock) {
+    const int64_t count = std::min(kVocabBlock, vocab - first);
+    const Tensor logits = a.keep_logits ? a.keep_logits.col_range(first, count)
+                                        : Tensor(backend->logits.floats(rows * kVocabBlock), DType::f32, rows, count, kVocabBlock);
+    block_logits(backend, a, first, count, logits);
+    for_ranges(*backend, rows, row_grain(count), [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        add_block(backend->kernels, statistics[i], reinterpret_cast<const float*>(row_pointer(logits, i)), first, count, a.targets[i]);
+      }
+    });
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const double lse = statistics[i].maximum + std::log(statistics[i].sum);
+    a.lse[i] = static_cast<float>(lse);
+    a.logps[i] = static_cast<float>(statistics[i].target - lse);
+  }
+}
+
+void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& a) {
+  const char* op = "linear_logprob_backward";
+  const LinearLogprobArgs& f = a.forward;
+  check_args(op, f);
+  check(static_cast<bool>(f.w), ErrorCode::invalid_argument, op, ": w is missing");
+  check_shape(op, "dh", a.dh, f.h.rows, f.h.cols);
+  if (a.dw) {
+    check_f32(op, "dw", a.dw);
+    check_shape(op, "dw", a.dw, f.w.rows, f.w.cols);
+  }
+  const int64_t rows = f.h.rows, vocab = f.w.rows;
+  if (rows == 0) return;
+  // dh is summed over blocks in f32
+  const Tensor dh = a.dh.dtype == DType::f32 ? a.dh : Tensor(backend->gradient.floats(rows * f.h.cols), DType::f32, rows, f.h.cols);
+  for (int64_t first = 0; first < vocab; first += kVocabBlock) {
+    const int64_t count = std::min(kVocabBlock, vocab - first);
+    Tensor logits;
+    if (f.keep_logits) {
+      logits = f.keep_logits.col_range(first, count);
+    } else {
+      logits = Tensor(backend->logits.floats(rows * kVocabBlock), DType::f32, rows, count, kVocabBlock);
+      block_logits(backend, f, first, count, logits);
+    }
+    block_gradient(backend, a, first, count, logits);
+    GemmArgs to_h;
+    to_h.form = GemmForm::nn;
+    to_h.a = logits;
+    to_h.b = f.w.row_range(first, count);
+    to_h.c = dh;
+    to_h.accumulate = first > 0;
+    gemm(backend, to_h);
+    if (a.dw) {
+      GemmArgs to_w;
+      to_w.form = GemmForm::tn;
+      to_w.a = logits;
+      to_w.b = f.h;
+      to_w.c = a.dw.row_range(first, count);
+      to_w.accumulate = true;
+      gemm(backend, to_w);
+    }
+  }
+  if (dh.data != a.dh.data) copy(backend, a.dh, dh);
+}
+
+}  // namespace rlhi::ops

@@ -1,0 +1,143 @@
+// Normalisation, rotation and gated activation, row by row. Rows that are not f32 pass through a few rows of scratch.
+#include <algorithm>
+#include <cstring>
+
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+namespace {
+
+constexpr int64_t kRowsPerPartial = 64;  // rows of one partial weight gradient: fixed, so that threads do not matter
+
+// The norm's weight as floats, converted once a call.
+const float* weight_floats(Backend& b, const Tensor& weight) {
+  if (weight.dtype == DType::f32) return static_cast<const float*>(weight.data);
+  float* floats = b.bias.floats(weight.cols);
+  b.kernels.convert(floats, DType::f32, weight.data, weight.dtype, weight.cols, 1.0f);
+  return floats;
+}
+
+void check_norm(const char* op, const Tensor& x, const Tensor& weight, int groups, const Tensor& rstd) {
+  check_float(op, "x", x);
+  check(groups >= 1 && x.cols % groups == 0, ErrorCode::invalid_argument, op, ": ", x.cols, " columns are not ", groups, " equal groups");
+  check_shape(op, "weight", weight, 1, x.cols / groups);
+  if (rstd) {
+    check_f32(op, "rstd", rstd);
+    check_shape(op, "rstd", rstd, x.rows, groups);
+  }
+}
+
+}  // namespace
+
+void rms_norm(Backend* backend, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x) {
+  check_norm("rms_norm", x, weight, groups, rstd);
+  check_shape("rms_norm", "y", y, x.rows, x.cols);
+  if (copy_x) check_shape("rms_norm", "copy_x", copy_x, x.rows, x.cols);
+  if (x.rows == 0) return;
+  const Kernels& k = backend->kernels;
+  const int64_t n = x.cols / groups;
+  const float* w = weight_floats(*backend, weight);
+  for_ranges(*backend, x.rows, row_grain(x.cols), [&](int64_t begin, int64_t end, int thread) {
+    float* scratch = backend->local[static_cast<size_t>(thread)].floats(2 * x.cols);
+    for (int64_t i = begin; i < end; ++i) {
+      const float* in = read_row(k, x, i, 0, x.cols, scratch);
+      if (copy_x) k.convert(row_pointer(copy_x, i), copy_x.dtype, in, DType::f32, x.cols, 1.0f);
+      float* out = row_buffer(y, i, 0, scratch + x.cols);
+      for (int g = 0; g < groups; ++g) {
+        float r = 0;
+        k.rms_norm(out + g * n, in + g * n, w, eps, n, &r);
+        if (rstd) reinterpret_cast<float*>(row_pointer(rstd, i))[g] = r;
+      }
+      store_row(k, y, i, 0, x.cols, out);
+    }
+  });
+}
+
+void rms_norm_backward(Backend* backend, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups, bool accumulate) {
+  const char* op = "rms_norm_backward";
+  check_norm(op, x, weight, groups, rstd);
+  check(static_cast<bool>(rstd), ErrorCode::invalid_argument, op, ": rstd is missing");
+  check_shape(op, "dy", dy, x.rows, x.cols);
+  check_shape(op, "dx", dx, x.rows, x.cols);
+  const int64_t n = x.cols / groups;
+  if (dweight) {
+    check_f32(op, "dweight", dweight);
+    check_shape(op, "dweight", dweight, 1, n);
+  }
+  if (x.rows == 0) return;
+  const Kernels& k = backend->kernels;
+  const float* w = weight_floats(*backend, weight);
+  const int64_t chunks = (x.rows + kRowsPerPartial - 1) / kRowsPerPartial;
+  float* partial = dweight ? backend->partial.floats(chunks * n) : nullptr;
+  for_ranges(*backend, chunks, 1, [&](int64_t chunk, int64_t, int thread) {
+    float* scratch = backend->local[static_cast<size_t>(thread)].floats(3 * x.cols);
+    float* sum = partial ? partial + chunk * n : nullptr;
+    if (sum) std::memset(sum, 0, static_cast<size_t>(n) * sizeof(float));
+    const int64_t end = std::min(x.rows, (chunk + 1) * kRowsPerPartial);
+    for (int64_t i = chunk * kRowsPerPartial; i < end; ++i) {
+      const float* xi = read_row(k, x, i, 0, x.cols, scratch);
+      const float* dyi = read_row(k, dy, i, 0, x.cols, scratch + x.cols);
+      float* dxi = row_buffer(dx, i, 0, scratch + 2 * x.cols);
+      if (accumulate && dx.dtype != DType::f32) k.convert(dxi, DType::f32, row_pointer(dx, i), dx.dtype, x.cols, 1.0f);
+      const float* r = reinterpret_cast<const float*>(row_pointer(rstd, i));
+      for (int g = 0; g < groups; ++g) k.rms_norm_backward(dxi + g * n, sum, dyi + g * n, xi + g * n, w, r[g], n, accumulate);
+      store_row(k, dx, i, 0, x.cols, dxi);
+    }
+  });
+  for (int64_t c = 0; partial && c < chunks; ++c) k.add(dweight.data, DType::f32, partial + c * n, DType::f32, n);
+}
+
+void rope(Backend* backend, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction) {
+  check_float("rope", "x", x);
+  check_f32("rope", "cos_sin", cos_sin);
+  check(head_dim >= 2 && head_dim % 2 == 0 && x.cols % head_dim == 0, ErrorCode::invalid_argument, "rope: ", x.cols,
+        " columns are not heads of an even dimension ", head_dim);
+  check(cos_sin.cols == head_dim, ErrorCode::invalid_argument, "rope: cos_sin has ", cos_sin.cols, " columns, expected ", head_dim);
+  for (int64_t i = 0; i < x.rows; ++i) {
+    check(positions[i] >= 0 && positions[i] < cos_sin.rows, ErrorCode::invalid_argument, "rope: position ", positions[i], " is not below ",
+          cos_sin.rows);
+  }
+  for_ranges(*backend, x.rows, row_grain(x.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      backend->kernels.rope(row_pointer(x, i), x.dtype, x.cols / head_dim, head_dim,
+                            reinterpret_cast<const float*>(row_pointer(cos_sin, positions[i])), direction < 0 ? -1.0f : 1.0f);
+    }
+  });
+}
+
+void swiglu(Backend* backend, Tensor out, Tensor gate_up) {
+  check_float("swiglu", "gate_up", gate_up);
+  check_shape("swiglu", "gate_up", gate_up, out.rows, 2 * out.cols);
+  check_float("swiglu", "out", out);
+  const Kernels& k = backend->kernels;
+  const int64_t n = out.cols;
+  for_ranges(*backend, out.rows, row_grain(2 * n), [&](int64_t begin, int64_t end, int thread) {
+    float* scratch = backend->local[static_cast<size_t>(thread)].floats(3 * n);
+    for (int64_t i = begin; i < end; ++i) {
+      const float* in = read_row(k, gate_up, i, 0, 2 * n, scratch);
+      float* to = row_buffer(out, i, 0, scratch + 2 * n);
+      k.swiglu(to, in, in + n, n);
+      store_row(k, out, i, 0, n, to);
+    }
+  });
+}
+
+void swiglu_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_up) {
+  check_float("swiglu_backward", "dout", dout);
+  check_shape("swiglu_backward", "gate_up", gate_up, dout.rows, 2 * dout.cols);
+  check_shape("swiglu_backward", "dgate_up", dgate_up, dout.rows, 2 * dout.cols);
+  const Kernels& k = backend->kernels;
+  const int64_t n = dout.cols;
+  for_ranges(*backend, dout.rows, row_grain(3 * n), [&](int64_t begin, int64_t end, int thread) {
+    float* scratch = backend->local[static_cast<size_t>(thread)].floats(5 * n);
+    for (int64_t i = begin; i < end; ++i) {
+      const float* in = read_row(k, gate_up, i, 0, 2 * n, scratch);
+      const float* d = read_row(k, dout, i, 0, n, scratch + 2 * n);
+      float* to = row_buffer(dgate_up, i, 0, scratch + 3 * n);
+      k.swiglu_backward(to, to + n, d, in, in + n, n);
+      store_row(k, dgate_up, i, 0, 2 * n, to);
+    }
+  });
+}
+
+}  // namespace rlhi::ops

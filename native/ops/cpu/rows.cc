@@ -1,0 +1,103 @@
+// Movement of rows, and sums over them.
+#include <algorithm>
+#include <cstring>
+
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+namespace {
+
+constexpr int64_t kRowsPerPartial = 64;  // rows summed before partial sums are added: fixed, so that threads do not matter
+
+void check_same_shape(const char* op, const Tensor& to, const Tensor& from) {
+  check_float(op, "from", from);
+  check_shape(op, "to", to, from.rows, from.cols);
+}
+
+// to[to_index ? to_index[i] : i] = from[from_index ? from_index[i] : i] for `rows` rows.
+void move_rows(Backend& b, const Tensor& to, const int32_t* to_index, const Tensor& from, const int32_t* from_index, int64_t rows) {
+  for_ranges(b, rows, row_grain(to.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t t = to_index ? to_index[i] : i, f = from_index ? from_index[i] : i;
+      if (to.dtype == from.dtype) std::memmove(row_pointer(to, t), row_pointer(from, f), static_cast<size_t>(to.cols * dtype_size(to.dtype)));
+      else b.kernels.convert(row_pointer(to, t), to.dtype, row_pointer(from, f), from.dtype, to.cols, 1.0f);
+    }
+  });
+}
+
+}  // namespace
+
+void copy(Backend* backend, Tensor to, Tensor from) {
+  check_same_shape("copy", to, from);
+  if (to.contiguous() && from.contiguous()) {  // one long row would be one task: cut it
+    for_ranges(*backend, to.size(), 65536, [&](int64_t begin, int64_t end, int) {
+      backend->kernels.convert(row_pointer(to, 0, begin), to.dtype, row_pointer(from, 0, begin), from.dtype, end - begin, 1.0f);
+    });
+    return;
+  }
+  move_rows(*backend, to, nullptr, from, nullptr, to.rows);
+}
+
+void gather_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
+  check_float("gather_rows", "from", from);
+  check_shape("gather_rows", "to", to, to.rows, from.cols);
+  move_rows(*backend, to, nullptr, from, index, to.rows);
+}
+
+void scatter_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
+  check_float("scatter_rows", "from", from);
+  check_shape("scatter_rows", "to", to, to.rows, from.cols);
+  move_rows(*backend, to, index, from, nullptr, from.rows);
+}
+
+void embedding(Backend* backend, Tensor out, Tensor table, const int32_t* ids) {
+  check_float("embedding", "table", table);
+  check_shape("embedding", "out", out, out.rows, table.cols);
+  move_rows(*backend, out, nullptr, table, ids, out.rows);
+}
+
+// Cut by columns: every thread adds all rows in order, so that repeated indices need no locks.
+void scatter_add_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
+  check_float("scatter_add_rows", "from", from);
+  check_f32("scatter_add_rows", "to", to);
+  check_shape("scatter_add_rows", "to", to, to.rows, from.cols);
+  if (from.rows == 0) return;
+  const int64_t grain = std::max<int64_t>(128, 32768 / from.rows);
+  for_ranges(*backend, from.cols, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = 0; i < from.rows; ++i) {
+      backend->kernels.add(row_pointer(to, index[i], begin), DType::f32, row_pointer(from, i, begin), from.dtype, end - begin);
+    }
+  });
+}
+
+void add(Backend* backend, Tensor to, Tensor from) {
+  check_same_shape("add", to, from);
+  if (to.contiguous() && from.contiguous()) {
+    for_ranges(*backend, to.size(), 65536, [&](int64_t begin, int64_t end, int) {
+      backend->kernels.add(row_pointer(to, 0, begin), to.dtype, row_pointer(from, 0, begin), from.dtype, end - begin);
+    });
+    return;
+  }
+  for_ranges(*backend, to.rows, row_grain(to.cols), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) backend->kernels.add(row_pointer(to, i), to.dtype, row_pointer(from, i), from.dtype, to.cols);
+  });
+}
+
+void column_sum(Backend* backend, Tensor to, Tensor from) {
+  check_float("column_sum", "from", from);
+  check_f32("column_sum", "to", to);
+  check_shape("column_sum", "to", to, 1, from.cols);
+  const int64_t chunks = (from.rows + kRowsPerPartial - 1) / kRowsPerPartial, n = from.cols;
+  float* partial = backend->partial.floats(chunks * n);
+  for_ranges(*backend, chunks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t c = begin; c < end; ++c) {
+      const int64_t first = c * kRowsPerPartial, last = std::min(from.rows, first + kRowsPerPartial);
+      float* sum = partial + c * n;
+      std::memset(sum, 0, static_cast<size_t>(n) * sizeof(float));
+      for (int64_t i = first; i < last; ++i) backend->kernels.add(sum, DType::f32, row_pointer(from, i), from.dtype, n);
+    }
+  });
+  for (int64_t c = 0; c < chunks; ++c) backend->kernels.add(to.data, DType::f32, partial + c * n, DType::f32, n);
+}
+
+}  // namespace rlhi::ops

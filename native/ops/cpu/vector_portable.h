@@ -1,0 +1,113 @@
+// The vector layer without any instruction set: four floats as a compiler vector, which every 64-bit processor has
+// (SSE2, NEON), with multiply and add as two roundings. It is what the other layers are tested against.
+//
+// Every layer defines the same names: V, kWidth, and the functions below.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "base/dtype.h"
+
+namespace {
+
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+typedef uint32_t Bits __attribute__((vector_size(16)));
+
+struct V {
+  Floats x;
+};
+constexpr int kWidth = 4;
+constexpr int kTileRows = 4, kTileVectors = 2, kSumBlock = 256, kKeyBlock = 64;
+
+inline V vset(float f) { return {Floats{f, f, f, f}}; }
+inline V vzero() { return vset(0.0f); }
+inline V operator+(V a, V b) { return {a.x + b.x}; }
+inline V operator-(V a, V b) { return {a.x - b.x}; }
+inline V operator*(V a, V b) { return {a.x * b.x}; }
+inline V operator/(V a, V b) { return {a.x / b.x}; }
+inline V vfma(V a, V b, V c) { return {a.x * b.x + c.x}; }           // a b + c
+inline V vmax(V a, V b) { return {a.x > b.x ? a.x : b.x}; }          // b where either is NaN
+inline V vmin(V a, V b) { return {a.x < b.x ? a.x : b.x}; }
+inline V vselect_less(V a, V b, V yes, V no) { return {a.x < b.x ? yes.x : no.x}; }
+inline V vsqrt(V a) {
+  V r;
+  for (int i = 0; i < kWidth; ++i) r.x[i] = __builtin_sqrtf(a.x[i]);
+  return r;
+}
+// To the nearest integer; |a| < 2^22.
+inline V vround(V a) {
+  const V magic = vset(12582912.0f);
+  return (a + magic) - magic;
+}
+// a * 2^n for integers n in [-252, 254], in two steps so that neither factor leaves the range of floats.
+inline V vscale2(V a, V n) {
+  const Ints i = __builtin_convertvector(n.x, Ints);
+  const Ints half = i >> 1, rest = i - half;
+  const Ints first = (half + 127) << 23, second = (rest + 127) << 23;
+  return {a.x * reinterpret_cast<Floats>(first) * reinterpret_cast<Floats>(second)};
+}
+inline float vsum(V a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }
+inline float vmaximum(V a) {
+  const float l = a.x[0] > a.x[2] ? a.x[0] : a.x[2], r = a.x[1] > a.x[3] ? a.x[1] : a.x[3];
+  return l > r ? l : r;
+}
+
+inline V vload(const float* p) {
+  V v;
+  std::memcpy(&v.x, p, sizeof v.x);
+  return v;
+}
+inline void vstore(float* p, V v) { std::memcpy(p, &v.x, sizeof v.x); }
+inline V vload(const rlhi::bf16* p) {
+  const Bits u = Bits{p[0].bits, p[1].bits, p[2].bits, p[3].bits} << 16;
+  return {reinterpret_cast<Floats>(u)};
+}
+// Round to nearest, ties to even; NaN stays NaN.
+inline Bits round_to_bf16(V v) {
+  const Bits u = reinterpret_cast<Bits>(v.x);
+  const Bits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
+  return (u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+}
+inline void vstore(rlhi::bf16* p, V v) {
+  const Bits u = round_to_bf16(v);
+  for (int i = 0; i < kWidth; ++i) p[i].bits = static_cast<uint16_t>(u[i]);
+}
+// The first n < kWidth elements; the others are zero, or left alone.
+template <class T>
+inline V vload_n(const T* p, int n) {
+  T all[kWidth] = {};
+  for (int i = 0; i < n; ++i) all[i] = p[i];
+  return vload(all);
+}
+template <class T>
+inline void vstore_n(T* p, V v, int n) {
+  T all[kWidth];
+  vstore(all, v);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
+}
+// The split master of base/dtype.h.
+inline V vload_master(const rlhi::bf16* weight, const int16_t* remainder) {
+  Bits u;
+  for (int i = 0; i < kWidth; ++i) u[i] = (static_cast<uint32_t>(weight[i].bits) << 16) + static_cast<uint32_t>(static_cast<int32_t>(remainder[i]));
+  return {reinterpret_cast<Floats>(u)};
+}
+inline void vstore_master(rlhi::bf16* weight, int16_t* remainder, V v) {
+  const Bits u = reinterpret_cast<Bits>(v.x);
+  const Bits w = (u + 0x8000u) >> 16, r = u - (w << 16);
+  for (int i = 0; i < kWidth; ++i) {
+    weight[i].bits = static_cast<uint16_t>(w[i]);
+    remainder[i] = static_cast<int16_t>(r[i]);
+  }
+}
+// Rows become columns.
+inline void vtranspose(V (&r)[kWidth]) {
+  const Floats a = __builtin_shuffle(r[0].x, r[1].x, Ints{0, 4, 1, 5}), b = __builtin_shuffle(r[2].x, r[3].x, Ints{0, 4, 1, 5});
+  const Floats c = __builtin_shuffle(r[0].x, r[1].x, Ints{2, 6, 3, 7}), d = __builtin_shuffle(r[2].x, r[3].x, Ints{2, 6, 3, 7});
+  r[0].x = __builtin_shuffle(a, b, Ints{0, 1, 4, 5});
+  r[1].x = __builtin_shuffle(a, b, Ints{2, 3, 6, 7});
+  r[2].x = __builtin_shuffle(c, d, Ints{0, 1, 4, 5});
+  r[3].x = __builtin_shuffle(c, d, Ints{2, 3, 6, 7});
+}
+
+}  // namespace
