@@ -57,6 +57,7 @@ struct SafetensorsInfo {
   std::string name;
   DType dtype = DType::f32;      // f32, bf16 or f16
   std::vector<int64_t> shape;
+  std::string stored_as = {};    // the file's name of the element type where DType has none, e.g. "I16" for two-byte integers
 
   int64_t bytes() const;
 };
@@ -64,8 +65,9 @@ struct SafetensorsInfo {
 using SafetensorsSink = std::function<void(const void* data, size_t bytes)>;
 
 // Writes tensors one after the other in the given order: `fill(i, sink)` is called once a tensor and must hand exactly
-// its bytes to sink. Atomic (base/atomic_file.h). Throws io; internal where fill hands too much or too little.
+// its bytes to sink. `metadata` becomes __metadata__. Atomic (base/atomic_file.h). Throws io; internal where fill hands too much or too little.
 void write_safetensors(const std::string& path, const std::vector<SafetensorsInfo>& tensors,
-                       const std::function<void(size_t index, const SafetensorsSink& sink)>& fill);
+                       const std::function<void(size_t index, const SafetensorsSink& sink)>& fill,
+                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 }  // namespace rlhi::io

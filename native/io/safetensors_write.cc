@@ -17,11 +17,11 @@ const char* file_dtype(DType dtype) {
   return "";
 }
 
-std::string header_text(const std::vector<SafetensorsInfo>& tensors) {
-  Json metadata = Json::object();
-  metadata.set("format", Json::string("pt"));
+std::string header_text(const std::vector<SafetensorsInfo>& tensors, const std::map<std::string, std::string>& metadata) {
+  Json facts = Json::object();
+  for (const auto& [key, value] : metadata) facts.set(key, Json::string(value));
   Json header = Json::object();
-  header.set("__metadata__", std::move(metadata));
+  header.set("__metadata__", std::move(facts));
   int64_t begin = 0;
   for (const SafetensorsInfo& info : tensors) {
     Json shape = Json::array();
@@ -29,7 +29,7 @@ std::string header_text(const std::vector<SafetensorsInfo>& tensors) {
     Json offsets = Json::array({Json::integer(begin), Json::integer(begin + info.bytes())});
     begin += info.bytes();
     Json entry = Json::object();
-    entry.set("dtype", Json::string(file_dtype(info.dtype)));
+    entry.set("dtype", Json::string(info.stored_as.empty() ? file_dtype(info.dtype) : info.stored_as));
     entry.set("shape", std::move(shape));
     entry.set("data_offsets", std::move(offsets));
     header.set(info.name, std::move(entry));
@@ -48,9 +48,10 @@ int64_t SafetensorsInfo::bytes() const {
 }
 
 void write_safetensors(const std::string& path, const std::vector<SafetensorsInfo>& tensors,
-                       const std::function<void(size_t index, const SafetensorsSink& sink)>& fill) {
+                       const std::function<void(size_t index, const SafetensorsSink& sink)>& fill,
+                       const std::map<std::string, std::string>& metadata) {
   AtomicFile file(path);
-  const std::string header = header_text(tensors);
+  const std::string header = header_text(tensors, metadata);
   uint8_t length[8];
   for (int i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(static_cast<uint64_t>(header.size()) >> (8 * i));
   file.write(length, sizeof length);

@@ -20,17 +20,16 @@ void AdamW::update(const Weights& gradients, const Step& step) {
   ops::AdamWArgs args;
   args.dtype = weights_.dtype();
   args.grad_scale = static_cast<float>(step.grad_scale);
-  args.lr = static_cast<float>(step.lr);
-  args.beta1 = static_cast<float>(step.beta1), args.beta2 = static_cast<float>(step.beta2), args.eps = static_cast<float>(step.eps);
-  args.bias_correction1 = static_cast<float>(1 - std::pow(step.beta1, static_cast<double>(step.number)));
-  args.bias_correction2 = static_cast<float>(1 - std::pow(step.beta2, static_cast<double>(step.number)));
+  args.lr = step.lr, args.beta1 = step.beta1, args.beta2 = step.beta2, args.eps = step.eps;
+  args.bias_correction1 = 1 - std::pow(step.beta1, static_cast<double>(step.number));
+  args.bias_correction2 = 1 - std::pow(step.beta2, static_cast<double>(step.number));
   for (const Run& run : runs_) {
     args.n = run.end - run.begin;
     args.weight = static_cast<char*>(weights_.data()) + run.begin * dtype_size(weights_.dtype());
     args.remainder = remainder_.data() ? remainder() + run.begin : nullptr;
     args.grad = static_cast<const float*>(gradients.data()) + run.begin;
     args.m = first_moment() + run.begin, args.v = second_moment() + run.begin;
-    args.weight_decay = run.decays ? static_cast<float>(step.weight_decay) : 0;
+    args.weight_decay = run.decays ? step.weight_decay : 0;
     ops_.adamw(backend_, args);
   }
 }

@@ -1,7 +1,7 @@
 // Every buffer of training, counted before the first is allocated.
 #include <algorithm>
 
-#include "base/system_memory.h"
+#include "base/system.h"
 #include "train/training_plan.h"
 
 namespace rlhi {
@@ -66,7 +66,7 @@ void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions&
   const MemoryPlan plan = plan_training(config, dtype, options);
   size_t limit = static_cast<size_t>(options.memory_limit_bytes);
   if (limit == 0) {
-    const size_t available = available_memory_bytes();
+    const auto available = static_cast<size_t>(available_memory_bytes());
     if (available == 0) return;
     limit = available + plan.entries.front().bytes;  // the weights are there already
   }
