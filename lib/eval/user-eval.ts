@@ -55,7 +55,9 @@ export async function evalStage(context: StageContext): Promise<UserEvalFacts> {
   return judgeStage(context, tasks, base.fingerprint, trained.fingerprint);
 }
 
-async function heldOutRequests({ folder, config }: StageContext): Promise<EvalRequest[]> {
+type RunFiles = Pick<StageContext, "folder" | "config">;
+
+async function heldOutRequests({ folder, config }: RunFiles): Promise<EvalRequest[]> {
   const labels = new Map<string, Map<number, FeedbackRecord["label"]>>();
   for await (const { conversation_id, turn, label } of readJsonl<FeedbackRecord>(folder.feedback)) {
     const turns = labels.get(conversation_id) ?? new Map<number, FeedbackRecord["label"]>();
@@ -140,6 +142,20 @@ async function judgeStage(context: StageContext, tasks: readonly JudgeTask[], ba
     win_rates: winRates(comparisons, config.eval.bootstrap, config.seed),
     order_disagreement: orderDisagreement(tasks, comparisons),
   };
+}
+
+/** The comparisons a finished evaluation was made of: its tasks with both answers, and their verdicts. */
+export async function readEvaluation(context: RunFiles, facts: UserEvalFacts): Promise<{ tasks: JudgeTask[]; verdicts: JudgementRecord[] }> {
+  const { folder } = context;
+  const texts = { base: new Map<string, string>(), trained: new Map<string, string>() };
+  for await (const { id, side, model, text } of readJsonl<AnswerRecord>(answersFile(folder.dir))) if (model === facts[side]) texts[side].set(id, text);
+  const tasks = (await heldOutRequests(context)).flatMap((request): JudgeTask[] => {
+    const base = texts.base.get(request.id);
+    const trained = texts.trained.get(request.id);
+    return base === undefined || trained === undefined ? [] : [{ request, answers: { base, trained } }];
+  });
+  const verdicts = await readAllJsonl<JudgementRecord>(folder.judgements);
+  return { tasks, verdicts: verdicts.filter((v) => v.judge === facts.judge && v.base === facts.base && v.trained === facts.trained && v.prompt_hash === userEvalPrompt.hash) };
 }
 
 /** Win rates of the trained model, with intervals over users. */

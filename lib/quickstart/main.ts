@@ -63,7 +63,7 @@ async function main(args: string[]): Promise<number> {
         await runPipeline(context, {
           onStage: (name, place, of, outcome) => progress.note(stageLine(name, place, of, outcome)),
         });
-        const facts = { ...(await headline(context.folder)), minutes: Math.round((performance.now() - start) / 600) / 100, report: context.folder.report };
+        const facts = { ...(await headline(context.folder, context.config)), minutes: Math.round((performance.now() - start) / 600) / 100, report: context.folder.report };
         out.facts(facts, "done");
         out.text(`\nOpen ${relative(process.cwd(), context.folder.report) || context.folder.report} in a browser. The trained model is ${relative(process.cwd(), context.folder.model)};\ntalk to it with: npx rlhi-native chat --model ${relative(process.cwd(), context.folder.model)}`);
       } finally {
