@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/kernels.h"
 #include "ops/ops.h"
 
@@ -28,6 +29,8 @@ class Scratch {
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
+
+const Kernels& kernels_of(CpuIsa isa);  // throws unsupported where this machine cannot run them
 
 void* aligned_allocate(size_t bytes);  // 64-byte aligned, nullptr where the system has none
 void aligned_release(void* memory);

@@ -38,6 +38,18 @@ void check_shape(const char* op, const char* name, const Tensor& t, int64_t rows
         cols, "]");
 }
 
+const Kernels& kernels_of(CpuIsa isa) {
+  bool available = false;
+  for (const CpuIsa other : available_isas()) available = available || other == isa;
+  check(available, ErrorCode::unsupported, "this machine cannot run the ", isa_name(isa), " kernels");
+  switch (isa) {
+    case CpuIsa::avx2: return *avx2_kernels();
+    case CpuIsa::avx512: return *avx512_kernels();
+    case CpuIsa::portable: break;
+  }
+  return *portable_kernels();
+}
+
 namespace {
 
 // Zero pages come from the operating system; small blocks are cleared here.
@@ -87,18 +99,6 @@ Table make_table(const char* name) {
   t.adamw = adamw;
   t.sum_of_squares = sum_of_squares;
   return t;
-}
-
-const Kernels& kernels_of(CpuIsa isa) {
-  bool available = false;
-  for (const CpuIsa other : available_isas()) available = available || other == isa;
-  check(available, ErrorCode::unsupported, "this machine cannot run the ", isa_name(isa), " kernels");
-  switch (isa) {
-    case CpuIsa::avx2: return *avx2_kernels();
-    case CpuIsa::avx512: return *avx512_kernels();
-    case CpuIsa::portable: break;
-  }
-  return *portable_kernels();
 }
 
 const char* table_name(CpuIsa isa) {
