@@ -9,19 +9,17 @@ export type SqlValue = string | number | bigint | boolean | null;
 export interface OpenOptions {
   /** Folder for data that does not fit into memory; none: DuckDB keeps to memory. */
   spill?: string | undefined;
-  /** The database's own file; none: it lives in memory (and in `spill`). */
-  file?: string | undefined;
-  /** Default: a quarter of the machine's memory, 2 GiB at most. */
+  /** Default: a quarter of the machine's memory, 1 GiB at most. */
   memory_bytes?: number | undefined;
 }
 
-/** One database on one connection. Close it when done; `remove` also deletes the spill folder. */
+/** One in-memory database on one connection. Close it when done; `remove` also deletes the spill folder. */
 export class Database {
   private constructor(private readonly instance: DuckDBInstance, readonly connection: DuckDBConnection, private readonly spill: string | undefined) {}
 
   static async open(options: OpenOptions = {}): Promise<Database> {
-    const memory = options.memory_bytes ?? Math.min(2 * 2 ** 30, Math.floor(totalmem() / 4));
-    const instance = await DuckDBInstance.create(options.file ?? ":memory:", {
+    const memory = options.memory_bytes ?? Math.min(2 ** 30, Math.floor(totalmem() / 4));
+    const instance = await DuckDBInstance.create(":memory:", {
       memory_limit: `${Math.floor(memory / 2 ** 20)}MiB`,
       temp_directory: options.spill ?? "",
       autoinstall_known_extensions: "false",

@@ -35,7 +35,7 @@ export class ConversationStore {
     } catch (error) {
       throw cannotWrite(path, error);
     }
-    const database = await Database.open({ spill: work, file: join(work, "staged.duckdb") });
+    const database = await Database.open({ spill: work });
     await database.run(`CREATE TABLE staged (seq INTEGER, conversation_id VARCHAR, user_id VARCHAR, time_ms BIGINT, content_hash VARCHAR,
       language VARCHAR, follow_ups INTEGER, json VARCHAR)`);
     const store = new ConversationStore(path, database);

@@ -1,0 +1,84 @@
+import { join, resolve } from "node:path";
+import { UsageError } from "../../errors.js";
+import type { MiningFacts } from "../../conversations/mining.js";
+import { sourceNames } from "../../conversations/sources/source.js";
+import { defineCommand } from "../command.js";
+import type { Tools } from "../command.js";
+
+interface MineFlags {
+  data?: string[] | undefined;
+  source: "auto" | (typeof sourceNames)[number];
+  languages?: string[] | undefined;
+  minConversations?: number | undefined;
+  maxUsers?: number | undefined;
+  includeFlagged?: boolean | undefined;
+}
+
+export const mine = defineCommand({
+  command: "mine [config]",
+  describe: "conversations from log files: filtered, repaired, ordered by user and time",
+  flags: (yargs) => yargs
+    .positional("config", { type: "string", describe: "run.yaml: mines data.path into the run folder and labels the follow-ups" })
+    .option("run", { type: "string", requiresArg: true, describe: "run folder (default: runs/NAME for NAME.yaml)" })
+    .option("force", { type: "boolean", default: false, describe: "mine again, and remove what later stages made of it" })
+    .option("feedback", { type: "boolean", default: true, describe: "with a config: go on to label the follow-ups (--no-feedback: do not)" })
+    .option("data", { type: "string", array: true, requiresArg: true, describe: "without a config: files or glob patterns (Parquet, JSON, JSONL)" })
+    .option("out", { type: "string", requiresArg: true, describe: "without a config: folder for conversations.parquet" })
+    .option("source", { choices: ["auto", ...sourceNames] as const, default: "auto" as const, describe: "the files' schema" })
+    .option("languages", { type: "string", array: true, requiresArg: true, describe: "keep only these (English names or codes)" })
+    .option("min-conversations", { type: "number", requiresArg: true, describe: "drop users with fewer (default 3)" })
+    .option("max-users", { type: "number", requiresArg: true, describe: "stop after this many users" })
+    .option("include-flagged", { type: "boolean", describe: "keep conversations the source calls toxic or moderated" })
+    .example("$0 mine run.yaml", "into runs/run/")
+    .example("$0 mine --data 'wildchat/*.parquet' --languages English --out mined", "only mine, with defaults for the rest"),
+  run: async (flags, tools) => {
+    const standalone = flags.data !== undefined;
+    if (standalone === (flags.config !== undefined)) throw usage("give either a run.yaml or --data FILE --out DIR");
+    if (standalone && flags.out === undefined) throw usage("--data needs --out DIR, the folder for conversations.parquet");
+    if (flags.config !== undefined) await mineRun(flags.config, flags, tools);
+    else await mineFiles(flags, resolve(flags.out ?? "."), tools);
+  },
+});
+
+function usage(what: string): UsageError {
+  return new UsageError({ what, todo: "see rlhi-native mine --help" });
+}
+
+async function mineRun(config: string, flags: { run?: string | undefined; force: boolean; feedback: boolean }, tools: Tools): Promise<void> {
+  const { loadRunConfig } = await import("../../config-file.js");
+  const { defaultRunDir, openRun } = await import("../../run/context.js");
+  const { runStage } = await import("../../run/run-stage.js");
+  const { mineStage } = await import("../../run/stages/mine.js");
+  const run = openRun({ config: loadRunConfig(config), dir: flags.run ?? defaultRunDir(config), progress: tools.progress, signal: tools.signal });
+  try {
+    const mined = await runStage("mine", mineStage, run, flags.force);
+    printFacts(tools, run.folder.conversations, mined.facts, mined.skipped);
+    if (!flags.feedback) return;
+    const { feedbackStage } = await import("../../run/stages/feedback.js");
+    const labelled = await runStage("feedback", feedbackStage, run);
+    tools.out.facts({ stage: "feedback", skipped: labelled.skipped, ...labelled.facts }, `follow-ups labelled in ${run.folder.feedback}`);
+  } finally {
+    await run.close();
+  }
+}
+
+async function mineFiles(flags: MineFlags, out: string, tools: Tools): Promise<void> {
+  const mining = await import("../../conversations/mining.js");
+  const { dataSettings } = await import("../data-settings.js");
+  const settings = dataSettings({
+    path: flags.data,
+    source: flags.source,
+    languages: flags.languages,
+    min_conversations: flags.minConversations,
+    max_users: flags.maxUsers,
+    include_flagged: flags.includeFlagged,
+  });
+  const path = join(out, "conversations.parquet");
+  printFacts(tools, path, { ...await mining.mine(settings, path, { progress: tools.progress, signal: tools.signal }) }, false);
+}
+
+function printFacts(tools: Tools, path: string, facts: Record<string, unknown>, skipped: boolean): void {
+  const dropped = Object.fromEntries(Object.entries((facts as Partial<MiningFacts>).dropped ?? {}).filter(([, n]) => n > 0));
+  const shown = tools.out.json ? facts : { ...facts, files: undefined, dropped };
+  tools.out.facts({ stage: "mine", path, skipped, ...shown }, `conversations in ${path}${skipped ? " (mined before)" : ""}`);
+}
