@@ -38,7 +38,8 @@ function syncFolder(path: string): void {
   }
 }
 
-function writeError(path: string, error: unknown): RlhiError {
+/** What a failed write tells the user: a full disk asks for space, everything else for a writable place. */
+export function writeError(path: string, error: unknown): RlhiError {
   const code = (error as NodeJS.ErrnoException).code;
   return new RlhiError("ERR_WRITE", {
     what: `cannot write: ${(error as Error).message}`,
