@@ -1,0 +1,194 @@
+#include "infer/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/random.h"
+
+namespace rlhi {
+namespace {
+
+constexpr int64_t kBlock = 256;   // weights are summed by blocks, so that a draw finds its token in V/256 + 256 steps
+constexpr uint64_t kSamplingStream = 1;
+constexpr int kLanes = 8;         // independent sums that a compiler can keep in vector registers
+
+// exp(x) for x <= 0 to two units in the last place, 0 below -87. Without branches, so that a compiler vectorises the
+// loops around it. Polynomial: Cephes' expf (Moshier).
+inline float exp_nonpositive(float x) {
+  const float kept = x < -87.0f ? -87.0f : x;
+  const float shifted = kept * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer, in the low mantissa bits
+  const float n = shifted - 12582912.0f;
+  float r = kept - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const float mantissa = p * (r * r) + r + 1.0f;
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, 4);
+  bits = (bits + 127u) << 23;                                       // 2^n
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return x < -87.0f ? 0.0f : mantissa * scale;
+}
+
+// Sum of exp((logit - highest) * inverse_temperature) over a range, in double; written to `weights` where that is not null.
+double sum_weights(const float* logits, int64_t n, float highest, float inverse_temperature, float* weights) {
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    float w[kLanes];
+    for (int j = 0; j < kLanes; ++j) w[j] = exp_nonpositive((logits[i + j] - highest) * inverse_temperature);
+    for (int j = 0; j < kLanes; ++j) lanes[j] += static_cast<double>(w[j]);
+    if (weights) std::memcpy(weights + i, w, sizeof w);
+  }
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  for (; i < n; ++i) {
+    const float w = exp_nonpositive((logits[i] - highest) * inverse_temperature);
+    sum += static_cast<double>(w);
+    if (weights) weights[i] = w;
+  }
+  return sum;
+}
+
+struct Highest {
+  float logit;
+  int32_t id;
+};
+
+Highest find_highest(const float* logits, int64_t vocab) {
+  float best[kLanes];
+  bool has_nan[kLanes] = {};
+  std::fill(best, best + kLanes, -INFINITY);
+  int64_t i = 0;
+  for (; i + kLanes <= vocab; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) {
+      const float x = logits[i + j];
+      best[j] = x > best[j] ? x : best[j];
+      has_nan[j] |= x != x;
+    }
+  }
+  float highest = -INFINITY;
+  bool nan = false;
+  for (int j = 0; j < kLanes; ++j) highest = std::max(highest, best[j]), nan |= has_nan[j];
+  for (; i < vocab; ++i) highest = std::max(highest, logits[i]), nan |= logits[i] != logits[i];
+  check(!nan && std::isfinite(highest), ErrorCode::internal, "the model's logits are not finite (", nan ? "NaN" : highest > 0 ? "inf" : "all -inf", ")");
+  return {highest, static_cast<int32_t>(std::find(logits, logits + vocab, highest) - logits)};
+}
+
+}  // namespace
+
+ChosenToken Sampler::choose(const float* logits, int64_t vocab, const SamplingParams& params, uint64_t seed, uint64_t index) {
+  const Highest highest = find_highest(logits, vocab);
+  int32_t id = highest.id;
+  if (params.temperature > 0) {
+    const PhiloxBlock random = philox(seed, kSamplingStream, index);
+    const double uniform = uniform_double(random[0], random[1]);
+    const bool all = (params.top_k == 0 || params.top_k >= vocab) && params.top_p >= 1 && params.min_p <= 0;
+    if (all) {
+      id = draw_from_all(logits, vocab, highest.logit, params.temperature, uniform);
+    } else {
+      truncate(logits, vocab, params);
+      id = draw_from_candidates(uniform);
+    }
+  }
+  const double total = sum_weights(logits, vocab, highest.logit, 1.0f, nullptr);
+  return {id, static_cast<float>(static_cast<double>(logits[id]) - static_cast<double>(highest.logit) - std::log(total))};
+}
+
+int32_t Sampler::draw_from_all(const float* logits, int64_t vocab, float highest, double temperature, double uniform) {
+  weights_.resize(static_cast<size_t>(vocab));
+  block_sums_.clear();
+  const auto inverse = static_cast<float>(1.0 / temperature);
+  double total = 0;
+  for (int64_t begin = 0; begin < vocab; begin += kBlock) {
+    const int64_t n = std::min(kBlock, vocab - begin);
+    block_sums_.push_back(sum_weights(logits + begin, n, highest, inverse, weights_.data() + begin));
+    total += block_sums_.back();
+  }
+  double left = uniform * total;
+  size_t block = 0;
+  while (block + 1 < block_sums_.size() && left >= block_sums_[block]) left -= block_sums_[block++];
+  // Rounding can carry the walk past the end; the last token that can be drawn is then meant. A block of weight zero is
+  // only reached so.
+  int32_t last = -1;
+  for (auto b = static_cast<int64_t>(block); last < 0 && b >= 0; --b) {
+    const int64_t begin = b * kBlock, end = std::min(vocab, begin + kBlock);
+    for (int64_t i = begin; i < end; ++i) {
+      const double w = static_cast<double>(weights_[static_cast<size_t>(i)]);
+      if (w <= 0) continue;
+      last = static_cast<int32_t>(i);
+      if (left < w) break;
+      left -= w;
+    }
+  }
+  return last;
+}
+
+int32_t Sampler::draw_from_candidates(double uniform) const {
+  double total = 0;
+  for (const Candidate& c : candidates_) total += static_cast<double>(c.weight);
+  double left = uniform * total;
+  int32_t last = candidates_.front().id;
+  for (const Candidate& c : candidates_) {
+    if (c.weight <= 0) continue;
+    last = c.id;
+    if (left < static_cast<double>(c.weight)) break;
+    left -= static_cast<double>(c.weight);
+  }
+  return last;
+}
+
+const std::vector<Candidate>& Sampler::truncate(const float* logits, int64_t vocab, const SamplingParams& params) {
+  const float highest = find_highest(logits, vocab).logit;
+  weights_.resize(static_cast<size_t>(vocab));
+  sum_weights(logits, vocab, highest, static_cast<float>(1.0 / params.temperature), weights_.data());
+
+  float least_logit = -INFINITY;
+  if (params.top_k > 0 && params.top_k < vocab) {
+    sorted_.assign(logits, logits + vocab);
+    std::nth_element(sorted_.begin(), sorted_.begin() + (params.top_k - 1), sorted_.end(), std::greater<float>());
+    least_logit = sorted_[static_cast<size_t>(params.top_k - 1)];
+  }
+  double total = 0;
+  int64_t kept = 0;
+  for (int64_t i = 0; i < vocab; ++i) {
+    if (logits[i] < least_logit) continue;
+    total += static_cast<double>(weights_[static_cast<size_t>(i)]);
+    ++kept;
+  }
+
+  // Tokens so light that all of them together could not exceed 1 - p need no sorting.
+  const double cut = params.top_p < 1 ? (1 - params.top_p) * total : -1;
+  const double light = cut / static_cast<double>(kept);
+  double removed = 0;
+  candidates_.clear();
+  for (int64_t i = 0; i < vocab; ++i) {
+    if (logits[i] < least_logit) continue;
+    const float w = weights_[static_cast<size_t>(i)];
+    if (cut >= 0 && static_cast<double>(w) < light && logits[i] < highest) {
+      removed += static_cast<double>(w);
+    } else {
+      candidates_.push_back({static_cast<int32_t>(i), logits[i], w});
+    }
+  }
+  if (cut >= 0) {
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+      return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
+    });
+    size_t first = 0;
+    while (first + 1 < candidates_.size() && removed + static_cast<double>(candidates_[first].weight) <= cut)
+      removed += static_cast<double>(candidates_[first++].weight);
+    candidates_.erase(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(first));
+  }
+  const float least_weight = static_cast<float>(params.min_p);  // the likeliest token's weight is 1
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < least_weight && c.logit < highest; });
+  return candidates_;
+}
+
+}  // namespace rlhi
