@@ -1,0 +1,50 @@
+/** The context rule: the oldest turns go first; the persona (system message) and the last request never. */
+import type { Message } from "../conversations/types.js";
+import { clip } from "../prompts/prompt.js";
+
+export interface FitOptions {
+  /** Tokens the messages may take. */
+  budget: number;
+  /** Tokens of a whole chat, ready for the answer. */
+  count: (messages: Message[]) => number;
+  /** Messages at the end that never go; default 1, the request. */
+  keepLast?: number;
+}
+
+export interface Fitted {
+  messages: Message[];
+  /** Messages left out. */
+  dropped: number;
+  /** False where even the least that must stay is too long. */
+  fits: boolean;
+}
+
+/** Leaves out as few of the oldest turns as the budget asks for; what is left begins with a user's message as before. */
+export function fitMessages(messages: readonly Message[], { budget, count, keepLast = 1 }: FitOptions): Fitted {
+  const head = messages[0]?.role === "system" ? 1 : 0;
+  // Places at which the kept part may begin: user messages, so that roles still alternate.
+  const starts = messages.map((_, index) => index).filter((index) => index === head || (index > head && index <= messages.length - keepLast && messages[index]?.role === "user"));
+  const from = (start: number): Message[] => [...messages.slice(0, head), ...messages.slice(start)];
+  let low = 0;
+  let high = starts.length - 1;
+  // The first start that fits; token counts fall as more is left out.
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (count(from(starts[middle] as number)) <= budget) high = middle;
+    else low = middle + 1;
+  }
+  const start = starts[low] ?? head;
+  const kept = from(start);
+  return { messages: kept, dropped: start - head, fits: count(kept) <= budget };
+}
+
+/** As fitMessages; what is still too long loses the middle of its longest messages. For prompts that must go through. */
+export function squeezeMessages(messages: readonly Message[], options: FitOptions): Message[] {
+  const fitted = fitMessages(messages, options);
+  let kept = fitted.messages;
+  for (let round = 0; round < 40 && options.count(kept) > options.budget; round++) {
+    const longest = kept.reduce((best, message, index) => (message.content.length > (kept[best]?.content.length ?? 0) ? index : best), 0);
+    kept = kept.map((message, index) => (index === longest ? { ...message, content: clip(message.content, Math.floor(message.content.length * 0.75)) } : message));
+  }
+  return kept;
+}

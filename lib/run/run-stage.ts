@@ -1,0 +1,94 @@
+/** Runs one stage in a run folder: what must be there is checked, its time and facts are kept, its files can be made again. */
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { RlhiError } from "../errors.js";
+import { writeFileAtomic } from "../files.js";
+import type { CandidateRecord } from "../pairs/types.js";
+import type { RunContext } from "./context.js";
+import type { RunFolder } from "./folder.js";
+import { requiredStages, stagesFrom } from "./settings.js";
+import type { Stage, StageFacts, StageName } from "./stage.js";
+
+export interface StageOutcome {
+  facts: StageFacts;
+  /** True where the stage had been finished before and nothing was done. */
+  skipped: boolean;
+  seconds: number;
+}
+
+/**
+ * Runs `stage`, going on where an earlier run of it stopped. A finished one is not done again unless `force`, which
+ * removes its files and those of every later stage first. Throws where its settings changed or an earlier stage is missing.
+ */
+export async function runStage(name: StageName, stage: Stage, context: RunContext, force = false): Promise<StageOutcome> {
+  const { manifest, folder, config, signal } = context;
+  if (force) {
+    clearFrom(name, folder);
+    manifest.forget(stagesFrom(name));
+  }
+  await manifest.check(name, config);
+  const finished = manifest.finished(name);
+  if (finished?.facts !== null && finished !== undefined && stageFiles(name, folder).every((path) => existsSync(path))) {
+    return { facts: finished.facts, skipped: true, seconds: 0 };
+  }
+  requireStages(name, context);
+  context.saveConfig();
+  await manifest.begin(name, config);
+  const start = performance.now();
+  const seconds = (): number => (performance.now() - start) / 1000;
+  try {
+    const facts = await stage(context);
+    signal.throwIfAborted();
+    manifest.end(name, seconds(), facts);
+    return { facts, skipped: false, seconds: seconds() };
+  } catch (error) {
+    manifest.end(name, seconds(), null);
+    throw error;
+  }
+}
+
+function requireStages(name: StageName, { manifest, folder, config }: RunContext): void {
+  for (const before of requiredStages(name, config)) {
+    const state = manifest.data.stages[before]?.state;
+    const missing = stageFiles(before, folder).find((path) => !existsSync(path));
+    if (state !== "running" && missing === undefined) continue;
+    throw new RlhiError("ERR_STAGE_ORDER", {
+      what: `the stage \`${name}\` needs the files of \`${before}\``,
+      where: folder.dir,
+      expected: `\`${before}\` finished`,
+      found: state === "running" ? "it was begun and not finished" : `no ${missing ?? before}`,
+      todo: `rlhi-native ${before === "feedback" ? "mine" : before} ... --run ${folder.dir} (or \`rlhi-native run\`, which does every stage in order)`,
+    });
+  }
+}
+
+/** The files a finished stage has made. */
+function stageFiles(name: StageName, folder: RunFolder): string[] {
+  switch (name) {
+    case "mine": return [folder.conversations];
+    case "feedback": return [folder.feedback];
+    case "personas": return [folder.personas];
+    case "rewrite": case "reward": return [folder.candidates];
+    case "pairs": return [folder.pairs, folder.pairsArrow, folder.filtered];
+    case "train": return [folder.model];
+    case "eval": return [folder.judgements];
+    case "report": return [folder.report];
+  }
+}
+
+/** Removes what a stage and the later ones made; the cache of model answers stays. */
+function clearFrom(name: StageName, folder: RunFolder): void {
+  for (const stage of stagesFrom(name)) {
+    if (stage === "reward" && name === "reward") keepRewrites(folder.candidates);
+    else for (const path of stageFiles(stage, folder)) rmSync(path, { recursive: true, force: true });
+    if (stage === "train") for (const path of [folder.metrics, folder.checkpoints]) rmSync(path, { recursive: true, force: true });
+    if (stage === "eval") rmSync(join(folder.dir, "answers.jsonl"), { force: true });
+  }
+}
+
+/** candidates.jsonl without the candidates of rewards. */
+function keepRewrites(path: string): void {
+  if (!existsSync(path)) return;
+  const lines = readFileSync(path, "utf8").split("\n").filter((line) => line !== "");
+  writeFileAtomic(path, lines.filter((line) => (JSON.parse(line) as CandidateRecord).method !== "reward").map((line) => `${line}\n`).join(""));
+}
