@@ -1,7 +1,13 @@
 // The training step: gradients, micro-batches, aborts, refusals. (Values against PyTorch: oracle_test.cc.)
+#include <unistd.h>
+
 #include <cstring>
+#include <filesystem>
 #include <limits>
 
+#include "base/atomic_file.h"
+#include "base/mapped_file.h"
+#include "io/safetensors.h"
 #include "model/activations.h"
 #include "test/check.h"
 #include "test/tiny_models.h"
@@ -44,6 +50,20 @@ double relative_difference(const Weights& a, const Weights& b) {
     norm += std::pow(static_cast<double>(y[i]), 2);
   }
   return std::sqrt(difference / norm);
+}
+
+// A folder that is gone after the test.
+struct TemporaryFolder {
+  TemporaryFolder() : path((std::filesystem::temp_directory_path() / concat("rlhi-trainer-test-", ::getpid())).string()) {
+    std::filesystem::create_directories(path);
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+// A run of `steps` steps from `begin`, whose pairs depend on the step alone.
+void run_steps(Trainer& trainer, int64_t begin, int64_t steps, int64_t vocab) {
+  for (int64_t s = begin; s < begin + steps; ++s) trainer.step(random_pairs(static_cast<uint64_t>(900 + s), 4, vocab));
 }
 
 // An operation that requests an abort in the `abort_at`-th micro-batch of a step (each begins with one embedding).
@@ -195,6 +215,95 @@ TEST("trainer: a loss that is not finite stops the step before the update") {
   EXPECT_ERROR(trainer.step(pairs), ErrorCode::internal, "the loss of pair 0 is");
   EXPECT(before == bytes_of(m.weights));
   EXPECT_EQ(trainer.steps_done(), 0);
+}
+
+TEST("trainer: a run stopped after any step and resumed from its files ends in the same bytes") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const ModelConfig config = tiny_config(dtype == DType::f32 ? Architecture::qwen2 : Architecture::qwen3);
+    const TemporaryFolder parent;
+    const std::string stopped = parent.path + "/stopped", resumed_end = parent.path + "/resumed",
+                      unbroken_end = parent.path + "/unbroken";
+    for (const std::string& folder : {stopped, resumed_end, unbroken_end}) std::filesystem::create_directories(folder);
+    TrainOptions options = train_options(70);
+    options.warmup_steps = 2, options.total_steps = 6, options.schedule = ScheduleType::cosine;
+    const auto save = [](TinyModel& m, Trainer& trainer, const std::string& folder) {
+      save_pretrained(folder, m.weights, m.weights.dtype(), m.ops(), m.handle());
+      trainer.save_state(folder);
+    };
+    {
+      TinyModel m(config, dtype);
+      Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
+      run_steps(trainer, 0, 3, config.vocab_size);
+      save(m, trainer, stopped);
+      run_steps(trainer, 3, 3, config.vocab_size);
+      save(m, trainer, unbroken_end);
+    }
+    TinyModel m(config, dtype, ops::default_isa(), 777);  // other weights, until the saved ones are in
+    const auto loaded = load_weights(stopped, load_config(stopped), dtype, m.ops(), m.handle());
+    Transformer transformer(*loaded, m.ops(), m.handle());
+    Trainer trainer(*loaded, transformer, options, m.ops(), m.handle());
+    trainer.load_state(stopped);
+    EXPECT_EQ(trainer.steps_done(), 3);
+    run_steps(trainer, 3, 3, config.vocab_size);
+    save_pretrained(resumed_end, *loaded, dtype, m.ops(), m.handle());
+    trainer.save_state(resumed_end);
+    for (const char* file : {"/model.safetensors", "/optimizer.safetensors"}) {
+      EXPECT(read_text_file(resumed_end + file) == read_text_file(unbroken_end + file));
+      EXPECT(read_text_file(stopped + file) != read_text_file(unbroken_end + file));
+    }
+  }
+}
+
+TEST("trainer: steps too small for bf16 still move the master weights") {
+  const TemporaryFolder folder;
+  TinyModel m(tiny_config(Architecture::llama), DType::bf16);
+  TrainOptions options = train_options();
+  options.learning_rate = 1e-7, options.weight_decay = 0;
+  Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
+  const std::vector<Pair> pairs = random_pairs(95, 4, m.weights.config().vocab_size);
+  std::vector<float> before(static_cast<size_t>(m.weights.embed.size())), after(before.size());
+  const Tensor view = m.weights.embed, before_view(before.data(), DType::f32, view.rows, view.cols), after_view(after.data(), DType::f32, view.rows, view.cols);
+  m.ops().copy(m.handle(), before_view, view);
+  for (int i = 0; i < 5; ++i) trainer.step(pairs);
+  m.ops().copy(m.handle(), after_view, view);
+  trainer.save_state(folder.path);
+  const io::SafetensorsFile state(folder.path + "/optimizer.safetensors");
+  const io::SafetensorsEntry* entry = state.find("remainder.model.embed_tokens.weight");
+  EXPECT(entry != nullptr);
+  EXPECT_EQ(entry->dtype, std::string("I16"));
+  std::vector<int16_t> remainder(entry->bytes / 2);
+  std::memcpy(remainder.data(), entry->data, entry->bytes);
+  int64_t still = 0, moved = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    const double distance = static_cast<double>(join_master(to_bf16(after[i]), remainder[i])) - before[i];
+    EXPECT(std::abs(distance) < 1e-6);
+    if (std::abs(distance) > 1e-7) {
+      ++moved;
+      still += before[i] == after[i] ? 1 : 0;
+    }
+  }
+  EXPECT(moved > static_cast<int64_t>(before.size()) / 2);
+  EXPECT(still > moved * 9 / 10);  // plain bf16 would have lost nearly all of it
+}
+
+TEST("trainer: a state of another dtype or model, or a torn one, is refused and changes nothing") {
+  const TemporaryFolder folder;
+  TinyModel m(tiny_config(Architecture::llama), DType::f32), bf16_model(tiny_config(Architecture::llama), DType::bf16),
+      other(tiny_config(Architecture::qwen2), DType::f32);
+  Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
+  EXPECT_ERROR(trainer.load_state(folder.path), ErrorCode::io, "optimizer.safetensors");
+  run_steps(trainer, 0, 2, m.weights.config().vocab_size);
+  trainer.save_state(folder.path);
+  Trainer bf16_trainer(bf16_model.weights, bf16_model.transformer, train_options(), m.ops(), m.handle());
+  EXPECT_ERROR(bf16_trainer.load_state(folder.path), ErrorCode::invalid_file, "expected the state of bf16 weights, found that of f32");
+  Trainer other_trainer(other.weights, other.transformer, train_options(), m.ops(), m.handle());
+  EXPECT_ERROR(other_trainer.load_state(folder.path), ErrorCode::invalid_file, "another model");
+  EXPECT_EQ(other_trainer.steps_done(), 0);
+  const std::string path = folder.path + "/optimizer.safetensors";
+  const std::string whole = read_text_file(path);
+  write_text_file(path, whole.substr(0, whole.size() - 5));
+  EXPECT_ERROR(trainer.load_state(folder.path), ErrorCode::invalid_file, "optimizer.safetensors");
+  EXPECT_EQ(trainer.steps_done(), 2);
 }
 
 TEST("trainer: memory that is not there is refused with the sizes and the budget that would fit") {
