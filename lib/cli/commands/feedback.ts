@@ -1,0 +1,96 @@
+import { join } from "node:path";
+import { UsageError } from "../../errors.js";
+import { classifierKinds } from "../../feedback/types.js";
+import type { ClassifierKind } from "../../feedback/types.js";
+import { defineCommand } from "../command.js";
+import type { Tools } from "../command.js";
+
+interface EvaluateFlags {
+  data?: string[] | undefined;
+  classifier?: ClassifierKind | "all" | undefined;
+  model?: string | undefined;
+  rulesThreshold?: number | undefined;
+  abstainBelow?: number | undefined;
+}
+
+export const feedback = defineCommand({
+  command: "feedback [config]",
+  describe: "label every follow-up: what does it say about the answer before it? Or measure the labels with --evaluate",
+  flags: (yargs) => yargs
+    .positional("config", { type: "string", describe: "run.yaml: labels the run's conversations into feedback.jsonl" })
+    .option("run", { type: "string", requiresArg: true, describe: "run folder (default: runs/NAME for NAME.yaml)" })
+    .option("force", { type: "boolean", default: false, describe: "label again, and remove what later stages made of it" })
+    .option("evaluate", { type: "boolean", default: false, describe: "precision, recall, F1, coverage and confusion against the labels in a file" })
+    .option("data", { type: "string", array: true, requiresArg: true, describe: "of --evaluate: conversations whose follow-ups carry feedback_label (default: the bundled sample)" })
+    .option("classifier", { choices: [...classifierKinds, "all"] as const, describe: "of --evaluate: which to measure (default: rules, or all with --model)" })
+    .option("model", { type: "string", requiresArg: true, describe: "of --evaluate: native:PATH or openai:URL#model" })
+    .option("rules-threshold", { type: "number", requiresArg: true, describe: "of --evaluate: rules decide alone from this confidence on (default 0.8)" })
+    .option("abstain-below", { type: "number", requiresArg: true, describe: "of --evaluate: below this confidence the label is left open (default 0.4)" })
+    .example("$0 feedback run.yaml", "label the follow-ups of runs/run/")
+    .example("$0 feedback --evaluate", "how good are the rules on the bundled sample?")
+    .example("$0 feedback --evaluate --data labelled.jsonl --model native:./SmolLM2-135M-Instruct --json", "all three classifiers on your own labels"),
+  run: async (flags, tools) => {
+    if (flags.evaluate === (flags.config !== undefined)) throw usage("give either a run.yaml or --evaluate");
+    if (flags.config === undefined) await evaluateAll(flags, tools);
+    else await labelRun(flags.config, flags, tools);
+  },
+});
+
+function usage(what: string): UsageError {
+  return new UsageError({ what, todo: "see rlhi-native feedback --help" });
+}
+
+async function labelRun(config: string, flags: { run?: string | undefined; force: boolean }, tools: Tools): Promise<void> {
+  const { loadRunConfig } = await import("../../config-file.js");
+  const { defaultRunDir, openRun } = await import("../../run/context.js");
+  const { runStage } = await import("../../run/run-stage.js");
+  const { feedbackStage } = await import("../../run/stages/feedback.js");
+  const run = openRun({ config: loadRunConfig(config), dir: flags.run ?? defaultRunDir(config), progress: tools.progress, signal: tools.signal });
+  try {
+    const { facts, skipped } = await runStage("feedback", feedbackStage, run, flags.force);
+    tools.out.facts({ stage: "feedback", path: run.folder.feedback, skipped, ...facts }, `follow-ups labelled in ${run.folder.feedback}${skipped ? " (before)" : ""}`);
+  } finally {
+    await run.close();
+  }
+}
+
+async function evaluateAll(flags: EvaluateFlags, tools: Tools): Promise<void> {
+  const { runConfigSchema } = await import("../../config.js");
+  const { packageRoot } = await import("../../engine/addon.js");
+  const { evaluateClassifier, labelledFollowUps } = await import("../../feedback/labelled.js");
+  const wanted = flags.classifier ?? (flags.model === undefined ? "rules" : "all");
+  const kinds: readonly ClassifierKind[] = wanted === "all" ? classifierKinds : [wanted];
+  if (flags.model === undefined && kinds.some((kind) => kind !== "rules")) throw usage(`--classifier ${wanted} needs --model`);
+  const settings = runConfigSchema.shape.feedback.parse({
+    ...(flags.rulesThreshold === undefined ? {} : { rules_threshold: flags.rulesThreshold }),
+    ...(flags.abstainBelow === undefined ? {} : { abstain_below: flags.abstainBelow }),
+  });
+  const paths = flags.data ?? [join(packageRoot, "datasets", "sample", "conversations.jsonl")];
+  const items = await labelledFollowUps(paths);
+  const model = await openModel(flags.model, tools);
+  try {
+    for (const classifier of kinds) {
+      const evaluation = await evaluateClassifier(items, { ...settings, classifier }, model, tools);
+      if (tools.out.json) tools.out.facts({ classifier, data: paths, model: classifier === "rules" ? null : flags.model, ...evaluation });
+      else print(tools, classifier, evaluation);
+    }
+  } finally {
+    await model?.close();
+  }
+}
+
+async function openModel(spec: string | undefined, tools: Tools) {
+  if (spec === undefined) return undefined;
+  const { runConfigSchema } = await import("../../config.js");
+  const { openChatModel } = await import("../../chat-models/open.js");
+  const { endpoint, dtype, threads } = runConfigSchema.parse({ model: spec, data: { path: "-" } });
+  return openChatModel(spec, { endpoint, dtype, threads, note: (text) => tools.progress.note(text) });
+}
+
+function print({ out }: Tools, classifier: ClassifierKind, evaluation: import("../../feedback/evaluate.js").Evaluation): void {
+  const { labels, confusion, calibration, ...totals } = evaluation;
+  out.facts(totals, `\n${classifier}`);
+  out.table(labels.map((score) => ({ ...score })), "\nby label");
+  out.table(Object.entries(confusion).map(([gold, row]) => ({ "in the file": gold, ...row })), "\nin the file (rows), given (columns)");
+  out.table(calibration, "\nby confidence");
+}

@@ -1,0 +1,182 @@
+/**
+ * The classifier without a model: cues in the follow-up's own words, its likeness to the request before, and what the
+ * answer before it was. Every sign adds log-odds to a label; the softmax of the sums is the confidence. Where signs are
+ * few or point different ways the confidence is low, and the caller asks a model or leaves the label open.
+ */
+import { feedbackLabels } from "../conversations/types.js";
+import type { FeedbackLabel, Message } from "../conversations/types.js";
+import { cues } from "./cues.js";
+import { compareRequests, overlap } from "./likeness.js";
+import type { Comparison } from "./likeness.js";
+import { ownWords } from "./own-words.js";
+import type { OwnWords } from "./own-words.js";
+import type { FeedbackRecord } from "./types.js";
+
+/** A follow-up with what it answers: the user's message before, and the answer between the two. */
+export interface FollowUp {
+  request: string;
+  answer: string;
+  text: string;
+}
+
+export interface RuleVerdict {
+  label: FeedbackLabel;
+  confidence: number;
+  /** In the order of feedbackLabels; sums to 1. */
+  probabilities: number[];
+  evidence: FeedbackRecord["evidence"];
+}
+
+/** The follow-up at `turn` of a conversation, a turn of followUpTurns. */
+export function followUpAt(messages: readonly Message[], turn: number): FollowUp {
+  return { request: messages[turn - 2]?.content ?? "", answer: messages[turn - 1]?.content ?? "", text: messages[turn]?.content ?? "" };
+}
+
+type Scores = Record<FeedbackLabel, number>;
+
+/** Before any sign: how often each label comes, roughly, in logs of chats with assistants. */
+const prior: Readonly<Scores> = {
+  new_request: 0.6, reattempt_with_feedback: 0.2, reattempt_without_feedback: -1.2, positive_feedback: -1, clarification: 0.2, other: -1.2,
+};
+
+/** What a second and further cue for the same label add, as a share of their weight. */
+const further = 0.35;
+
+export function classifyByRules(followUp: FollowUp): RuleVerdict {
+  const own = ownWords(followUp.text);
+  const found = cuesIn(own);
+  const scores: Scores = { ...prior };
+  addCues(scores, found, own);
+  const question = isQuestion(own.text);
+  const comparison = compareRequests(followUp.request, followUp.text);
+  if (!found.some(({ cue }) => cue === "continuation")) addLikeness(scores, comparison, own);
+  addAnswer(scores, followUp, own, question, found);
+  settle(scores, found, own, question);
+  const probabilities = softmax(scores);
+  const best = probabilities.indexOf(Math.max(...probabilities));
+  return {
+    label: feedbackLabels[best] as FeedbackLabel,
+    confidence: probabilities[best] as number,
+    probabilities,
+    evidence: { cues: found.map(({ cue, text }) => ({ cue, text })), similarity: Math.round(comparison.likeness * 1000) / 1000 },
+  };
+}
+
+interface FoundCue {
+  cue: string;
+  label: FeedbackLabel;
+  weight: number;
+  /** The words that matched. */
+  text: string;
+}
+
+/** What a sign at the beginning of a later sentence counts, as a share of one at the message's beginning. */
+const later = 0.75;
+
+function cuesIn(own: OwnWords): FoundCue[] {
+  const sentences = sentencesOf(own.text);
+  return cues.flatMap(({ name, label, weight, place, pattern }): FoundCue[] => {
+    const texts = place === "start" ? sentences : [place === "whole" ? own.bare : own.text];
+    for (const [at, text] of texts.entries()) {
+      const match = pattern.exec(text)?.[0].trim() ?? "";
+      if (match !== "") return [{ cue: name, label, weight: at === 0 ? weight : later * weight, text: match }];
+    }
+    return [];
+  });
+}
+
+/** The first sentences, and what follows an opening of one or two words ("Great, now ..."). */
+function sentencesOf(text: string): string[] {
+  const sentences = text.split(/(?<=[.!?。！？\n])\s*/u).filter((sentence) => sentence.trim() !== "");
+  const [first = ""] = sentences;
+  const opening = /^[^,.!?:;–—、，]{1,24}[,:;–—、，]\s*/u.exec(first)?.[0] ?? "";
+  return [first, ...(opening === "" ? [] : [first.slice(opening.length)]), ...sentences.slice(1)].slice(0, 6);
+}
+
+/** The strongest cue of a label counts in full, others a part. In long or pasted messages cues mean less. */
+function addCues(scores: Scores, found: readonly FoundCue[], own: OwnWords): void {
+  const trust = own.length > 1500 || own.material ? 0.6 : own.length > 500 ? 0.8 : 1;
+  for (const label of feedbackLabels) {
+    const weights = found.filter((cue) => cue.label === label).map(({ weight }) => weight).sort((a, b) => b - a);
+    const sum = weights.reduce((total, weight, i) => total + (i === 0 ? weight : further * weight), 0);
+    scores[label] += trust * Math.min(sum, 5);
+  }
+}
+
+function isQuestion(text: string): boolean {
+  return /[?？]\s*["'»”)]*\s*$/.test(text) || /^[\s¿]*(?:what|who|when|where|which|why|how|is|are|does|do|did|can|could|should|will|would|qué|cómo|cuál|was|wie|warum|wer|comment|pourquoi|quel|como|qual|come|perché|как|что|почему)(?![\p{L}])/iu.test(text)
+    || /(?:か|吗|呢)[。？?]?\s*$/.test(text);
+}
+
+/** Saying the request again: the same words are a repetition; other subjects in the same frame are a next task; the same and more is a constraint. */
+function addLikeness(scores: Scores, { likeness, added, removed, words }: Comparison, own: OwnWords): void {
+  if (words === 0) return;
+  if (likeness > 0.9 && added === 0) {
+    scores.reattempt_without_feedback += 5;
+    return;
+  }
+  if (own.length > 1500) {
+    scores.new_request += 0.8;
+    return;
+  }
+  if (added === 0 && removed <= 2 && words >= 2 && likeness > 0.4) scores.reattempt_without_feedback += 2.5;
+  else if (likeness > 0.45 && added > 0 && removed === 0) scores.reattempt_with_feedback += 1.6;
+  else if (likeness > 0.35 && added > 0 && removed > 0 && added <= removed * 3) scores.new_request += 1.2;
+}
+
+/** What the message has to do with the answer it follows. */
+function addAnswer(scores: Scores, { answer, request }: FollowUp, own: OwnWords, question: boolean, found: readonly FoundCue[]): void {
+  const asked = askedByAnswer(answer);
+  const brief = own.bare.split(" ").length <= 12;
+  const requests = found.some(({ cue }) => cue === "request" || cue === "next");
+  const changes = found.some(({ label }) => label === "reattempt_with_feedback");
+  if (asked === "question" && !question) {
+    // A change said beside the answer's question is still a change; without one, this is the reply to it.
+    scores.clarification += (changes ? 0.6 : 2.2) + (brief ? 0.6 : 0.2) - (requests ? 0.9 : 0);
+    scores.reattempt_with_feedback -= 0.4;
+  }
+  if (asked === "offer" && !question) scores.new_request += 0.6;
+  if (!question) return;
+  const about = overlap(own.text, answer);
+  const news = 1 - Math.max(about, overlap(own.text, request));
+  if (about >= 0.5) scores.clarification += 1.1;
+  if (news > 0.75) scores.new_request += 0.8;
+  if (/(?<![\p{L}])(?:it|this|that|they|them|these|those|eso|esto|das|davon|dies|ça|cela|isso|isto|questo|quello|это|этого)(?![\p{L}])|这|那|それ|これ/iu.test(own.text)) scores.clarification += 0.7;
+}
+
+/** Whether the answer ends with a question of its own, or with the usual offer to help ("How can I assist you today?"). */
+export function askedByAnswer(answer: string): "question" | "offer" | "no" {
+  const end = answer.trim().slice(-300);
+  if (!/[?？]["'»”)*_]*\s*(?:\p{Extended_Pictographic}\s*)*$/u.test(end)) {
+    return /(?:let me know|please (?:provide|share|tell|specify|give))[^.?!]{0,120}[.!]\s*$/i.test(end) && /(?:provide|share|specify|tell me|which|what)/i.test(end.slice(-160)) && /(?:provide|specify|share)/i.test(end) ? "question" : "no";
+  }
+  return /(?:how|what) (?:can|may|could) i (?:help|assist|do for)|anything else|(?:help|assist) you (?:with )?today|en qué puedo ayudar|algo más|womit kann ich|wie kann ich (?:dir|ihnen) helfen|sonst noch|comment puis-je|autre chose|como posso ajudar|mais alguma coisa|come posso aiutar|altro|чем .{0,20}помочь|帮(?:助)?您?的?吗|お手伝い/i.test(end.slice(-160)) ? "offer" : "question";
+}
+
+/** Signs that only mean something together. */
+function settle(scores: Scores, found: readonly FoundCue[], own: OwnWords, question: boolean): void {
+  const has = (name: string): boolean => found.some(({ cue }) => cue === name);
+  const changes = found.some(({ label }) => label === "reattempt_with_feedback");
+  const words = own.bare.split(" ").filter((word) => word !== "").length;
+  // "Try again" beside a reason asks for something else than the same again.
+  if (changes && has("retry_among")) scores.reattempt_with_feedback += 1;
+  // Praise stands alone when nothing is asked; before a request or a "but" it is only its opening.
+  if (has("praise")) {
+    const asks = question || has("request") || has("next") || has("edit") || has("about_answer") || changes;
+    scores.positive_feedback += asks ? (words > 6 ? -0.9 : 0.2) : 1.6;
+  }
+  // A statement that asks nothing, wants nothing changed and praises nothing.
+  if (!question && found.length === 0) scores.other += words <= 12 ? 1.3 : 0.5;
+  // A few words that ask for a change are hardly anything else.
+  if (changes && words <= 8 && !question) scores.reattempt_with_feedback += 0.6;
+  // A question whose words would change an answer ("why is it too long?") asks first of all.
+  if (question && has("about_answer")) scores.reattempt_with_feedback -= 0.6;
+}
+
+function softmax(scores: Scores): number[] {
+  const values = feedbackLabels.map((label) => scores[label]);
+  const most = Math.max(...values);
+  const powers = values.map((value) => Math.exp(value - most));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / sum);
+}

@@ -1,0 +1,87 @@
+import { readConversations } from "../../conversations/store.js";
+import { feedbackLabels, followUpTurns } from "../../conversations/types.js";
+import type { FeedbackLabel } from "../../conversations/types.js";
+import { classifyFollowUps } from "../../feedback/classifier.js";
+import { followUpAt } from "../../feedback/rules.js";
+import type { FollowUp } from "../../feedback/rules.js";
+import type { FeedbackRecord } from "../../feedback/types.js";
+import { JsonlAppender, readAllJsonl } from "../../files.js";
+import { feedbackPrompt } from "../../prompts/feedback.js";
+import type { Stage, StageContext } from "../stage.js";
+
+/** Follow-ups given to the classifier at once: enough for a model to be busy, few enough to hold. */
+const batchSize = 512;
+
+interface Pending {
+  conversation_id: string;
+  user_id: string;
+  turn: number;
+  followUp: FollowUp;
+}
+
+/** Labels every follow-up of conversations.parquet into feedback.jsonl, a line each as it is known; those in the file are not done again. */
+export const feedbackStage: Stage = async (context) => {
+  const { folder, config, progress } = context;
+  const total = await countFollowUps(folder.conversations);
+  const appender = new JsonlAppender(folder.feedback);
+  try {
+    const done = new Set((await readAllJsonl<FeedbackRecord>(folder.feedback)).map(keyOf));
+    progress.start("labelling follow-ups", total, Math.min(total, done.size));
+    for await (const batch of batches(folder.conversations, done)) await label(context, batch, appender);
+  } finally {
+    appender.close();
+    progress.stop();
+  }
+  return { ...await factsOf(folder.feedback), classifier: config.feedback.classifier, prompts: { [feedbackPrompt.id]: feedbackPrompt.hash } };
+};
+
+function keyOf({ conversation_id, turn }: { conversation_id: string; turn: number }): string {
+  return `${conversation_id}\u0000${turn}`;
+}
+
+async function countFollowUps(path: string): Promise<number> {
+  let total = 0;
+  for await (const conversation of readConversations(path)) total += followUpTurns(conversation).length;
+  return total;
+}
+
+async function* batches(path: string, done: ReadonlySet<string>): AsyncGenerator<Pending[]> {
+  let batch: Pending[] = [];
+  for await (const conversation of readConversations(path)) {
+    const { conversation_id, user_id, messages } = conversation;
+    for (const turn of followUpTurns(conversation)) {
+      if (done.has(keyOf({ conversation_id, turn }))) continue;
+      batch.push({ conversation_id, user_id, turn, followUp: followUpAt(messages, turn) });
+    }
+    if (batch.length < batchSize) continue;
+    yield batch;
+    batch = [];
+  }
+  if (batch.length > 0) yield batch;
+}
+
+async function label(context: StageContext, batch: readonly Pending[], appender: JsonlAppender): Promise<void> {
+  const { config, progress, signal } = context;
+  await classifyFollowUps(batch.map(({ followUp }) => followUp), config.feedback, () => context.model("classifier"), {
+    signal,
+    onResult: (index, verdict) => {
+      const { conversation_id, user_id, turn } = batch[index] as Pending;
+      appender.append({ conversation_id, user_id, turn, ...verdict } satisfies FeedbackRecord);
+      progress.advance();
+    },
+  });
+}
+
+async function factsOf(path: string): Promise<Record<string, unknown>> {
+  const labels = Object.fromEntries(feedbackLabels.map((name) => [name, 0])) as Record<FeedbackLabel, number>;
+  const decided = { rules: 0, model: 0 };
+  let followUps = 0;
+  let abstained = 0;
+  for (const record of await readAllJsonl<FeedbackRecord>(path)) {
+    followUps += 1;
+    if (record.label === null) abstained += 1;
+    else labels[record.label] += 1;
+    decided[record.decided_by] += 1;
+  }
+  return { follow_ups: followUps, labels, abstained, decided_by: decided };
+}
