@@ -15,6 +15,29 @@ const sampling = (temperature: number, topP: number) => ({
   min_p: z.number().min(0).lt(1).default(0).describe("drop tokens below this share of the most likely one"),
 });
 
+/** `train`: also the flags of the command of that name. */
+export const trainSettingsSchema = z.strictObject({
+  loss_type: z.enum(["sigmoid", "ipo", "hinge", "simpo", "sft"]).default("sigmoid").describe("sft: supervised fine-tuning on the chosen answers (comparison)"),
+  beta: z.number().gt(0).default(0.1).describe("how strongly the model is held to the reference; simpo: scale of the rewards"),
+  label_smoothing: z.number().min(0).lt(0.5).default(0).describe("share of pairs assumed to be the wrong way round"),
+  simpo_gamma: z.number().min(0).default(0.5).describe("simpo: margin the chosen answer should win by"),
+  rpo_alpha: z.number().min(0).default(0).describe("weight of the added SFT term on the chosen answer"),
+  learning_rate: z.number().gt(0).default(1e-6).describe("step size of AdamW"),
+  adam_beta1: z.number().min(0).lt(1).default(0.9).describe("decay of the gradient's running mean"),
+  adam_beta2: z.number().min(0).lt(1).default(0.95).describe("decay of the squared gradient's running mean"),
+  adam_epsilon: z.number().gt(0).default(1e-8).describe("keeps AdamW's division finite"),
+  weight_decay: z.number().min(0).default(0).describe("of matrices, not of norms and biases"),
+  max_grad_norm: z.number().gt(0).default(1).describe("longer gradients are scaled down to this norm"),
+  lr_scheduler_type: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).default("constant_with_warmup").describe("how the learning rate goes on after the warm-up"),
+  warmup_steps: count("steps over which the learning rate grows from 0").default(10),
+  pairs_per_step: positive("pairs of one optimizer step").default(16),
+  num_epochs: positive("passes over the pairs").default(1),
+  max_steps: count("0: as the epochs give").default(0),
+  max_tokens_per_micro_batch: positive("token budget of one forward and backward").default(2048),
+  save_steps: count("steps between checkpoints; 0: only the last").default(50),
+  shuffle: z.boolean().default(true).describe("a new order of the pairs in every epoch, by the seed"),
+});
+
 export const runConfigSchema = z.strictObject({
   seed: count("seed of everything random").default(0),
   model: z.string().describe("PATH of the policy to train: a Hugging Face folder or a GGUF file"),
@@ -96,27 +119,7 @@ export const runConfigSchema = z.strictObject({
     filters: z.array(z.string()).optional().describe("names of the filters to run; default: all"),
   }).prefault({}),
 
-  train: z.strictObject({
-    loss_type: z.enum(["sigmoid", "ipo", "hinge", "simpo", "sft"]).default("sigmoid").describe("sft: supervised fine-tuning on the chosen answers (comparison)"),
-    beta: z.number().gt(0).default(0.1),
-    label_smoothing: z.number().min(0).lt(0.5).default(0),
-    simpo_gamma: z.number().min(0).default(0.5),
-    rpo_alpha: z.number().min(0).default(0).describe("weight of the added SFT term on the chosen answer"),
-    learning_rate: z.number().gt(0).default(1e-6),
-    adam_beta1: z.number().min(0).lt(1).default(0.9),
-    adam_beta2: z.number().min(0).lt(1).default(0.95),
-    adam_epsilon: z.number().gt(0).default(1e-8),
-    weight_decay: z.number().min(0).default(0),
-    max_grad_norm: z.number().gt(0).default(1),
-    lr_scheduler_type: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).default("constant_with_warmup"),
-    warmup_steps: count("linear warm-up").default(10),
-    pairs_per_step: positive("pairs of one optimizer step").default(16),
-    num_epochs: positive("passes over the pairs").default(1),
-    max_steps: count("0: as the epochs give").default(0),
-    max_tokens_per_micro_batch: positive("token budget of one forward and backward").default(2048),
-    save_steps: count("steps between checkpoints; 0: only the last").default(50),
-    shuffle: z.boolean().default(true),
-  }).prefault({}),
+  train: trainSettingsSchema.prefault({}),
 
   eval: z.strictObject({
     enabled: z.boolean().default(true),

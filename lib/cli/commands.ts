@@ -1,5 +1,8 @@
 /** Every command, in the order of --help. */
 import type { Command } from "./command.js";
 import { doctor } from "./commands/doctor.js";
+import { generate } from "./commands/generate.js";
+import { logps } from "./commands/logps.js";
+import { train } from "./commands/train.js";
 
-export const commands: readonly Command[] = [doctor];
+export const commands: readonly Command[] = [train, generate, logps, doctor];

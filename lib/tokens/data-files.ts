@@ -142,3 +142,15 @@ function tooLong(where: string, tokens: number, limits: TokenLimits, what: strin
     todo: "leave the pair out or shorten its answers: an answer is never cut",
   });
 }
+
+/** `tokens`: prompt plus the longest answer that may come. */
+export function checkFits(tokens: number, context: number, where: string): void {
+  if (tokens <= context) return;
+  throw new RlhiError("ERR_TOO_LONG", {
+    what: "the chat and its answer do not fit into the model's context",
+    where,
+    expected: `at most ${context} tokens`,
+    found: `${tokens} with --max-new-tokens`,
+    todo: "shorten the chat or lower --max-new-tokens",
+  });
+}

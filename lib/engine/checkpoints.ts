@@ -1,0 +1,124 @@
+/**
+ * Checkpoints of a training: checkpoints/step-N, each a Hugging Face folder with optimizer.safetensors and
+ * trainer_state.json. Written under another name and renamed when whole, so that a folder called step-N is complete
+ * whenever the process dies. checkpoints/training.json says which settings they belong to.
+ */
+import { constants, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { RlhiError } from "../errors.js";
+import { writeError, writeFileAtomic } from "../files.js";
+
+/** Kept when a newer one is whole. */
+const kept = 2;
+
+export interface HeldOutMetrics {
+  pairs: number;
+  loss: number;
+  "rewards/margins": number;
+  "rewards/accuracies": number;
+}
+
+/** checkpoints/training.json. */
+export interface TrainingRecord {
+  format: 1;
+  state: "running" | "finished";
+  /** Hash over everything that decides the weights' bytes; settings in words beside it. */
+  hash: string;
+  settings: Record<string, unknown>;
+  held_out_before: HeldOutMetrics | null;
+  held_out_after: HeldOutMetrics | null;
+}
+
+export interface TrainerState {
+  global_step: number;
+  epoch: number;
+  /** Seconds of training so far. */
+  elapsed: number;
+  num_tokens: number;
+  hash: string;
+}
+
+export interface Checkpoint {
+  path: string;
+  step: number;
+  state: TrainerState;
+}
+
+const notWeights = new Set(["optimizer.safetensors", "trainer_state.json"]);
+
+export class CheckpointFolder {
+  constructor(readonly dir: string) {}
+
+  readRecord(): TrainingRecord | undefined {
+    const path = join(this.dir, "training.json");
+    if (!existsSync(path)) return undefined;
+    try {
+      return JSON.parse(readFileSync(path, "utf8")) as TrainingRecord;
+    } catch (error) {
+      throw new RlhiError("ERR_INVALID_FILE", { what: "not valid JSON", where: path, found: (error as Error).message, todo: "begin again with --overwrite", cause: error });
+    }
+  }
+
+  writeRecord(record: TrainingRecord): void {
+    mkdirSync(this.dir, { recursive: true });
+    writeFileAtomic(join(this.dir, "training.json"), `${JSON.stringify(record, null, 2)}\n`);
+  }
+
+  /** Complete checkpoints, oldest first. */
+  list(): Checkpoint[] {
+    if (!existsSync(this.dir)) return [];
+    return readdirSync(this.dir).flatMap((name) => {
+      const step = /^step-(\d+)$/.exec(name)?.[1];
+      if (step === undefined) return [];
+      const path = join(this.dir, name);
+      const state = JSON.parse(readFileSync(join(path, "trainer_state.json"), "utf8")) as TrainerState;
+      return [{ path, step: Number(step), state }];
+    }).toSorted((a, b) => a.step - b.step);
+  }
+
+  latest(): Checkpoint | undefined {
+    return this.list().at(-1);
+  }
+
+  /** `write` fills the folder it is given; then it becomes step-N and older ones beyond two go. */
+  async save(state: TrainerState, write: (dir: string) => Promise<void>): Promise<Checkpoint> {
+    const path = join(this.dir, `step-${state.global_step}`);
+    const temporary = `${path}.tmp`;
+    try {
+      rmSync(temporary, { recursive: true, force: true });
+      mkdirSync(temporary, { recursive: true });
+      await write(temporary);
+      writeFileAtomic(join(temporary, "trainer_state.json"), `${JSON.stringify(state, null, 2)}\n`);
+      rmSync(path, { recursive: true, force: true });
+      renameSync(temporary, path);
+    } catch (error) {
+      rmSync(temporary, { recursive: true, force: true });
+      throw error instanceof RlhiError ? error : writeError(path, error);
+    }
+    for (const old of this.list().slice(0, -kept)) rmSync(old.path, { recursive: true, force: true });
+    return { path, step: state.global_step, state };
+  }
+
+  /** What a killed process left half written. */
+  removeUnfinished(): void {
+    if (!existsSync(this.dir)) return;
+    for (const name of readdirSync(this.dir)) if (name.endsWith(".tmp")) rmSync(join(this.dir, name), { recursive: true, force: true });
+  }
+}
+
+/** Copies a checkpoint's model into `dir`, each file under another name first, config.json last: then the folder is whole. */
+export function publishModel(checkpoint: Checkpoint, dir: string): void {
+  const names = readdirSync(checkpoint.path).filter((name) => !notWeights.has(name)).toSorted((a, b) => Number(a === "config.json") - Number(b === "config.json"));
+  let target = dir;
+  try {
+    mkdirSync(dir, { recursive: true });
+    for (const name of names) {
+      target = join(dir, name);
+      copyFileSync(join(checkpoint.path, name), `${target}.tmp`, constants.COPYFILE_FICLONE);
+      renameSync(`${target}.tmp`, target);
+    }
+  } catch (error) {
+    rmSync(`${target}.tmp`, { force: true });
+    throw writeError(target, error);
+  }
+}

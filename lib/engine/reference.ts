@@ -1,0 +1,59 @@
+/** The tokenised pairs of a training with their reference log-probabilities: made once, kept in an Arrow file, made again when anything behind them changed. */
+import { existsSync } from "node:fs";
+import type { Progress } from "../progress.js";
+import { writePairsArrow } from "../tokens/arrow.js";
+import type { PairRow, PairsMetadata, ReferenceLogps } from "../tokens/arrow.js";
+import type { TokenLimits } from "../tokens/data-files.js";
+import { PairsFile } from "../tokens/pairs-file.js";
+import type { Engine } from "./engine.js";
+
+export interface PairSource {
+  /** Hash of the pairs as they were given, with what else decides their ids. */
+  readonly identity: string;
+  readonly count: number;
+  rows(limits: Pick<TokenLimits, "vocabSize"> & { context: number }): AsyncIterable<PairRow>;
+}
+
+/** The file, if it holds these pairs scored by this reference. */
+export async function openPairs(path: string, expected: PairsMetadata): Promise<PairsFile | undefined> {
+  if (!existsSync(path)) return undefined;
+  let file: PairsFile;
+  try {
+    file = await PairsFile.open(path);
+  } catch {
+    return undefined;
+  }
+  const { tokens, source, reference } = file.metadata;
+  if (tokens === expected.tokens && source === expected.source && reference === expected.reference) return file;
+  await file.close();
+  return undefined;
+}
+
+/** Writes the file: tokenising runs ahead while the engine scores. Without a reference in `metadata` nothing is scored. */
+export async function makePairs(path: string, source: PairSource, metadata: PairsMetadata, engine: Engine, progress: Progress, signal: AbortSignal): Promise<PairsFile> {
+  const scored = metadata.reference !== "";
+  progress.start(scored ? "reference log-probabilities" : "tokenising pairs", source.count);
+  const rows = source.rows({ vocabSize: engine.info.vocabSize, context: engine.info.maxPosition });
+  await writePairsArrow(path, scored ? rows : counted(rows, progress), metadata, scored ? async (group) => {
+    const logps = await referenceLogps(engine, group, signal);
+    progress.advance(group.length);
+    return logps;
+  } : undefined);
+  progress.stop();
+  return PairsFile.open(path);
+}
+
+async function* counted(rows: AsyncIterable<PairRow>, progress: Progress): AsyncGenerator<PairRow> {
+  for await (const row of rows) {
+    progress.advance();
+    yield row;
+  }
+}
+
+async function referenceLogps(engine: Engine, rows: readonly PairRow[], signal: AbortSignal): Promise<ReferenceLogps> {
+  const scores = await engine.score(rows.map((row) => ({ prompt: row.prompt_ids, continuations: [row.chosen_ids, row.rejected_ids] })), { signal });
+  return {
+    ref_chosen_logps: Float32Array.from(scores, (pair) => pair[0]?.logps as number),
+    ref_rejected_logps: Float32Array.from(scores, (pair) => pair[1]?.logps as number),
+  };
+}

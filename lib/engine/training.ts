@@ -1,0 +1,334 @@
+/**
+ * A whole training: pairs and reference log-probabilities, optimizer steps, metrics, checkpoints, and going on after it
+ * was stopped. Killed at any moment and started again it ends in the same bytes as if it had never stopped.
+ */
+import { existsSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { RunConfig } from "../config.js";
+import { RlhiError } from "../errors.js";
+import { JsonlAppender, readAllJsonl, sha256, writeFileAtomic } from "../files.js";
+import type { Progress } from "../progress.js";
+import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
+import { openTokenizer } from "../tokens/open.js";
+import { PairsFile } from "../tokens/pairs-file.js";
+import { hasTokenizer } from "../tokens/source.js";
+import type { Dtype, NativeTrainer, StepMetrics, TrainOptions } from "./addon.js";
+import { CheckpointFolder, publishModel } from "./checkpoints.js";
+import type { Checkpoint, HeldOutMetrics, TrainerState, TrainingRecord } from "./checkpoints.js";
+import { Engine } from "./engine.js";
+import { modelIdentity } from "./identity.js";
+import { PairOrder } from "./pair-order.js";
+import { makePairs, openPairs } from "./reference.js";
+import type { PairSource } from "./reference.js";
+
+export type TrainSettings = RunConfig["train"];
+
+export interface TrainJob {
+  /** Hugging Face folder, GGUF file or a shape's name. */
+  model: string;
+  /** The reference policy; default: the model as it is before training. */
+  reference?: string | undefined;
+  dtype: Dtype;
+  threads: number;
+  seed: number;
+  settings: TrainSettings;
+  pairs: PairSource;
+  files: {
+    /** Tokenised pairs with reference log-probabilities. */
+    pairs: string;
+    metrics: string;
+    checkpoints: string;
+    /** Folder of the trained model. */
+    model: string;
+  };
+  progress: Progress;
+  signal: AbortSignal;
+  /** File for the first step's gradient, before clipping. */
+  saveGradients?: string | undefined;
+}
+
+/** A line of metrics.jsonl: TRL's names, and how fast it went. */
+export interface MetricsLine extends StepMetrics {
+  epoch: number;
+  tokens_per_second: number;
+  /** Seconds of training so far, all runs together. */
+  elapsed: number;
+}
+
+export interface TrainFacts {
+  model: string;
+  steps: number;
+  pairs: number;
+  held_out_pairs: number;
+  epochs: number;
+  loss_first: number;
+  loss_last: number;
+  margin_last: number;
+  held_out_before: HeldOutMetrics | null;
+  held_out_after: HeldOutMetrics | null;
+  num_tokens: number;
+  seconds: number;
+  tokens_per_second: number;
+  /** Step of the checkpoint that this call went on from; 0: from the beginning. */
+  resumed_from: number;
+}
+
+/** Losses that compare with the reference; the others never ask for it. */
+export function needsReference(loss: TrainSettings["loss_type"]): boolean {
+  return loss !== "simpo" && loss !== "sft";
+}
+
+export async function train(job: TrainJob): Promise<TrainFacts> {
+  const checkpoints = new CheckpointFolder(job.files.checkpoints);
+  checkpoints.removeUnfinished();
+  const settings = recordedSettings(job);
+  const identities = { model: await modelIdentity(job.model, job.seed), reference: job.reference === undefined ? "" : await modelIdentity(job.reference, job.seed), pairs: job.pairs.identity };
+  const hash = sha256(JSON.stringify({ ...settings, ...identities }));
+  const record = checkpoints.readRecord();
+  if (record !== undefined && record.hash !== hash) throw otherSettings(job.files.checkpoints, record, settings);
+  const latest = checkpoints.latest();
+  if (record?.state === "finished" && latest !== undefined) {
+    publishModel(latest, job.files.model);
+    return trainFacts(job, record, latest.step, await heldOutCount(job));
+  }
+  const fresh: TrainingRecord = { format: 1, state: "running", hash, settings, held_out_before: null, held_out_after: null };
+  const session = await Session.open(job, checkpoints, record ?? fresh, latest, identities);
+  try {
+    return await session.run();
+  } finally {
+    await session.close();
+  }
+}
+
+/** Everything that decides the trained bytes, but for contents of files; how often to save does not. */
+function recordedSettings(job: TrainJob): Record<string, unknown> {
+  const { save_steps: _, ...settings } = job.settings;
+  return { model: job.model, reference: job.reference ?? null, dtype: job.dtype, seed: job.seed, ...settings };
+}
+
+function otherSettings(where: string, record: TrainingRecord, now: Record<string, unknown>): RlhiError {
+  const names = [...new Set([...Object.keys(record.settings), ...Object.keys(now)])].filter((name) => JSON.stringify(record.settings[name]) !== JSON.stringify(now[name]));
+  const show = (settings: Record<string, unknown>): string => (names.length === 0 ? "the same settings, other contents of the model or the data" : names.map((name) => `${name} ${JSON.stringify(settings[name])}`).join(", "));
+  return new RlhiError("ERR_OTHER_TRAINING", {
+    what: "this folder holds another training",
+    where,
+    expected: show(record.settings),
+    found: show(now),
+    todo: "go on with its settings, choose another folder, or begin again with --overwrite",
+  });
+}
+
+async function heldOutCount(job: TrainJob): Promise<number> {
+  const pairs = await PairsFile.open(job.files.pairs);
+  await pairs.close();
+  return pairs.heldOut.filter(Boolean).length;
+}
+
+async function trainFacts(job: TrainJob, record: TrainingRecord, resumedFrom: number, heldOut: number): Promise<TrainFacts> {
+  const lines = await readAllJsonl<MetricsLine>(job.files.metrics);
+  const last = lines.at(-1);
+  const tokens = lines.reduce((sum, line) => sum + line.num_tokens, 0);
+  const seconds = last?.elapsed ?? 0;
+  return {
+    model: job.files.model, steps: last?.step ?? 0, pairs: job.pairs.count - heldOut, held_out_pairs: heldOut, epochs: last?.epoch ?? 0,
+    loss_first: lines[0]?.loss ?? Number.NaN, loss_last: last?.loss ?? Number.NaN, margin_last: last?.["rewards/margins"] ?? Number.NaN,
+    held_out_before: record.held_out_before, held_out_after: record.held_out_after, num_tokens: tokens, seconds,
+    tokens_per_second: seconds > 0 ? tokens / seconds : 0, resumed_from: resumedFrom,
+  };
+}
+
+/** One process's part of a training. */
+class Session {
+  readonly #order: PairOrder;
+  readonly #heldOut: number[];
+  #trainer: NativeTrainer | undefined;
+  #elapsed: number;
+  #tokens: number;
+
+  private constructor(
+    private readonly job: TrainJob,
+    private readonly checkpoints: CheckpointFolder,
+    private record: TrainingRecord,
+    private readonly from: Checkpoint | undefined,
+    private readonly engine: Engine,
+    private readonly tokenizer: CheckpointTokenizer | null,
+    private readonly pairs: PairsFile,
+  ) {
+    const { settings, seed } = job;
+    const rows = pairs.heldOut.map((_, row) => row);
+    this.#heldOut = rows.filter((row) => pairs.heldOut[row]);
+    const training = rows.filter((row) => !pairs.heldOut[row]);
+    if (training.length === 0) {
+      throw new RlhiError("ERR_EMPTY", { what: "there are no pairs to train on", where: job.files.pairs, expected: "at least one pair that is not held out", found: `${rows.length} pairs, ${this.#heldOut.length} held out` });
+    }
+    this.#order = new PairOrder(training, { ...settings, seed });
+    this.#elapsed = from?.state.elapsed ?? 0;
+    this.#tokens = from?.state.num_tokens ?? 0;
+  }
+
+  /** Pairs first, so that a reference other than the policy is in memory alone; then the policy, from the newest checkpoint. */
+  static async open(job: TrainJob, checkpoints: CheckpointFolder, record: TrainingRecord, from: Checkpoint | undefined, identities: { model: string; reference: string; pairs: string }): Promise<Session> {
+    const { dtype, threads, seed } = job;
+    const load = (path: string): Promise<Engine> => Engine.open({ path, dtype, threads, seed });
+    const tokenizer = existsSync(job.model) && hasTokenizer(job.model) ? openTokenizer(job.model) : null;
+    const metadata = {
+      tokens: tokenizer?.fingerprint ?? "",
+      source: job.pairs.identity,
+      reference: needsReference(job.settings.loss_type) ? sha256(JSON.stringify([identities.reference === "" ? identities.model : identities.reference, dtype])) : "",
+    };
+    let pairs = await openPairs(job.files.pairs, metadata);
+    let engine: Engine | undefined;
+    try {
+      if (pairs === undefined) {
+        const other = needsReference(job.settings.loss_type) ? job.reference : undefined;
+        const scorer = await load(other ?? job.model);
+        // The reference of a fresh training is the policy itself: loaded once.
+        if (other === undefined && from === undefined) engine = scorer;
+        try {
+          pairs = await makePairs(job.files.pairs, job.pairs, metadata, scorer, job.progress, job.signal);
+        } finally {
+          if (scorer !== engine) await scorer.close();
+        }
+      }
+      engine ??= await load(from?.path ?? job.model);
+      return new Session(job, checkpoints, record, from, engine, tokenizer, pairs);
+    } catch (error) {
+      await engine?.close();
+      await pairs?.close();
+      throw error;
+    }
+  }
+
+  async run(): Promise<TrainFacts> {
+    const { job, from, checkpoints } = this;
+    const trainer = await this.engine.native.createTrainer(this.#options());
+    this.#trainer = trainer;
+    if (from !== undefined) await trainer.loadState(from.path);
+    const done = from?.step ?? 0;
+    await cutMetrics(job.files.metrics, done);
+    this.#writeRecord({});
+    if (this.#heldOut.length > 0 && this.record.held_out_before === null && done === 0) this.#writeRecord({ held_out_before: await this.#measureHeldOut(trainer, "held-out pairs before training") });
+    if (job.saveGradients !== undefined && done === 0) await this.#saveGradients(trainer, job.saveGradients);
+    const last = await this.#steps(trainer, done);
+    if (this.#heldOut.length > 0) this.#writeRecord({ held_out_after: await this.#measureHeldOut(trainer, "held-out pairs after training") });
+    publishModel(last, job.files.model);
+    this.#writeRecord({ state: "finished" });
+    checkpoints.removeUnfinished();
+    return trainFacts(job, this.record, done, this.#heldOut.length);
+  }
+
+  #options(): TrainOptions {
+    const { settings } = this.job;
+    return {
+      lossType: settings.loss_type, beta: settings.beta, labelSmoothing: settings.label_smoothing, simpoGamma: settings.simpo_gamma, rpoAlpha: settings.rpo_alpha,
+      learningRate: settings.learning_rate, adamBeta1: settings.adam_beta1, adamBeta2: settings.adam_beta2, adamEpsilon: settings.adam_epsilon,
+      weightDecay: settings.weight_decay, maxGradNorm: settings.max_grad_norm, lrSchedulerType: settings.lr_scheduler_type, warmupSteps: settings.warmup_steps,
+      totalSteps: this.#order.totalSteps, maxTokensPerMicroBatch: settings.max_tokens_per_micro_batch,
+      maxPairTokens: this.pairs.tokens.reduce((longest, tokens) => Math.max(longest, tokens), 0), memoryLimitBytes: 0,
+    };
+  }
+
+  #writeRecord(change: Partial<TrainingRecord>): void {
+    this.record = { ...this.record, ...change };
+    this.checkpoints.writeRecord(this.record);
+  }
+
+  /** All steps after `done`. Returns the checkpoint of the last one. */
+  async #steps(trainer: NativeTrainer, done: number): Promise<Checkpoint> {
+    const { job } = this;
+    const total = this.#order.totalSteps;
+    if (this.from !== undefined && done >= total) return this.from;
+    const metrics = new JsonlAppender(job.files.metrics);
+    let saved = this.from;
+    job.progress.start("training", total, done);
+    try {
+      let next = this.pairs.batch(this.#order.rowsOf(done + 1));
+      for (let step = done + 1; step <= total; step += 1) {
+        const batch = await next;
+        // Read ahead while the engine works; the last batch is read for nothing, cheaply.
+        next = this.pairs.batch(this.#order.rowsOf(step + 1));
+        const begin = performance.now();
+        const result = await this.#step(trainer, batch, step, saved);
+        const seconds = (performance.now() - begin) / 1000;
+        this.#elapsed += seconds;
+        this.#tokens += result.num_tokens;
+        const line: MetricsLine = { ...result, epoch: this.#order.epochAfter(step), tokens_per_second: result.num_tokens / seconds, elapsed: this.#elapsed };
+        metrics.append(line);
+        job.progress.advance(1, `loss ${result.loss.toFixed(4)}, ${Math.round(line.tokens_per_second)} tokens/s`);
+        const { save_steps } = job.settings;
+        if (step === total || (save_steps > 0 && step % save_steps === 0)) saved = await this.#save(trainer, step);
+      }
+      return saved as Checkpoint;
+    } finally {
+      metrics.close();
+      job.progress.stop();
+    }
+  }
+
+  /** An interrupted step leaves the weights as they were: what is done until then is saved before the error goes on. */
+  async #step(trainer: NativeTrainer, batch: Parameters<NativeTrainer["step"]>[0], step: number, saved: Checkpoint | undefined): Promise<StepMetrics> {
+    try {
+      this.job.signal.throwIfAborted();
+      return await trainer.step(batch, this.job.signal);
+    } catch (error) {
+      if (!this.job.signal.aborted) throw error;
+      const finished = step - 1;
+      if (finished > 0 && finished !== saved?.step) await this.#save(trainer, finished);
+      throw new RlhiError("ERR_ABORTED", {
+        what: finished > 0 ? `training stopped after step ${finished} of ${this.#order.totalSteps}` : "training stopped before its first step",
+        where: this.job.files.checkpoints,
+        todo: "run the same command again: it goes on from there",
+        cause: error,
+      });
+    }
+  }
+
+  #save(trainer: NativeTrainer, step: number): Promise<Checkpoint> {
+    const state: TrainerState = { global_step: step, epoch: this.#order.epochAfter(step), elapsed: this.#elapsed, num_tokens: this.#tokens, hash: this.record.hash };
+    return this.checkpoints.save(state, async (dir) => {
+      await this.engine.native.save(dir, this.job.dtype);
+      await trainer.saveState(dir);
+      this.tokenizer?.save(dir);
+    });
+  }
+
+  async #saveGradients(trainer: NativeTrainer, path: string): Promise<void> {
+    await trainer.accumulate(await this.pairs.batch(this.#order.rowsOf(1)), this.job.signal);
+    await trainer.saveGradients(path);
+  }
+
+  /** Mean loss and reward margins over the held-out pairs, by the same forward and loss as training, without an update. */
+  async #measureHeldOut(trainer: NativeTrainer, label: string): Promise<HeldOutMetrics> {
+    const rows = this.#heldOut;
+    const size = this.job.settings.pairs_per_step;
+    const sums = { loss: 0, "rewards/margins": 0, "rewards/accuracies": 0 };
+    this.job.progress.start(label, rows.length);
+    for (let begin = 0; begin < rows.length; begin += size) {
+      const group = rows.slice(begin, begin + size);
+      const metrics = await trainer.accumulate(await this.pairs.batch(group), this.job.signal);
+      for (const name of ["loss", "rewards/margins", "rewards/accuracies"] as const) sums[name] += metrics[name] * group.length;
+      this.job.progress.advance(group.length);
+    }
+    this.job.progress.stop();
+    return { pairs: rows.length, loss: sums.loss / rows.length, "rewards/margins": sums["rewards/margins"] / rows.length, "rewards/accuracies": sums["rewards/accuracies"] / rows.length };
+  }
+
+  async close(): Promise<void> {
+    await this.#trainer?.close();
+    await this.engine.close();
+    await this.pairs.close();
+  }
+}
+
+/** Lines of steps that no checkpoint holds are made again: they go. */
+async function cutMetrics(path: string, lastStep: number): Promise<void> {
+  if (!existsSync(path)) return;
+  const lines = (await readAllJsonl<MetricsLine>(path)).filter((line) => line.step <= lastStep);
+  if (lines.length === 0) rmSync(path);
+  else writeFileAtomic(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+}
+
+/** The files of a training that has a folder to itself. */
+export function trainFilesIn(dir: string): TrainJob["files"] {
+  return { pairs: join(dir, "pairs.arrow"), metrics: join(dir, "metrics.jsonl"), checkpoints: join(dir, "checkpoints"), model: dir };
+}
