@@ -2,91 +2,93 @@
 import { parse, View } from "vega";
 import { compile } from "vega-lite";
 import type { TopLevelSpec } from "vega-lite";
-import type { Interval } from "../eval/statistics.js";
-import { trusted } from "./html.js";
+import { escape, trusted } from "./html.js";
 import type { Markup } from "./html.js";
 
-/** Colours that hold on light and dark pages; text takes the page's own colour. */
-export const palette = { main: "#2f7fd1", good: "#2a9d6f", bad: "#d1603d", quiet: "#8a93a0" } as const;
+/** Colours that hold on light and dark pages (3:1 against both); text takes the page's own colour. */
+export const palette = { main: "#3b82c4", good: "#2f9e6e", bad: "#d1603d", quiet: "#8a93a0" } as const;
 
-const width = 300;
-const height = 170;
+/** Natural size fits a phone; the style sheet lets it grow with its card. */
+const width = 268;
+const height = 160;
 
 const theme: NonNullable<TopLevelSpec["config"]> = {
   background: "transparent",
+  padding: 2,
   view: { stroke: null },
   font: "system-ui, sans-serif",
-  axis: { labelColor: "currentColor", titleColor: "currentColor", titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11, gridColor: "#8a93a0", gridOpacity: 0.25, domainColor: "#8a93a0", tickColor: "#8a93a0" },
-  legend: { labelColor: "currentColor", titleColor: "currentColor", labelFontSize: 11, orient: "top", title: null },
-  line: { strokeWidth: 2 },
+  axis: {
+    labelColor: "currentColor", titleColor: "currentColor", titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11, labelOpacity: 0.8, titleOpacity: 0.8,
+    gridColor: palette.quiet, gridOpacity: 0.22, domain: false, ticks: false, labelPadding: 6,
+  },
 };
 
-async function render(spec: TopLevelSpec, label: string): Promise<Markup> {
-  const view = new View(parse(compile({ ...spec, config: theme }).spec), { renderer: "none" });
-  const svg = await view.toSVG();
-  view.finalize();
-  // The chart's own texts (axis titles, series) are this program's; `label` is escaped by hand for the attribute.
-  return trusted(svg.replace("<svg ", `<svg role="img" aria-label="${label.replace(/[^\w .,:%-]/g, "")}" `));
+export interface Point {
+  x: number;
+  y: number;
 }
 
-export interface Series {
-  name: string;
+/** A point of a long series: the mean of neighbouring values, with the lowest and highest of them. */
+export interface Bucket extends Point {
+  low: number;
+  high: number;
+}
+
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** At most `max` buckets of neighbours; values that are not finite are left out. */
+export function condense(points: readonly Point[], max: number): { buckets: Bucket[]; size: number } {
+  const finite = points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y));
+  const size = Math.max(1, Math.ceil(finite.length / max));
+  const buckets: Bucket[] = [];
+  for (let i = 0; i < finite.length; i += size) {
+    const part = finite.slice(i, i + size);
+    const ys = part.map(({ y }) => y);
+    buckets.push({ x: mean(part.map(({ x }) => x)), y: mean(ys), low: Math.min(...ys), high: Math.max(...ys) });
+  }
+  return { buckets, size };
+}
+
+export interface LineChart {
+  /** What the picture shows, for those who do not see it. */
+  label: string;
   color: string;
-  points: readonly { x: number; y: number }[];
+  points: readonly Point[];
+  /** A dashed line. */
+  reference: number | null;
+  yFormat: string;
+  /** Keeps a range in view even where all values are close. */
+  yDomain?: [number, number];
 }
 
-/** Lines over training steps; points are shown as well where there are few of them. */
-export function lineChart(title: string, xTitle: string, series: readonly Series[], reference?: { y: number; name: string }): Promise<Markup> {
-  const values = series.flatMap(({ name, points }) => points.map(({ x, y }) => ({ series: name, x, y })));
-  const few = values.length <= 60 * series.length;
-  return render(
-    {
-      width,
-      height,
-      layer: [
-        ...(reference === undefined ? [] : [{ data: { values: [reference] }, mark: { type: "rule" as const, strokeDash: [4, 4], color: palette.quiet }, encoding: { y: { field: "y", type: "quantitative" as const } } }]),
-        {
-          data: { values },
-          mark: { type: "line", point: few ? { size: 18 } : false },
-          encoding: {
-            x: { field: "x", type: "quantitative", title: xTitle, axis: { tickMinStep: 1, format: "d" } },
-            y: { field: "y", type: "quantitative", title: null, scale: { zero: false } },
-            color: { field: "series", type: "nominal", scale: { domain: series.map((s) => s.name), range: series.map((s) => s.color) }, legend: series.length > 1 ? {} : null },
-          },
-        },
-      ],
-    },
-    title,
-  );
+const longest = 160;
+
+/** One series over training steps. Long ones are condensed, with a band from the lowest to the highest value. */
+export async function lineChart({ label, color, points, reference, yFormat, yDomain }: LineChart): Promise<Markup> {
+  const { buckets, size } = condense(points, longest);
+  const rounded = buckets.map(({ x, y, low, high }) => ({ x: short(x), y: short(y), low: short(low), high: short(high) }));
+  const last = Math.max(...buckets.map(({ x }) => x));
+  const y = { type: "quantitative" as const, title: null, scale: yDomain === undefined ? { zero: false } : { domain: yDomain }, axis: { format: yFormat, tickCount: 4 } };
+  const x = { field: "x", type: "quantitative" as const, title: "optimizer step", scale: { nice: false }, axis: { tickMinStep: 1, format: ",d", tickCount: Math.min(5, Math.max(1, last - 1)), grid: false } };
+  const spec: TopLevelSpec = {
+    width,
+    height,
+    config: theme,
+    data: { values: rounded },
+    layer: [
+      ...(size === 1 ? [] : [{ mark: { type: "area" as const, color, opacity: 0.2 }, encoding: { x, y: { field: "low", ...y }, y2: { field: "high" } } }]),
+      ...(reference === null ? [] : [{ data: { values: [{ y: reference }] }, mark: { type: "rule" as const, strokeDash: [4, 4], color: palette.quiet }, encoding: { y: { field: "y", ...y } } }]),
+      { mark: { type: "line", color, strokeWidth: 2, strokeJoin: "round", point: rounded.length <= 40 ? { size: 22, filled: true, color } : false }, encoding: { x, y: { field: "y", ...y } } },
+    ],
+  };
+  const view = new View(parse(compile(spec).spec), { renderer: "none" });
+  try {
+    const svg = await view.toSVG();
+    return trusted(svg.replace("<svg ", `<svg role="img" aria-label="${escape(label)}" `).replace(/ (aria-roledescription|role)="(graphics[^"]*|[^"]*container|axis)"/g, ""));
+  } finally {
+    view.finalize();
+  }
 }
 
-export interface RatePoint {
-  name: string;
-  group: string;
-  rate: number;
-  interval: Interval | null;
-}
-
-/** Rates between 0 and 1 with their intervals, one row a name, one colour a group; a line at one half. */
-export function rateChart(title: string, points: readonly RatePoint[]): Promise<Markup> {
-  const groups = [...new Set(points.map((p) => p.group))];
-  const names = [...new Set(points.map((p) => p.name))];
-  const values = points.map((p) => ({ ...p, low: p.interval?.low ?? p.rate, high: p.interval?.high ?? p.rate }));
-  const y = { field: "name", type: "nominal" as const, title: null, sort: names, axis: { labelLimit: 150 } };
-  const yOffset = { field: "group", sort: groups };
-  const color = { field: "group", type: "nominal" as const, scale: { domain: groups, range: [palette.main, palette.good, palette.bad] }, sort: groups };
-  const x = { type: "quantitative" as const, scale: { domain: [0, 1] }, axis: { format: ".0%" } };
-  return render(
-    {
-      width: width - 90,
-      height: { step: 16 },
-      data: { values },
-      layer: [
-        { data: { values: [{ half: 0.5 }] }, mark: { type: "rule", strokeDash: [4, 4], color: palette.quiet }, encoding: { x: { field: "half", ...x, title: "share of comparisons won (ties half)" } } },
-        { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, yOffset, color, x: { field: "low", ...x, title: "share of comparisons won (ties half)" }, x2: { field: "high" } } },
-        { mark: { type: "point", filled: true, size: 55, opacity: 1 }, encoding: { y, yOffset, color, x: { field: "rate", ...x } } },
-      ],
-    },
-    title,
-  );
-}
+/** Four significant digits are more than the eye sees, and keep the page small. */
+const short = (value: number): number => Number(value.toPrecision(5));

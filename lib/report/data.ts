@@ -4,175 +4,175 @@ import { basename } from "node:path";
 import { miningFilters } from "../conversations/index.js";
 import type { MiningFacts } from "../conversations/index.js";
 import { feedbackLabels } from "../conversations/types.js";
-import { combineVerdicts } from "../eval/judge.js";
+import type { RunConfig } from "../config.js";
 import { readEvaluation } from "../eval/user-eval.js";
 import type { UserEvalFacts } from "../eval/user-eval.js";
+import { combineVerdicts } from "../eval/judge.js";
 import type { TrainFacts } from "../engine/training.js";
 import type { FeedbackRecord } from "../feedback/types.js";
 import { readJsonl } from "../files.js";
 import { pairFilters } from "../pairs/types.js";
-import type { CandidateRecord, FilteredRecord, PairRecord } from "../pairs/types.js";
+import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "../pairs/types.js";
 import { hashUnit } from "../random.js";
 import type { RunFolder } from "../run/folder.js";
 import type { ManifestData } from "../run/manifest.js";
 import { stageNames } from "../run/stage.js";
-import type { RunConfig } from "../config.js";
-import type { AnswerExample, Count, MetricPoint, PairExample, ReportData } from "./types.js";
+import { changedSettings, provenance } from "./provenance.js";
+import type { AnswerExample, Count, LabelCount, MethodCount, MetricPoint, PairExample, ReportData } from "./types.js";
 
 const examples = { pairs: 6, answers: 4 } as const;
 
+/** @throws where manifest.json is missing or a file of the folder is damaged */
 export async function reportData(folder: RunFolder, config: RunConfig): Promise<ReportData> {
   const manifest = JSON.parse(readFileSync(folder.manifest, "utf8")) as ManifestData;
-  const facts = <T>(stage: keyof ManifestData["stages"]): T | undefined => (manifest.stages[stage]?.facts ?? undefined) as T | undefined;
-  const mined = facts<MiningFacts>("mine");
-  const evaluated = facts<UserEvalFacts>("eval");
+  const { mine: mined, train: trained, eval: evaluated } = factsOf(manifest);
   const labels = await labelCounts(folder.feedback);
-  const pairs = await pairCounts(folder.pairs);
-  const candidates = await candidateCount(folder.candidates);
   return {
     name: basename(folder.dir),
     model: basename(config.model),
-    finished: manifest.updated.replace("T", " ").slice(0, 16) + " UTC",
+    finished: `${manifest.updated.replace("T", " ").slice(0, 16)} UTC`,
     version: manifest.versions.rlhi_native,
-    funnel: funnel(mined, labels, candidates, pairs),
-    dropped: mined === undefined ? [] : miningFilters.map((name) => ({ name: name.replace(/_/g, " "), count: mined.dropped[name] })).filter(({ count }) => count > 0),
+    mined: mined === undefined ? null : {
+      read: mined.read, conversations: mined.conversations, follow_ups: mined.follow_ups, users: mined.users, held_out_users: mined.held_out_users,
+    },
+    dropped: mined === undefined ? [] : present(miningFilters.map((name) => ({ name: spaced(name), count: mined.dropped[name] }))),
     labels,
-    users: { all: mined?.users ?? 0, heldOut: mined?.held_out_users ?? 0 },
-    pairs,
+    used_follow_ups: labels.filter(({ name }) => config.feedback.use.some((used) => spaced(used) === name)).reduce((sum, { count }) => sum + count, 0),
+    methods: await methodCounts(folder),
     filtered: await filteredCounts(folder.filtered),
     metrics: await metrics(folder.metrics),
-    heldOut: facts<TrainFacts>("train")?.held_out ?? null,
-    winRates: evaluated === undefined ? [] : Object.entries(evaluated.win_rates).flatMap(([criterion, kinds]) => Object.entries(kinds).map(([kind, rate]) => ({ criterion, kind, rate }))),
-    orderDisagreement: evaluated?.order_disagreement ?? null,
-    evalRequests: evaluated?.requests ?? 0,
-    pairExamples: await pairExamples(folder),
-    answerExamples: evaluated === undefined ? [] : await answerExamples({ folder, config }, evaluated),
+    loss_type: config.train.loss_type,
+    loss_at_reference: lossAtReference(config),
+    held_out: trained === undefined || trained.held_out_after === null ? null : { before: trained.held_out_before, after: trained.held_out_after },
+    win_rates: evaluated === undefined ? [] : Object.entries(evaluated.win_rates).flatMap(([criterion, kinds]) => Object.entries(kinds).map(([kind, rate]) => ({ criterion, kind, rate }))),
+    order_disagreement: evaluated?.order_disagreement ?? null,
+    eval_requests: evaluated?.requests ?? 0,
+    eval_users: evaluated?.users ?? 0,
+    pair_examples: await pairExamples(folder),
+    answer_examples: evaluated === undefined ? [] : await answerExamples({ folder, config }, evaluated),
     times: stageNames.flatMap((name) => {
       const record = manifest.stages[name];
       return record === undefined || name === "report" ? [] : [{ name, seconds: record.duration_s }];
     }),
     provenance: provenance(manifest),
+    settings: changedSettings(config),
   };
 }
 
-function funnel(mined: MiningFacts | undefined, labels: readonly Count[], candidates: number, pairs: readonly Count[]): Count[] {
-  const withFeedback = labels.find(({ name }) => name === "reattempt with feedback")?.count ?? 0;
-  return [
-    { name: "conversations read", count: mined?.read ?? 0 },
-    { name: "conversations kept", count: mined?.conversations ?? 0 },
-    { name: "follow-ups in them", count: mined?.follow_ups ?? 0 },
-    { name: "of these, feedback", count: withFeedback },
-    { name: "candidate sets", count: candidates },
-    { name: "preference pairs", count: pairs.reduce((sum, { count }) => sum + count, 0) },
-  ];
+interface KnownFacts {
+  mine: MiningFacts;
+  train: TrainFacts;
+  eval: UserEvalFacts;
 }
 
-async function labelCounts(path: string): Promise<ReportData["labels"]> {
-  const counts = new Map([...feedbackLabels, "left open"].map((name) => [name as string, { rules: 0, model: 0 }]));
+/** Facts of the stages that are finished. */
+function factsOf({ stages }: ManifestData): Partial<KnownFacts> {
+  const finished = Object.entries(stages).flatMap(([name, { facts }]) => (facts === null ? [] : [[name, facts]]));
+  return Object.fromEntries(finished) as Partial<KnownFacts>;
+}
+
+export const spaced = (name: string): string => name.replace(/_/g, " ");
+const present = (counts: readonly Count[]): Count[] => counts.filter(({ count }) => count > 0);
+
+/** The sigmoid losses begin at ln 2 (docs/method.md); with a reference of its own, or an added term, no value is known beforehand. */
+function lossAtReference({ reference, train }: RunConfig): number | null {
+  return train.loss_type === "sigmoid" && train.rpo_alpha === 0 && reference === undefined ? Math.LN2 : null;
+}
+
+async function labelCounts(path: string): Promise<LabelCount[]> {
+  const counts = new Map<string, { rules: number; model: number }>();
+  for (const name of [...feedbackLabels, "left open"]) counts.set(name, { rules: 0, model: 0 });
   for await (const { label, decided_by } of readJsonl<FeedbackRecord>(path)) {
     const entry = counts.get(label ?? "left open");
     if (entry !== undefined) entry[decided_by] += 1;
   }
-  return [...counts].map(([name, { rules, model }]) => ({ name: name.replace(/_/g, " "), count: rules + model, rules, model })).filter(({ count }) => count > 0);
+  return [...counts].map(([name, { rules, model }]) => ({ name: spaced(name), count: rules + model, rules, model })).filter(({ count }) => count > 0);
 }
 
-const methodNames: Record<string, string> = { rewrite: "user-guided rewrites", rewrite_from_scratch: "rewrites from scratch", reward: "user-based rewards" };
+export const methodNames: Record<PairMethod, string> = { rewrite: "user-guided rewrites", rewrite_from_scratch: "rewrites from scratch", reward: "user-based rewards" };
 
-async function pairCounts(path: string): Promise<Count[]> {
-  const counts = new Map<string, { train: number; heldOut: number }>();
-  for await (const { method, held_out } of readJsonl<PairRecord>(path)) {
-    const entry = counts.get(method) ?? { train: 0, heldOut: 0 };
-    entry[held_out ? "heldOut" : "train"] += 1;
-    counts.set(method, entry);
+async function methodCounts({ candidates, pairs }: RunFolder): Promise<MethodCount[]> {
+  const counts = new Map<PairMethod, MethodCount>();
+  const of = (method: PairMethod): MethodCount => {
+    const known = counts.get(method) ?? { method, name: methodNames[method], sets: 0, pairs: 0, held_out: 0 };
+    counts.set(method, known);
+    return known;
+  };
+  for await (const { method } of readJsonl<CandidateRecord>(candidates)) of(method).sets += 1;
+  for await (const { method, held_out } of readJsonl<PairRecord>(pairs)) {
+    of(method).pairs += 1;
+    if (held_out) of(method).held_out += 1;
   }
-  return [...counts].map(([method, { train, heldOut }]) => ({ name: methodNames[method] ?? method, count: train + heldOut, detail: `${heldOut} held out` }));
-}
-
-async function candidateCount(path: string): Promise<number> {
-  let count = 0;
-  for await (const _ of readJsonl(path)) count += 1;
-  return count;
+  return Object.keys(methodNames).flatMap((method) => counts.get(method as PairMethod) ?? []);
 }
 
 async function filteredCounts(path: string): Promise<Count[]> {
   const counts = new Map<string, number>();
   for await (const { filter } of readJsonl<FilteredRecord>(path)) counts.set(filter, (counts.get(filter) ?? 0) + 1);
-  return pairFilters.flatMap((name) => {
-    const count = counts.get(name) ?? 0;
-    return count === 0 ? [] : [{ name: name.replace(/_/g, " "), count }];
-  });
+  return present(pairFilters.map((name) => ({ name: spaced(name), count: counts.get(name) ?? 0 })));
 }
 
 async function metrics(path: string): Promise<MetricPoint[]> {
   const points: MetricPoint[] = [];
-  for await (const line of readJsonl<Record<string, number>>(path)) {
+  for await (const line of readJsonl<Record<string, number | null>>(path)) {
     points.push({
       step: line["step"] ?? points.length + 1,
       loss: line["loss"] ?? Number.NaN,
       margin: line["rewards/margins"] ?? Number.NaN,
       accuracy: line["rewards/accuracies"] ?? Number.NaN,
-      tokensPerSecond: line["tokens_per_second"] ?? null,
+      tokens_per_second: line["tokens_per_second"] ?? null,
     });
   }
   return points;
 }
 
-/** A fixed choice of pairs, by a hash of their ids: not the best-looking ones. */
+/** A fixed choice by a hash of the ids, and not of the best-looking ones. */
+const byHash = (a: { id: string }, b: { id: string }): number => hashUnit("example", a.id) - hashUnit("example", b.id);
+
 async function pairExamples({ pairs, candidates }: RunFolder): Promise<PairExample[]> {
   const chosen: PairRecord[] = [];
   for await (const pair of readJsonl<PairRecord>(pairs)) {
     chosen.push(pair);
-    chosen.sort((a, b) => hashUnit("example", a.id) - hashUnit("example", b.id)).splice(examples.pairs);
+    chosen.sort(byHash).splice(examples.pairs);
   }
   const origins = new Map<string, CandidateRecord>();
   const wanted = new Set(chosen.map(({ id }) => id));
   for await (const record of readJsonl<CandidateRecord>(candidates)) if (wanted.has(record.id)) origins.set(record.id, record);
-  return chosen.map((pair) => {
+  return chosen.map((pair): PairExample => {
     const origin = origins.get(pair.id);
     return {
-      method: methodNames[pair.method] ?? pair.method,
+      method: pair.method,
+      user_id: pair.user_id,
       persona: origin?.persona ?? "",
+      persona_used: pair.persona_used,
+      held_out: pair.held_out,
       prompt: origin?.prompt ?? pair.prompt,
-      followUp: origin?.follow_up ?? "",
+      follow_up: origin?.follow_up ?? "",
       chosen: pair.chosen[0].content,
       rejected: pair.rejected[0].content,
-      scoreChosen: pair.score_chosen,
-      scoreRejected: pair.score_rejected,
-      user: pair.user_id,
+      score_chosen: pair.score_chosen,
+      score_rejected: pair.score_rejected,
+      candidates: origin?.answers.length ?? 2,
     };
   });
 }
 
+const winnerOf = { first: "trained", second: "base", tie: "tie" } as const;
+
 async function answerExamples(run: { folder: RunFolder; config: RunConfig }, facts: UserEvalFacts): Promise<AnswerExample[]> {
   const { tasks, verdicts } = await readEvaluation(run, facts);
-  const chosen = [...tasks]
+  const chosen = tasks
     .filter(({ answers }) => answers.base !== answers.trained)
-    .sort((a, b) => hashUnit("example", a.request.id) - hashUnit("example", b.request.id))
+    .sort((a, b) => byHash(a.request, b.request))
     .slice(0, examples.answers);
   const comparisons = combineVerdicts(chosen, verdicts);
-  return chosen.map(({ request, answers }) => ({
+  return chosen.map(({ request, answers }): AnswerExample => ({
+    user_id: request.user_id,
     persona: request.persona,
     prompt: request.messages,
     trained: answers.trained,
     base: answers.base,
     kind: request.kind,
-    user: request.user_id,
-    verdicts: comparisons
-      .filter(({ id }) => id === request.id)
-      .map(({ criterion, verdict }) => ({ criterion, winner: verdict === "first" ? ("trained" as const) : verdict === "second" ? ("base" as const) : ("tie" as const) })),
+    verdicts: comparisons.filter(({ id }) => id === request.id).map(({ criterion, verdict }) => ({ criterion, winner: winnerOf[verdict] })),
   }));
-}
-
-function provenance(manifest: ManifestData): ReportData["provenance"] {
-  return [
-    { name: "seed", value: String(manifest.seed) },
-    ...Object.entries(manifest.inputs).map(([path, { sha256 }]) => ({ name: "data", value: `${basename(path)} (sha256 ${sha256.slice(0, 16)})` })),
-    ...Object.entries(manifest.models).map(([role, { spec, fingerprint }]) => ({ name: `${role} model`, value: `${shortSpec(spec)} (${fingerprint.slice(0, 16)})` })),
-    ...Object.entries(manifest.prompts).map(([id, hash]) => ({ name: `prompt ${id}`, value: hash })),
-  ];
-}
-
-/** A page that is passed on names models, not the folders of the machine it was made on. */
-function shortSpec(spec: string): string {
-  return spec.startsWith("native:") ? `native: ${basename(spec)}` : spec;
 }

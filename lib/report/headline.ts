@@ -2,24 +2,32 @@
 import type { RunFolder } from "../run/folder.js";
 import type { RunConfig } from "../config.js";
 import { reportData } from "./data.js";
+import type { ReportData } from "./types.js";
 
 export async function headline(folder: RunFolder, config: RunConfig): Promise<Record<string, unknown>> {
-  const data = await reportData(folder, config);
-  const overall = data.winRates.find(({ criterion, kind }) => criterion === "overall" && kind === "all")?.rate;
+  return headlineOf(await reportData(folder, config));
+}
+
+const key = (name: string): string => name.replace(/[ -]/g, "_");
+
+export function headlineOf(data: ReportData): Record<string, unknown> {
+  const overall = data.win_rates.find(({ criterion, kind }) => criterion === "overall" && kind === "all")?.rate;
+  const interval = overall?.interval ?? null;
   return {
-    conversations: data.funnel[1]?.count ?? 0,
-    users: data.users.all,
-    held_out_users: data.users.heldOut,
-    follow_ups: Object.fromEntries(data.labels.map(({ name, count }) => [name.replace(/ /g, "_"), count])),
-    pairs: Object.fromEntries(data.pairs.map(({ name, count }) => [name, count])),
-    filtered: Object.fromEntries(data.filtered.map(({ name, count }) => [name.replace(/ /g, "_"), count])),
+    conversations: data.mined?.conversations ?? 0,
+    users: data.mined?.users ?? 0,
+    held_out_users: data.mined?.held_out_users ?? 0,
+    follow_ups: Object.fromEntries(data.labels.map(({ name, count }) => [key(name), count])),
+    pairs: Object.fromEntries(data.methods.map(({ method, pairs }) => [method, pairs])),
+    filtered: Object.fromEntries(data.filtered.map(({ name, count }) => [key(name), count])),
     steps: data.metrics.length,
     loss_first: data.metrics[0]?.loss ?? null,
     loss_last: data.metrics.at(-1)?.loss ?? null,
-    held_out_margin_before: data.heldOut?.margin_before ?? null,
-    held_out_margin_after: data.heldOut?.margin_after ?? null,
+    held_out_pairs: data.held_out?.after.pairs ?? 0,
+    held_out_margin_before: data.held_out?.before?.["rewards/margins"] ?? null,
+    held_out_margin_after: data.held_out?.after["rewards/margins"] ?? null,
     win_rate: overall?.rate ?? null,
-    win_rate_interval: overall?.interval === null || overall === undefined ? null : [overall.interval.low, overall.interval.high],
+    win_rate_interval: interval === null ? null : [interval.low, interval.high],
     seconds_by_stage: Object.fromEntries(data.times.map(({ name, seconds }) => [name, seconds])),
   };
 }

@@ -10,6 +10,7 @@ export interface Markup {
 
 type Value = Markup | string | number | null | undefined | false | readonly Value[];
 
+/** Safe as text and inside double-quoted attributes. */
 export function escape(text: string): string {
   return text.replace(/[&<>"'`]/g, (c) => `&#${c.charCodeAt(0)};`);
 }

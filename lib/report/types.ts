@@ -1,12 +1,28 @@
 /** Everything the page shows, read from the run folder; no HTML here. */
 import type { Message } from "../conversations/types.js";
+import type { HeldOutMetrics } from "../engine/checkpoints.js";
 import type { WinRate } from "../eval/statistics.js";
+import type { PairMethod } from "../pairs/types.js";
 
 export interface Count {
   name: string;
   count: number;
-  /** A word of explanation, shown small. */
-  detail?: string;
+}
+
+/** Follow-ups of one label, by which part of the classifier decided. */
+export interface LabelCount extends Count {
+  rules: number;
+  model: number;
+}
+
+/** Candidate sets of one method and the pairs they gave. */
+export interface MethodCount {
+  method: PairMethod;
+  name: string;
+  sets: number;
+  pairs: number;
+  /** Of the pairs: those of held-out users, measured and never trained on. */
+  held_out: number;
 }
 
 export interface MetricPoint {
@@ -14,45 +30,46 @@ export interface MetricPoint {
   loss: number;
   margin: number;
   accuracy: number;
-  tokensPerSecond: number | null;
+  tokens_per_second: number | null;
 }
 
 export interface PairExample {
-  method: string;
+  method: PairMethod;
+  user_id: string;
   persona: string;
+  /** False where persona dropout left it out of the training context. */
+  persona_used: boolean;
+  held_out: boolean;
   /** Context without the persona. */
   prompt: Message[];
-  followUp: string;
+  follow_up: string;
   chosen: string;
   rejected: string;
-  scoreChosen: number | null;
-  scoreRejected: number | null;
-  user: string;
+  score_chosen: number | null;
+  score_rejected: number | null;
+  /** Answers in the candidate set the pair was chosen from. */
+  candidates: number;
 }
 
 export interface AnswerExample {
+  user_id: string;
   persona: string;
   prompt: Message[];
   trained: string;
   base: string;
-  /** Verdict by criterion. */
   verdicts: { criterion: string; winner: "trained" | "base" | "tie" }[];
-  kind: string;
-  user: string;
+  kind: "first" | "follow_up";
 }
 
+/** Held-out users' pairs, measured before and after training. */
 export interface HeldOutPairs {
-  pairs: number;
-  loss_before: number | null;
-  loss_after: number | null;
-  margin_before: number | null;
-  margin_after: number | null;
-  accuracy_after: number | null;
+  before: HeldOutMetrics | null;
+  after: HeldOutMetrics;
 }
 
-export interface StageTime {
+export interface Setting {
   name: string;
-  seconds: number;
+  value: string;
 }
 
 export interface ReportData {
@@ -60,21 +77,28 @@ export interface ReportData {
   model: string;
   finished: string;
   version: string;
-  /** Each step of the funnel keeps a part of the one before. */
-  funnel: Count[];
+  /** null where nothing is mined yet. */
+  mined: { read: number; conversations: number; follow_ups: number; users: number; held_out_users: number } | null;
   dropped: Count[];
-  labels: (Count & { rules: number; model: number })[];
-  users: { all: number; heldOut: number };
-  pairs: Count[];
+  labels: LabelCount[];
+  /** Follow-ups whose label makes rewrites (feedback.use). */
+  used_follow_ups: number;
+  methods: MethodCount[];
   filtered: Count[];
   metrics: MetricPoint[];
-  heldOut: HeldOutPairs | null;
-  winRates: { criterion: string; kind: string; rate: WinRate }[];
-  orderDisagreement: number | null;
-  evalRequests: number;
-  pairExamples: PairExample[];
-  answerExamples: AnswerExample[];
-  times: StageTime[];
-  /** Name and value of everything needed to make the run again: seed, models, prompt versions, settings. */
-  provenance: { name: string; value: string }[];
+  loss_type: string;
+  /** What the loss is by definition while the policy equals its reference; null where the loss has no such value. */
+  loss_at_reference: number | null;
+  held_out: HeldOutPairs | null;
+  win_rates: { criterion: string; kind: string; rate: WinRate }[];
+  order_disagreement: number | null;
+  eval_requests: number;
+  eval_users: number;
+  pair_examples: PairExample[];
+  answer_examples: AnswerExample[];
+  times: { name: string; seconds: number }[];
+  /** Seed, data, models and prompt versions: what it takes to make the run again. */
+  provenance: Setting[];
+  /** Settings that are not the defaults. */
+  settings: Setting[];
 }
