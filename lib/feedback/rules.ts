@@ -51,7 +51,8 @@ export function classifyByRules(followUp: FollowUp): RuleVerdict {
   const comparison = compareRequests(followUp.request, followUp.text);
   if (!found.some(({ cue }) => cue === "continuation")) addLikeness(scores, comparison, own);
   addAnswer(scores, followUp, own, question, found);
-  settle(scores, found, own, question);
+  if (!question) addStatement(scores, followUp, own, found);
+  settle(scores, found, own, question, askedByAnswer(followUp.answer));
   const probabilities = softmax(scores);
   const best = probabilities.indexOf(Math.max(...probabilities));
   return {
@@ -128,7 +129,7 @@ function addLikeness(scores: Scores, { likeness, added, removed, words }: Compar
 function addAnswer(scores: Scores, { answer, request }: FollowUp, own: OwnWords, question: boolean, found: readonly FoundCue[]): void {
   const asked = askedByAnswer(answer);
   const brief = own.bare.split(" ").length <= 12;
-  const requests = found.some(({ cue }) => cue === "request" || cue === "next");
+  const requests = found.some(({ cue }) => cue === "request" || cue === "next" || cue === "question");
   const changes = found.some(({ label }) => label === "reattempt_with_feedback");
   if (asked === "question" && !question) {
     // A change said beside the answer's question is still a change; without one, this is the reply to it.
@@ -139,9 +140,38 @@ function addAnswer(scores: Scores, { answer, request }: FollowUp, own: OwnWords,
   if (!question) return;
   const about = overlap(own.text, answer);
   const news = 1 - Math.max(about, overlap(own.text, request));
-  if (about >= 0.5) scores.clarification += 1.1;
-  if (news > 0.75) scores.new_request += 0.8;
+  if (about >= 0.3) scores.clarification += about >= 0.5 ? 1.1 : 0.6;
+  // "Swimming?": so few words ask about what is on the table.
+  if (own.bare.split(" ").length <= 4) scores.clarification += 1.2;
+  if (news > 0.75 && own.bare.split(" ").length >= 5) scores.new_request += 0.9;
   if (/(?<![\p{L}])(?:it|this|that|they|them|these|those|eso|esto|das|davon|dies|ça|cela|isso|isto|questo|quello|это|этого)(?![\p{L}])|这|那|それ|これ/iu.test(own.text)) scores.clarification += 0.7;
+}
+
+const negation = /(?<![\p{L}])(?:not?|never|nothing|none|nor|without|\p{L}+n['’]t|nicht|kein\p{L}*|nie|nichts|pas|jamais|rien|aucun\p{L}*|nunca|nada|ning[uú]n\p{L}*|não|nem|non|mai|niente|nessun\p{L}*|не|нет|без|ни)(?![\p{L}])|不|没|别|ない|ません|なく/giu;
+const secondPerson = /(?<![\p{L}])(?:you|your|du|dein\p{L}*|ihr\p{L}*|tu|ton|ta|vous|votre|você|seu|sua|te|tú|tuo|tua|ты|вы|твой|ваш)(?![\p{L}])|你|您/iu;
+
+/**
+ * A statement that answers no question of the assistant mostly says what is the matter with the answer: the more so where
+ * it names words of the answer, denies something or speaks to "you". One that shares no word with what was said is chat.
+ */
+function addStatement(scores: Scores, { answer, request }: FollowUp, own: OwnWords, found: readonly FoundCue[]): void {
+  const asks = found.some(({ cue }) => cue === "request" || cue === "next" || cue === "continuation");
+  const praises = found.some(({ label }) => label === "positive_feedback");
+  if (own.length > 600 || own.material || asks || askedByAnswer(answer) !== "no") return;
+  const { cites, about } = { cites: citesAnswer(own.text, answer), about: overlap(own.text, answer) };
+  const denials = own.text.match(negation)?.length ?? 0;
+  scores.new_request -= 0.5;
+  scores.reattempt_with_feedback += (praises ? 0 : 0.5) + (cites ? 1.2 : 0) + Math.min(denials, 3) * 0.5 + (about >= 0.25 ? 0.5 : 0) + (!praises && secondPerson.test(own.text) ? 0.4 : 0);
+  if (about < 0.12 && overlap(own.text, request) < 0.12) scores.other += 0.6;
+}
+
+/** Whether the message quotes words that the answer has. */
+function citesAnswer(text: string, answer: string): boolean {
+  const said = answer.toLowerCase();
+  for (const [, quoted = ""] of text.matchAll(/["“„«「『]([^"”“»」』]{2,80})["”“»」』]/gu)) {
+    if (said.includes(quoted.trim().toLowerCase().replace(/[.,!?…]+$/u, ""))) return true;
+  }
+  return false;
 }
 
 /** Whether the answer ends with a question of its own, or with the usual offer to help ("How can I assist you today?"). */
@@ -150,23 +180,27 @@ export function askedByAnswer(answer: string): "question" | "offer" | "no" {
   if (!/[?？]["'»”)*_]*\s*(?:\p{Extended_Pictographic}\s*)*$/u.test(end)) {
     return /(?:let me know|please (?:provide|share|tell|specify|give))[^.?!]{0,120}[.!]\s*$/i.test(end) && /(?:provide|share|specify|tell me|which|what)/i.test(end.slice(-160)) && /(?:provide|specify|share)/i.test(end) ? "question" : "no";
   }
-  return /(?:how|what) (?:can|may|could) i (?:help|assist|do for)|anything else|(?:help|assist) you (?:with )?today|en qué puedo ayudar|algo más|womit kann ich|wie kann ich (?:dir|ihnen) helfen|sonst noch|comment puis-je|autre chose|como posso ajudar|mais alguma coisa|come posso aiutar|altro|чем .{0,20}помочь|帮(?:助)?您?的?吗|お手伝い/i.test(end.slice(-160)) ? "offer" : "question";
+  return /(?:how|what) (?:can|may|could) i (?:help|assist|do for)|what would you like (?:me )?to|what do you want|where (?:shall|should|would you like) (?:we|to) (?:start|begin)|anything else|(?:help|assist) you (?:with )?today|en qué puedo ayudar|algo más|womit kann ich|wie kann ich (?:dir|ihnen) helfen|sonst noch|comment puis-je|autre chose|como posso ajudar|mais alguma coisa|come posso aiutar|altro|чем .{0,20}помочь|帮(?:助)?您?的?吗|お手伝い/i.test(end.slice(-160)) ? "offer" : "question";
 }
 
 /** Signs that only mean something together. */
-function settle(scores: Scores, found: readonly FoundCue[], own: OwnWords, question: boolean): void {
+function settle(scores: Scores, found: readonly FoundCue[], own: OwnWords, question: boolean, asked: ReturnType<typeof askedByAnswer>): void {
   const has = (name: string): boolean => found.some(({ cue }) => cue === name);
   const changes = found.some(({ label }) => label === "reattempt_with_feedback");
   const words = own.bare.split(" ").filter((word) => word !== "").length;
+  // Agreeing answers a question; without one it only opens the message.
+  if (has("agreement") && asked === "question") scores.clarification += 0.7;
+  // Saying it again, in a short message without any reason, is all it asks.
+  if (has("retry_end") && !changes && words <= 12) scores.reattempt_without_feedback += 1.4;
   // "Try again" beside a reason asks for something else than the same again.
   if (changes && has("retry_among")) scores.reattempt_with_feedback += 1;
   // Praise stands alone when nothing is asked; before a request or a "but" it is only its opening.
   if (has("praise")) {
-    const asks = question || has("request") || has("next") || has("edit") || has("about_answer") || changes;
+    const asks = question || has("request") || has("question") || has("next") || has("edit") || has("about_answer") || changes;
     scores.positive_feedback += asks ? (words > 6 ? -0.9 : 0.2) : 1.6;
   }
   // A statement that asks nothing, wants nothing changed and praises nothing.
-  if (!question && found.length === 0) scores.other += words <= 12 ? 1.3 : 0.5;
+  if (!question && found.length === 0) scores.other += words <= 12 ? 0.8 : 0.4;
   // A few words that ask for a change are hardly anything else.
   if (changes && words <= 8 && !question) scores.reattempt_with_feedback += 0.6;
   // A question whose words would change an answer ("why is it too long?") asks first of all.
