@@ -36,12 +36,14 @@ export function defineCommand<F extends CommonFlags>(spec: {
   describe: string;
   flags: (yargs: Argv<CommonFlags>) => Argv<F> | PromiseLike<Argv<F>>;
   run: (flags: ArgumentsCamelCase<F>, tools: Tools) => Promise<void>;
+  /** The command takes Ctrl-C itself. */
+  ownInterrupt?: boolean;
 }): Command {
   const command = {
     command: spec.command,
     describe: spec.describe,
     builder: (yargs: Argv) => spec.flags(commonFlags(yargs)),
-    handler: (flags: ArgumentsCamelCase<F>) => withTools(flags, (tools) => spec.run(flags, tools)),
+    handler: (flags: ArgumentsCamelCase<F>) => withTools(flags, (tools) => spec.run(flags, tools), spec.ownInterrupt),
   };
   // yargs takes asynchronous builders (parseAsync); its types do not say so yet.
   return command as unknown as Command;
@@ -57,7 +59,7 @@ function commonFlags<T>(yargs: Argv<T>): Argv<T & CommonFlags> {
  * Runs a handler with its tools. The progress display is closed whatever happens. Work that ends by an abort of
  * `signal` becomes Interrupted, unless it threw Interrupted with a message of its own.
  */
-export async function withTools(flags: CommonFlags, work: (tools: Tools) => Promise<void>): Promise<void> {
+async function withTools(flags: CommonFlags, work: (tools: Tools) => Promise<void>, ownInterrupt = false): Promise<void> {
   const controller = new AbortController();
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(130);
@@ -65,13 +67,13 @@ export async function withTools(flags: CommonFlags, work: (tools: Tools) => Prom
     controller.abort(new Interrupted("stopped"));
   };
   const progress = createProgress({ quiet: flags.quiet });
-  process.on("SIGINT", stop).on("SIGTERM", stop);
+  if (!ownInterrupt) process.on("SIGINT", stop).on("SIGTERM", stop);
   try {
     await work({ out: createOutput({ json: flags.json }), progress, signal: controller.signal });
     if (controller.signal.aborted) throw new Interrupted("stopped");
   } catch (error) {
     if (!controller.signal.aborted || error instanceof Interrupted) throw error;
-    if (isAbort(error)) throw new Interrupted("stopped");
+    if (isAbort(error)) throw new Interrupted(error instanceof RlhiError ? error.message : "stopped");
     throw error;
   } finally {
     progress.stop();

@@ -36,19 +36,13 @@ async function settingFlags<T>(yargs: Argv<T>): Promise<Argv<T>> {
   let flags = yargs;
   for (const [name, value] of Object.entries(defaults)) {
     const schema = trainSettingsSchema.shape[name as keyof TrainSettings];
-    const choices = choicesOf(schema);
+    const inner = schema.unwrap() as { description?: string; options?: unknown };
     flags = flags.option(kebab(name), {
-      type: typeof value as "string" | "number" | "boolean", describe: schema.description ?? "", default: value, group: "Training:",
-      ...(choices === undefined ? {} : { choices }),
+      type: typeof value as "string" | "number" | "boolean", describe: schema.description ?? inner.description ?? "", default: value, group: "Training:",
+      ...(Array.isArray(inner.options) ? { choices: inner.options as string[] } : {}),
     });
   }
   return flags.alias("num-epochs", "num-train-epochs");
-}
-
-/** The values of an enum setting, under its default. */
-function choicesOf(schema: { unwrap(): unknown }): string[] | undefined {
-  const inner = schema.unwrap() as { options?: unknown };
-  return Array.isArray(inner.options) ? (inner.options as string[]) : undefined;
 }
 
 export const train = defineCommand({

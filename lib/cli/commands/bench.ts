@@ -1,0 +1,58 @@
+import type { Dtype } from "../../engine/addon.js";
+import { defineCommand } from "../command.js";
+import { computeFlags, requireRange } from "../model-flags.js";
+
+interface BenchFlags {
+  model: string;
+  dtype: Dtype;
+  threads: number;
+  steps: number;
+  pairs: number;
+  prompt: number;
+  answer: number;
+  sequences: number;
+  tokens: number;
+  maxNewTokens: number;
+  maxTokensPerMicroBatch: number;
+}
+
+export const bench = defineCommand({
+  command: "bench <what>",
+  describe: "speed and memory, beside this machine's own limit measured in the same run",
+  flags: (yargs) => computeFlags(yargs)
+    .positional("what", { choices: ["train", "generate", "forward", "gemm"] as const, demandOption: true, describe: "training steps, generation, log-probabilities, or matrix products" })
+    .option("model", { type: "string", default: "smollm2-135m", requiresArg: true, describe: "a path, or a shape's name for random weights" })
+    .option("steps", { type: "number", default: 5, describe: "repetitions; their median counts" })
+    .option("pairs", { type: "number", default: 2, describe: "train: pairs a step" })
+    .option("prompt", { type: "number", default: 256, describe: "train, generate: tokens of a prompt" })
+    .option("answer", { type: "number", default: 256, describe: "train: tokens of each answer" })
+    .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
+    .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm: rows of the product" })
+    .option("max-new-tokens", { type: "number", default: 64, describe: "generate: tokens written to each prompt" })
+    .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "train, forward: token budget of one forward" })
+    .example("$0 bench train --model smollm2-135m --dtype bf16 --pairs 2 --prompt 256 --answer 256 --steps 5 --json", "pairs/s, useful MFU, peak memory")
+    .example("$0 bench gemm --dtype f32", "each matrix product of the model as a share of the peak"),
+  run: async (flags, { out }) => {
+    for (const name of ["steps", "pairs", "prompt", "answer", "sequences", "tokens", "maxNewTokens", "maxTokensPerMicroBatch"] as const) {
+      requireRange(name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`), flags[name], "a whole number from 1", Number.isInteger(flags[name]) && flags[name] >= 1);
+    }
+    const result = await measure(flags.what, flags);
+    if (Array.isArray(result)) out.table(result, "bench gemm");
+    else out.facts(result, `bench ${flags.what}`);
+  },
+});
+
+type What = "train" | "generate" | "forward" | "gemm";
+
+async function measure(what: What, flags: BenchFlags): Promise<Record<string, unknown> | Record<string, unknown>[]> {
+  const { benchForward, benchGemm, benchGenerate, benchTrain } = await import("../../engine/bench.js");
+  const { model, dtype, threads, steps, pairs, prompt, answer, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch } = flags;
+  const common = { model, dtype, threads, steps };
+  const benches: Record<What, () => Promise<Record<string, unknown> | Record<string, unknown>[]>> = {
+    train: () => benchTrain({ ...common, pairs, prompt, answer, maxTokensPerMicroBatch }),
+    generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
+    forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
+    gemm: () => benchGemm({ ...common, tokens }),
+  };
+  return benches[what]();
+}

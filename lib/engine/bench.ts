@@ -1,0 +1,203 @@
+/** Throughput and memory of the engine, beside the limit of the machine measured in the same run. */
+import { readFileSync } from "node:fs";
+import { seededRandom } from "../random.js";
+import { loadAddon } from "./addon.js";
+import type { Dtype, PairBatch, TrainOptions } from "./addon.js";
+import { listColumn } from "./columns.js";
+import { Engine } from "./engine.js";
+import { forwardFlops, pairFlops } from "./flops.js";
+
+export interface BenchModel {
+  /** A path or a shape's name (random weights). */
+  model: string;
+  dtype: Dtype;
+  threads: number;
+  steps: number;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+}
+
+/** Highest resident memory of this process so far. */
+export function peakMemoryBytes(): number {
+  try {
+    const kib = /VmHWM:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    if (kib !== undefined) return Number(kib) * 1024;
+  } catch {
+    // Not Linux.
+  }
+  return process.resourceUsage().maxRSS * 1024;
+}
+
+function machineFacts(engine: Engine): Record<string, unknown> {
+  const system = loadAddon().systemInfo();
+  return { backend: engine.info.backend, threads: engine.info.threads, cpu: system.cpuModel, logical_cores: system.logicalCores, instruction_sets: system.features, addon: system.addonVersion };
+}
+
+/** The best of several looks: other work on the machine only ever lowers it. */
+async function matrixPeak(threads: number, looks = 3): Promise<number> {
+  let best = 0;
+  for (let look = 0; look < looks; look += 1) best = Math.max(best, await loadAddon().measurePeakFlops(threads));
+  return best;
+}
+
+function randomTokens(count: number, vocabSize: number, random: () => number): number[] {
+  return Array.from({ length: count }, () => Math.floor(random() * vocabSize));
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const begin = performance.now();
+  await work();
+  return (performance.now() - begin) / 1000;
+}
+
+async function withEngine<T>(options: BenchModel & { maxSequences?: number }, work: (engine: Engine) => Promise<T>): Promise<T> {
+  const engine = await Engine.open({ path: options.model, dtype: options.dtype, threads: options.threads, maxSequences: options.maxSequences });
+  try {
+    return await work(engine);
+  } finally {
+    await engine.close();
+  }
+}
+
+export interface TrainBench extends BenchModel {
+  /** Pairs a step. */
+  pairs: number;
+  prompt: number;
+  /** Tokens of each answer. */
+  answer: number;
+  maxTokensPerMicroBatch: number;
+}
+
+/** Training steps on random tokens, the reference precomputed. The first step is not counted; the median of the others is. */
+export function benchTrain(options: TrainBench): Promise<Record<string, unknown>> {
+  return withEngine(options, async (engine) => {
+    const { pairs, prompt, answer, steps } = options;
+    const peakBefore = await matrixPeak(engine.info.threads);
+    const random = seededRandom(0);
+    const batch = async (): Promise<PairBatch> => {
+      const lists = (size: number): number[][] => Array.from({ length: pairs }, () => randomTokens(size, engine.info.vocabSize, random));
+      const [prompts, chosen, rejected] = [lists(prompt), lists(answer), lists(answer)];
+      const reference = await engine.score(prompts.map((ids, row) => ({ prompt: ids, continuations: [chosen[row] as number[], rejected[row] as number[]] })));
+      return {
+        rows: pairs, prompt: listColumn(prompts), chosen: listColumn(chosen), rejected: listColumn(rejected),
+        refChosen: Float32Array.from(reference, (row) => row[0]?.logps as number), refRejected: Float32Array.from(reference, (row) => row[1]?.logps as number),
+      };
+    };
+    const batches: PairBatch[] = [];
+    for (let step = 0; step <= steps; step += 1) batches.push(await batch());
+    const trainer = await engine.native.createTrainer(trainOptions(options));
+    try {
+      const seconds: number[] = [];
+      let firstLoss = Number.NaN;
+      for (const one of batches) {
+        seconds.push(await timed(async () => {
+          const { loss } = await trainer.step(one);
+          if (Number.isNaN(firstLoss)) firstLoss = loss;
+        }));
+      }
+      const peak = Math.max(peakBefore, await matrixPeak(engine.info.threads));
+      const step = median(seconds.slice(1));
+      const flops = pairFlops(engine.info, prompt, answer, answer);
+      const plan = trainer.plan();
+      return {
+        pairs_per_s: pairs / step, tokens_per_s: (pairs * (prompt + 2 * answer)) / step, useful_mfu: (pairs * flops) / step / peak, matrix_peak_flops: peak,
+        peak_memory_bytes: peakMemoryBytes(), plan_bytes: plan.total, plan: plan.entries, step_seconds_median: step, step_seconds: seconds, useful_flops_per_pair: flops,
+        first_loss: firstLoss, model: options.model, dtype: options.dtype, pairs, prompt, answer, parameters: engine.info.parameters, ...machineFacts(engine),
+      };
+    } finally {
+      await trainer.close();
+    }
+  });
+}
+
+function trainOptions({ prompt, answer, steps, maxTokensPerMicroBatch }: TrainBench): TrainOptions {
+  return {
+    lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 5e-7, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8, weightDecay: 0,
+    maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: steps + 1, maxTokensPerMicroBatch, maxPairTokens: prompt + 2 * answer, memoryLimitBytes: 0,
+  };
+}
+
+export interface GenerateBench extends BenchModel {
+  sequences: number;
+  prompt: number;
+  maxNewTokens: number;
+}
+
+/** `sequences` different random prompts, each continued by exactly `maxNewTokens` tokens; prefill is part of the time, and told apart. */
+export function benchGenerate(options: GenerateBench): Promise<Record<string, unknown>> {
+  return withEngine({ ...options, maxSequences: options.sequences }, async (engine) => {
+    const { sequences, prompt, maxNewTokens, steps } = options;
+    const random = seededRandom(0);
+    const prompts = Array.from({ length: sequences }, () => randomTokens(prompt, engine.info.vocabSize, random));
+    const run = (tokens: number): Promise<number> => timed(() => engine.generate(prompts.map((ids) => ({ prompt: ids, max_new_tokens: tokens, temperature: 0, ignore_eos: true }))));
+    await run(2);
+    const prefill: number[] = [];
+    const whole: number[] = [];
+    for (let step = 0; step < steps; step += 1) {
+      prefill.push(await run(1));
+      whole.push(await run(maxNewTokens));
+    }
+    const bandwidth = await loadAddon().measureReadBandwidth(engine.info.threads);
+    const decode = median(whole) - median(prefill);
+    return {
+      tokens_per_s: (sequences * maxNewTokens) / median(whole), decode_tokens_per_s: (sequences * (maxNewTokens - 1)) / decode, prefill_tokens_per_s: (sequences * prompt) / median(prefill),
+      read_bandwidth_bytes_per_s: bandwidth, weight_bytes: engine.info.weightBytes,
+      // Every decoding step reads all weights once: no engine can decode one sequence faster.
+      bandwidth_share: ((engine.info.weightBytes * (maxNewTokens - 1)) / decode) / bandwidth,
+      seconds: whole, peak_memory_bytes: peakMemoryBytes(), model: options.model, dtype: options.dtype, sequences, prompt, max_new_tokens: maxNewTokens, ...machineFacts(engine),
+    };
+  });
+}
+
+export interface ForwardBench extends BenchModel {
+  sequences: number;
+  /** Tokens of each sequence. */
+  tokens: number;
+  maxTokensPerMicroBatch: number;
+}
+
+/** Log-probabilities of every token of random sequences: forward only. */
+export function benchForward(options: ForwardBench): Promise<Record<string, unknown>> {
+  return withEngine(options, async (engine) => {
+    const { sequences, tokens, steps, maxTokensPerMicroBatch } = options;
+    const random = seededRandom(0);
+    const items = Array.from({ length: sequences }, () => ({ prompt: randomTokens(1, engine.info.vocabSize, random), continuations: [randomTokens(tokens - 1, engine.info.vocabSize, random)] }));
+    const run = (): Promise<number> => timed(() => engine.score(items, { maxTokensPerMicroBatch }));
+    const peak = await matrixPeak(engine.info.threads);
+    await run();
+    const seconds: number[] = [];
+    for (let step = 0; step < steps; step += 1) seconds.push(await run());
+    const time = median(seconds);
+    return {
+      tokens_per_s: (sequences * tokens) / time, useful_mfu: (sequences * forwardFlops(engine.info, tokens)) / time / peak, matrix_peak_flops: peak, seconds, peak_memory_bytes: peakMemoryBytes(),
+      model: options.model, dtype: options.dtype, sequences, tokens, ...machineFacts(engine),
+    };
+  });
+}
+
+/** The matrix products of one forward of `tokens` tokens, one by one. */
+export function benchGemm(options: BenchModel & { tokens: number }): Promise<Record<string, unknown>[]> {
+  return withEngine(options, async ({ info }) => {
+    const queries = info.heads * info.headDim;
+    const shapes = [
+      { name: "qkv", n: queries + 2 * info.kvHeads * info.headDim, k: info.hiddenSize },
+      { name: "attention_out", n: info.hiddenSize, k: queries },
+      { name: "gate_up", n: 2 * info.intermediateSize, k: info.hiddenSize },
+      { name: "down", n: info.hiddenSize, k: info.intermediateSize },
+      { name: "head", n: info.vocabSize, k: info.hiddenSize },
+    ];
+    const peak = await matrixPeak(info.threads);
+    const rows: Record<string, unknown>[] = [];
+    for (const { name, n, k } of shapes) {
+      const seconds = await loadAddon().measureGemm(options.tokens, n, k, options.dtype, info.threads, options.steps);
+      const flops = (2 * options.tokens * n * k) / seconds;
+      rows.push({ name, m: options.tokens, n, k, dtype: options.dtype, seconds, flops, share_of_peak: flops / peak, matrix_peak_flops: peak, backend: info.backend, threads: info.threads });
+    }
+    return rows;
+  });
+}
+
