@@ -41,8 +41,8 @@ inline void expect(bool ok, const char* text, const char* file, int line, const 
 #define EXPECT(cond) ::rlhi::test::expect((cond), #cond, __FILE__, __LINE__)
 #define EXPECT_EQ(a, b)                                                                              \
   do {                                                                                               \
-    const auto& va = (a);                                                                            \
-    const auto& vb = (b);                                                                            \
+    const auto va = (a); /* copies: a reference into a temporary would outlive it */                 \
+    const auto vb = (b);                                                                             \
     ::rlhi::test::expect(va == vb, #a " == " #b, __FILE__, __LINE__, ::rlhi::concat(va, " against ", vb)); \
   } while (0)
 #define EXPECT_NEAR(a, b, tol)                                                                       \
