@@ -1,4 +1,7 @@
-/** Choosing among labels: long names become letters, because a letter is one token and names of different lengths compare badly. */
+/**
+ * Choosing among labels. Single plain words (and letters) are answers as they stand; other names, made of many tokens and
+ * so badly comparable by their probability, are listed as lettered options and the choice is among the letters.
+ */
 import type { Message } from "../conversations/types.js";
 import type { LabelChoice } from "./types.js";
 
@@ -10,13 +13,23 @@ export interface LetteredPrompt {
   answers: string[];
 }
 
-/** Labels of one character are answers as they stand; others are listed as lettered options after the last message. */
+/** A word that a prompt can ask for by itself. */
+const plainWord = /^\p{L}{1,12}$/u;
+
 export function letteredPrompt(messages: readonly Message[], labels: readonly string[]): LetteredPrompt {
-  if (labels.every((label) => label.length === 1)) return { messages: [...messages], answers: [...labels] };
+  if (labels.every((label) => plainWord.test(label))) return { messages: [...messages], answers: [...labels] };
   if (labels.length > alphabet.length) throw new RangeError(`at most ${alphabet.length} labels, not ${labels.length}`);
   const answers = labels.map((_, index) => alphabet.charAt(index));
   const options = labels.map((label, index) => `${answers[index]}. ${label}`).join("\n");
   return { messages: withAppendix(messages, `\n\nOptions:\n${options}\nReply with one letter only.`), answers };
+}
+
+/** The one answer that a first token begins (or is): "cha" and " Change" begin "change". -1 where none or more than one does. */
+export function answerBegunBy(token: string, answers: readonly string[]): number {
+  const begun = token.trim().toLowerCase();
+  if (begun === "") return -1;
+  const places = answers.flatMap((answer, index) => (answer.toLowerCase().startsWith(begun) ? [index] : []));
+  return places.length === 1 ? (places[0] as number) : -1;
 }
 
 /** `text` after the last message. */

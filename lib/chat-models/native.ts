@@ -87,8 +87,9 @@ export class NativeChatModel implements ChatModel {
   }
 
   /**
-   * The choice is among letters. A small model favours some letters whatever it reads; what it gives them on a prompt
-   * without content is taken off (Zhao et al., "Calibrate Before Use", 2021), where names were turned into letters.
+   * Plain words compare by their own probability. Names that became letters are calibrated: a small model favours some
+   * letters whatever it reads, so what it gives them on a prompt without content is taken off (Zhao et al., "Calibrate
+   * Before Use", 2021).
    */
   async chooseLabel(requests: LabelRequest[], options: BatchOptions<LabelChoice> = {}): Promise<LabelChoice[]> {
     const prompts = requests.map(({ messages, labels }) => letteredPrompt(messages, labels));

@@ -9,7 +9,7 @@ import { Endpoint } from "./endpoint.js";
 import type { CompletionAnswer, CompletionBody, CompletionChoice, EndpointOptions } from "./endpoint.js";
 import { BadAnswer } from "./endpoint-errors.js";
 import { parseJsonLoosely } from "../text/json.js";
-import { choiceOf, expectation, letteredPrompt, scale, softmax, withAppendix } from "./labels.js";
+import { answerBegunBy, choiceOf, expectation, letteredPrompt, scale, softmax, withAppendix } from "./labels.js";
 import type { OpenOptions } from "./open.js";
 import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, LabelRequest, Score, ScoreRequest } from "./types.js";
 
@@ -148,7 +148,7 @@ export class EndpointChatModel implements ChatModel {
     return this.#firstTokenProbabilities(lettered.messages, lettered.answers, signal);
   }
 
-  /** Distribution over `answers` (one token each) as the first token; undefined where the server does not tell, or thinks of something else. */
+  /** Distribution over `answers` by the first token; undefined where the server does not tell, or thinks of something else. */
   async #firstTokenProbabilities(messages: Message[], answers: readonly string[], signal: AbortSignal): Promise<number[] | undefined> {
     if (this.#endpoint.unsupported.has("logprobs")) return undefined;
     const body: CompletionBody = { messages, max_tokens: 1, temperature: 0, logprobs: true, top_logprobs: 20 };
@@ -158,7 +158,11 @@ export class EndpointChatModel implements ChatModel {
       this.#endpoint.drop("logprobs", "the answer carries none; verdicts are taken as structured output");
       return undefined;
     }
-    const masses = answers.map((answer) => top.filter(({ token }) => token.trim() === answer).reduce((sum, { logprob }) => sum + Math.exp(logprob), 0));
+    const masses = answers.map(() => 0);
+    for (const { token, logprob } of top) {
+      const index = answerBegunBy(token, answers);
+      if (index >= 0) masses[index] = (masses[index] as number) + Math.exp(logprob);
+    }
     if (masses.reduce((sum, mass) => sum + mass, 0) < leastMass) return undefined;
     return softmax(masses.map((mass) => (mass === 0 ? -30 : Math.log(mass))));
   }

@@ -1,0 +1,69 @@
+/** What of a user's past a persona may be made from, and how it is shown to the model. */
+import type { Conversation, FeedbackLabel } from "../conversations/types.js";
+import { followUpTurns, userTurns } from "../conversations/types.js";
+import { clip } from "../prompts/prompt.js";
+
+/** Label of a follow-up, by conversation and turn; null: the classifier abstained. */
+export type FeedbackLookup = (conversation_id: string, turn: number) => FeedbackLabel | null | undefined;
+
+/** The user's own conversations that begin strictly before `conversation`, oldest first. Equal times are not earlier. */
+export function earlierConversations(conversation: Conversation, ofUser: readonly Conversation[]): Conversation[] {
+  const begin = Date.parse(conversation.timestamp);
+  return ofUser
+    .filter((other) => other.user_id === conversation.user_id && other.conversation_id !== conversation.conversation_id && Date.parse(other.timestamp) < begin)
+    .sort((a, b) => Date.parse(a.timestamp) - Date.parse(b.timestamp) || (a.conversation_id < b.conversation_id ? -1 : 1));
+}
+
+export interface HistoryDigest {
+  /** What the prompt shows: conversations as C1, C2, ... */
+  text: string;
+  /** conversation_id by the name it is shown under. */
+  ids: Map<string, string>;
+}
+
+const feedbackNames: Record<FeedbackLabel, string> = {
+  new_request: "then asked",
+  reattempt_with_feedback: "asked to change the answer",
+  reattempt_without_feedback: "asked again",
+  positive_feedback: "was content",
+  clarification: "added",
+  other: "said",
+};
+
+/** Characters of one message shown where there is room. */
+const fullMessage = 600;
+const shortestMessage = 80;
+
+/**
+ * The user's messages of the latest `maxConversations` of `earlier` (oldest first), within `budget` as `count` measures
+ * it: long messages are cut first, then the oldest conversations go. The assistant's answers are not shown.
+ */
+export function historyDigest(
+  earlier: readonly Conversation[],
+  feedback: FeedbackLookup,
+  { maxConversations, budget, count }: { maxConversations: number; budget: number; count: (text: string) => number },
+): HistoryDigest {
+  let shown = earlier.slice(-maxConversations);
+  for (let length = fullMessage; ; ) {
+    const digest = render(shown, feedback, length);
+    if (count(digest.text) <= budget || (shown.length <= 1 && length <= shortestMessage)) return digest;
+    if (length > shortestMessage) length = Math.max(shortestMessage, Math.floor(length / 2));
+    else shown = shown.slice(1);
+  }
+}
+
+function render(conversations: readonly Conversation[], feedback: FeedbackLookup, length: number): HistoryDigest {
+  const ids = new Map<string, string>();
+  const blocks = conversations.map((conversation, index) => {
+    const name = `C${index + 1}`;
+    ids.set(name, conversation.conversation_id);
+    const followUps = new Set(followUpTurns(conversation));
+    const lines = userTurns(conversation).map((turn) => {
+      const text = clip((conversation.messages[turn]?.content ?? "").replace(/\s+/gu, " ").trim(), length);
+      const label = followUps.has(turn) ? feedback(conversation.conversation_id, turn) : undefined;
+      return `- ${label === undefined || label === null ? (followUps.has(turn) ? "then said" : "asked") : feedbackNames[label]}: ${text}`;
+    });
+    return [name, ...lines].join("\n");
+  });
+  return { text: blocks.join("\n\n"), ids };
+}

@@ -1,0 +1,127 @@
+import type { Completion, ScoreRequest } from "../../chat-models/types.js";
+import { JsonlAppender, readJsonl } from "../../files.js";
+import { answerRequest, candidatesDone, trainingPersonas } from "../../pairs/generation.js";
+import { judgeRequest } from "../../pairs/judge.js";
+import { readFeedbackLabels, selectRequests, withTexts } from "../../pairs/requests.js";
+import type { PairRequest } from "../../pairs/requests.js";
+import type { CandidateRecord } from "../../pairs/types.js";
+import { rewardPrompt, rewardWithoutPersonaPrompt } from "../../prompts/reward.js";
+import type { Stage, StageContext } from "../stage.js";
+
+/** Requests sampled, then judged, at once. */
+const windowSize = 64;
+
+type Answer = CandidateRecord["answers"][number];
+
+interface Task {
+  request: PairRequest;
+  persona: string;
+}
+
+/** For each request without feedback: n answers of the policy with the judge's expected score of each, into candidates.jsonl. */
+export const rewardStage: Stage = async (context) => {
+  const { folder, config, progress, signal } = context;
+  const appender = new JsonlAppender(folder.candidates);
+  try {
+    if (config.rewards.enabled) {
+      const refs = await selectRequests("reward", folder, config, await readFeedbackLabels(folder.feedback));
+      const done = await candidatesDone(folder);
+      const left = refs.filter(({ id }) => !done.has(id));
+      const personas = await trainingPersonas(folder, config);
+      progress.start("sampling and scoring answers", refs.length, refs.length - left.length);
+      for await (const requests of withTexts(left, folder.conversations, windowSize)) {
+        signal.throwIfAborted();
+        await scoreAll(context, requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" })), appender);
+      }
+    }
+  } finally {
+    appender.close();
+    progress.stop();
+  }
+  return factsOf(context);
+};
+
+/** One score to ask for: of which task's which answer, into which field. */
+interface Wanted {
+  task: number;
+  answer: number;
+  field: "reward" | "reward_no_persona";
+  request: ScoreRequest;
+}
+
+async function scoreAll(context: StageContext, tasks: readonly Task[], appender: JsonlAppender): Promise<void> {
+  const { signal, progress } = context;
+  const policy = await context.model("policy");
+  const answers = await sampleAnswers(context, tasks);
+  const judge = await context.model("judge");
+  const models = { policy: await policy.fingerprint(), judge: await judge.fingerprint() };
+  const wanted = await scoresWanted(context, tasks, answers);
+  const missing = tasks.map((_, index) => wanted.filter(({ task }) => task === index).length);
+  const finish = (index: number): void => {
+    const { request, persona } = tasks[index] as Task;
+    const { logged: _, ...provenance } = request;
+    appender.append({
+      ...provenance,
+      persona,
+      answers: answers[index] as Answer[],
+      models,
+      prompt_hashes: { [rewardPrompt.id]: rewardPrompt.hash, [rewardWithoutPersonaPrompt.id]: rewardWithoutPersonaPrompt.hash },
+    } satisfies CandidateRecord);
+    progress.advance();
+  };
+  await judge.score(wanted.map(({ request }) => request), {
+    signal,
+    onResult(position, { expected }) {
+      const { task, answer, field } = wanted[position] as Wanted;
+      ((answers[task] as Answer[])[answer] as Answer)[field] = expected;
+      missing[task] = (missing[task] as number) - 1;
+      if (missing[task] === 0) finish(task);
+    },
+  });
+}
+
+async function sampleAnswers(context: StageContext, tasks: readonly Task[]): Promise<Answer[][]> {
+  const { config, signal } = context;
+  const policy = await context.model("policy");
+  const requests = tasks.map(({ request, persona }) => answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: config.rewards.n }, config.rewards, config));
+  const sampled = await policy.chat(requests, { signal });
+  return sampled.map((completions) => completions.map(({ text, finish_reason }: Completion): Answer => ({ text: text.trim(), origin: "policy", finish_reason, reward: null, reward_no_persona: null })));
+}
+
+async function scoresWanted(context: StageContext, tasks: readonly Task[], answers: readonly Answer[][]): Promise<Wanted[]> {
+  const { user_agnostic, score_without_persona } = context.config.rewards;
+  const judge = await context.model("judge");
+  const wanted: Wanted[] = [];
+  tasks.forEach(({ request, persona }, task) => {
+    (answers[task] as Answer[]).forEach(({ text }, answer) => {
+      const add = (field: Wanted["field"], shown: string | null): void => {
+        wanted.push({ task, answer, field, request: judgeRequest(judge, { persona: shown, conversation: request.prompt, follow_up: null, answer: text }) });
+      };
+      if (!user_agnostic || score_without_persona) add("reward", persona);
+      if (user_agnostic || score_without_persona) add("reward_no_persona", null);
+    });
+  });
+  return wanted;
+}
+
+async function factsOf({ folder, config }: StageContext): Promise<Record<string, unknown>> {
+  const users = new Set<string>();
+  let requests = 0;
+  let answers = 0;
+  let unfinished = 0;
+  let spread = 0;
+  for await (const record of readJsonl<CandidateRecord>(folder.candidates)) {
+    if (record.method !== "reward") continue;
+    requests += 1;
+    users.add(record.user_id);
+    answers += record.answers.length;
+    unfinished += record.answers.filter(({ finish_reason }) => finish_reason === "length").length;
+    const rewards = record.answers.flatMap((answer) => (config.rewards.user_agnostic ? answer.reward_no_persona : answer.reward) ?? []);
+    if (rewards.length > 0) spread += Math.max(...rewards) - Math.min(...rewards);
+  }
+  return {
+    enabled: config.rewards.enabled, requests, users: users.size, answers, unfinished, user_agnostic: config.rewards.user_agnostic,
+    mean_spread: requests === 0 ? null : Math.round((spread / requests) * 1000) / 1000,
+    prompts: { [rewardPrompt.id]: rewardPrompt.hash, [rewardWithoutPersonaPrompt.id]: rewardWithoutPersonaPrompt.hash },
+  };
+}

@@ -1,0 +1,120 @@
+import { fitMessages } from "../../chat-models/fit.js";
+import type { ChatModel, ChatRequest, Completion } from "../../chat-models/types.js";
+import { JsonlAppender, readJsonl } from "../../files.js";
+import type { Message } from "../../conversations/types.js";
+import { answerRequest, candidatesDone, trainingPersonas } from "../../pairs/generation.js";
+import { withoutPreamble } from "../../pairs/preamble.js";
+import { readFeedbackLabels, rewriteMethod, selectRequests, withTexts } from "../../pairs/requests.js";
+import type { PairRequest } from "../../pairs/requests.js";
+import type { CandidateRecord } from "../../pairs/types.js";
+import { withPersona } from "../../personas/render.js";
+import { rewriteFromScratchPrompt, rewritePrompt } from "../../prompts/rewrite.js";
+import { hashSeed } from "../../random.js";
+import type { Stage, StageContext } from "../stage.js";
+
+/** Requests answered, then rewritten, at once. */
+const windowSize = 256;
+
+interface Rejected {
+  text: string;
+  origin: "policy" | "logged";
+  finish_reason: "stop" | "length";
+}
+
+/** For each follow-up that says how an answer should have been: the answer as it is, and its rewrite, into candidates.jsonl. */
+export const rewriteStage: Stage = async (context) => {
+  const { folder, config, progress, signal } = context;
+  const appender = new JsonlAppender(folder.candidates);
+  try {
+    if (config.rewrites.enabled) {
+      const refs = await selectRequests("rewrite", folder, config, await readFeedbackLabels(folder.feedback));
+      const done = await candidatesDone(folder);
+      const left = refs.filter(({ id }) => !done.has(id));
+      const personas = await trainingPersonas(folder, config);
+      progress.start("rewriting answers", refs.length, refs.length - left.length);
+      for await (const requests of withTexts(left, folder.conversations, windowSize)) {
+        signal.throwIfAborted();
+        await rewriteAll(context, requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" })), appender);
+      }
+    }
+  } finally {
+    appender.close();
+    progress.stop();
+  }
+  return factsOf(context);
+};
+
+interface Task {
+  request: PairRequest;
+  persona: string;
+}
+
+async function rewriteAll(context: StageContext, tasks: readonly Task[], appender: JsonlAppender): Promise<void> {
+  const { config, signal, progress } = context;
+  const rejected = await rejectedAnswers(context, tasks);
+  const rewriter = await context.model("rewriter");
+  const policy = config.rewrites.rejected === "policy" ? await (await context.model("policy")).fingerprint() : "logged";
+  const models = { policy, rewriter: await rewriter.fingerprint() };
+  const prompt = config.rewrites.from_scratch ? rewriteFromScratchPrompt : rewritePrompt;
+  await rewriter.chat(tasks.map((task, index) => rewriterRequest(context, rewriter, task, rejected[index] as Rejected)), {
+    signal,
+    onResult(index, completions) {
+      const { request, persona } = tasks[index] as Task;
+      const { logged: _, ...provenance } = request;
+      const rewrite = completions[0] as Completion;
+      const unscored = { reward: null, reward_no_persona: null };
+      appender.append({
+        ...provenance,
+        persona,
+        answers: [
+          { ...(rejected[index] as Rejected), ...unscored },
+          { text: withoutPreamble(rewrite.text), origin: "rewrite", finish_reason: rewrite.finish_reason, ...unscored },
+        ],
+        models,
+        prompt_hashes: { [prompt.id]: prompt.hash },
+      } satisfies CandidateRecord);
+      progress.advance();
+    },
+  });
+}
+
+/** The policy's own answer to persona and context (default), or the logged one. */
+async function rejectedAnswers(context: StageContext, tasks: readonly Task[]): Promise<Rejected[]> {
+  const { config, signal } = context;
+  if (config.rewrites.rejected === "logged") return tasks.map(({ request }): Rejected => ({ text: request.logged, origin: "logged", finish_reason: "stop" }));
+  const policy = await context.model("policy");
+  const requests = tasks.map(({ request, persona }) => answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: 1 }, config.rewrites, config));
+  const answers = await policy.chat(requests, { signal });
+  return answers.map(([answer]): Rejected => ({ text: (answer?.text ?? "").trim(), origin: "policy", finish_reason: answer?.finish_reason ?? "stop" }));
+}
+
+/** The conversation, the rejected answer, and what to do: with the user's follow-up, or (comparison) without it. */
+function rewriterRequest({ config }: StageContext, rewriter: ChatModel, { request, persona }: Task, rejected: Rejected): ChatRequest {
+  const { temperature, top_p, top_k, min_p, max_new_tokens, from_scratch } = config.rewrites;
+  const instruction = from_scratch ? rewriteFromScratchPrompt.render({}) : rewritePrompt.render({ follow_up: request.follow_up });
+  const chat: Message[] = [...request.prompt, { role: "assistant", content: rejected.text }, ...instruction];
+  const { messages } = fitMessages(withPersona(chat, persona), {
+    budget: rewriter.context_length - max_new_tokens,
+    count: (shorter) => rewriter.countTokens(shorter),
+    // The request, the answer and what to do with it.
+    keepLast: 3,
+  });
+  return { messages, n: 1, sampling: { max_new_tokens, temperature, top_p, top_k, min_p, seed: hashSeed(config.seed, "rewriter", request.id) } };
+}
+
+async function factsOf({ folder, config }: StageContext): Promise<Record<string, unknown>> {
+  const method = rewriteMethod(config);
+  const users = new Set<string>();
+  let rewrites = 0;
+  let unfinished = 0;
+  let withPersonas = 0;
+  for await (const record of readJsonl<CandidateRecord>(folder.candidates)) {
+    if (record.method !== method) continue;
+    rewrites += 1;
+    users.add(record.user_id);
+    if (record.answers.some(({ finish_reason }) => finish_reason === "length")) unfinished += 1;
+    if (record.persona !== "") withPersonas += 1;
+  }
+  const prompt = config.rewrites.from_scratch ? rewriteFromScratchPrompt : rewritePrompt;
+  return { enabled: config.rewrites.enabled, method, rejected: config.rewrites.rejected, rewrites, users: users.size, with_persona: withPersonas, unfinished, prompts: { [prompt.id]: prompt.hash } };
+}
