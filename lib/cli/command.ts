@@ -59,7 +59,7 @@ function commonFlags<T>(yargs: Argv<T>): Argv<T & CommonFlags> {
  * Runs a handler with its tools. The progress display is closed whatever happens. Work that ends by an abort of
  * `signal` becomes Interrupted, unless it threw Interrupted with a message of its own.
  */
-async function withTools(flags: CommonFlags, work: (tools: Tools) => Promise<void>, ownInterrupt = false): Promise<void> {
+export async function withTools(flags: CommonFlags, work: (tools: Tools) => Promise<void>, ownInterrupt = false): Promise<void> {
   const controller = new AbortController();
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(130);

@@ -3,8 +3,11 @@ import type { Command } from "./command.js";
 import { bench } from "./commands/bench.js";
 import { chat } from "./commands/chat.js";
 import { doctor } from "./commands/doctor.js";
+import { evaluate } from "./commands/eval.js";
 import { generate } from "./commands/generate.js";
 import { logps } from "./commands/logps.js";
+import { report } from "./commands/report.js";
+import { run } from "./commands/run.js";
 import { train } from "./commands/train.js";
 
-export const commands: readonly Command[] = [train, generate, chat, logps, bench, doctor];
+export const commands: readonly Command[] = [run, train, evaluate, report, generate, chat, logps, bench, doctor];

@@ -1,5 +1,5 @@
 /** Which requests UserEval asks: first messages of held-out users, and follow-ups that ask for something. */
-import { followUpTurns } from "../conversations/types.js";
+import { userTurns } from "../conversations/types.js";
 import type { Conversation, Message } from "../conversations/types.js";
 import type { FeedbackRecord } from "../feedback/types.js";
 import { hashUnit } from "../random.js";
@@ -8,24 +8,24 @@ import type { EvalRequest } from "./types.js";
 const notRequests = new Set(["positive_feedback", "clarification", "other"]);
 
 /**
- * Requests of one conversation. A follow-up counts unless its label says that it asks for nothing; where the classifier
- * abstained it is left out.
+ * Requests of one conversation: the user's own messages, each a first one or (after an answer) a follow-up. A follow-up
+ * counts unless its label says that it asks for nothing; where the classifier abstained it is left out.
  * @param labels by turn
  * @param persona rendered persona of the user as known before this conversation
  */
 export function requestsOf(conversation: Conversation, labels: ReadonlyMap<number, FeedbackRecord["label"]>, persona: string): EvalRequest[] {
-  const first = conversation.messages.findIndex((m) => m.role === "user");
-  if (first < 0) return [];
-  const followUps = followUpTurns(conversation).filter((turn) => {
+  const isFollowUp = (turn: number): boolean => conversation.messages[turn - 1]?.role === "assistant";
+  const asks = (turn: number): boolean => {
     const label = labels.get(turn);
     return label !== undefined && label !== null && !notRequests.has(label);
-  });
-  return [first, ...followUps].map((turn) => ({
+  };
+  const turns = userTurns(conversation).filter((turn) => !isFollowUp(turn) || asks(turn));
+  return turns.map((turn): EvalRequest => ({
     id: `${conversation.conversation_id}:${turn}`,
     user_id: conversation.user_id,
     conversation_id: conversation.conversation_id,
     turn,
-    kind: turn === first ? "first" : "follow_up",
+    kind: isFollowUp(turn) ? "follow_up" : "first",
     persona,
     messages: conversation.messages.slice(0, turn + 1).map(({ role, content }): Message => ({ role, content })),
   }));

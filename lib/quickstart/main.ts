@@ -4,7 +4,7 @@ import { basename, extname, join, relative, resolve } from "node:path";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { describeError, exitCodeOf, withTools } from "../cli/command.js";
-import { formatSeconds } from "../cli/output.js";
+import { stageNotes } from "../cli/stage-notes.js";
 import { runConfigSchema } from "../config.js";
 import type { RunConfig, RunConfigInput } from "../config.js";
 import { packageRoot } from "../engine/addon.js";
@@ -60,9 +60,7 @@ async function main(args: string[]): Promise<number> {
       const context = openRun({ config: quickstartConfig(model, data), dir, progress, signal });
       const start = performance.now();
       try {
-        await runPipeline(context, {
-          onStage: (name, place, of, outcome) => progress.note(stageLine(name, place, of, outcome)),
-        });
+        await runPipeline(context, { onStage: stageNotes(progress) });
         const facts = { ...(await headline(context.folder, context.config)), minutes: Math.round((performance.now() - start) / 600) / 100, report: context.folder.report };
         out.facts(facts, "done");
         out.text(`\nOpen ${relative(process.cwd(), context.folder.report) || context.folder.report} in a browser. The trained model is ${relative(process.cwd(), context.folder.model)};\ntalk to it with: npx rlhi-native chat --model ${relative(process.cwd(), context.folder.model)}`);
@@ -75,12 +73,6 @@ async function main(args: string[]): Promise<number> {
     process.stderr.write(describeError(error, args.includes("--json")));
     return exitCodeOf(error);
   }
-}
-
-function stageLine(name: string, place: number, of: number, outcome?: { skipped: boolean; seconds: number }): string {
-  const title = `[${place}/${of}] ${name}`;
-  if (outcome === undefined) return title;
-  return outcome.skipped ? `${title}: done before` : `${title}: ${formatSeconds(outcome.seconds)}`;
 }
 
 const code = await main(hideBin(process.argv));

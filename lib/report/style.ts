@@ -79,7 +79,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 .forest .dot { top: 5px; width: 12px; height: 12px; margin-left: -6px; border-radius: 50%; }
 .forest.strong i { background: var(--main); }
 .nowrap { white-space: nowrap; }
-@media (max-width: 560px) { .rates th.n { width: 9.6em; } .rates .soft { font-size: .74rem; white-space: nowrap; } .rates th:nth-child(1) { width: 4.6em; } .scale span:nth-child(2) { display: none; } .rates td.n b { display: block; } }
+@media (max-width: 560px) { .rates th.n { width: 9.6em; } .rates .soft { font-size: .74rem; } .rates th:nth-child(1) { width: 4.6em; } .scale span:nth-child(2) { display: none; } .rates td.n b { display: block; } }
 .verdict { border-left: 4px solid var(--main); background: var(--card); padding: 12px 16px; border-radius: 0 10px 10px 0; font-weight: 550; margin: 0 0 16px; }
 article { margin-top: 16px !important; padding: 0 !important; overflow: hidden; }
 article > header { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 8px; padding: 12px 18px; border-bottom: 1px solid var(--line); background: var(--inset); }

@@ -1,5 +1,8 @@
 /** The whole method, stage by stage, in one run folder; what is finished is not done again. */
+import { UsageError } from "../errors.js";
+import type { RunConfig } from "../config.js";
 import type { RunContext } from "./context.js";
+import { secondsLeft } from "./estimate.js";
 import { runStage } from "./run-stage.js";
 import type { StageOutcome } from "./run-stage.js";
 import { stageNames } from "./stage.js";
@@ -18,30 +21,49 @@ const stages: Record<StageName, () => Promise<Stage>> = {
   report: async () => (await import("../report/stage.js")).reportStage,
 };
 
+export interface StageNote {
+  name: StageName;
+  /** From 1. */
+  place: number;
+  of: number;
+  /** Absent as the stage begins. */
+  outcome?: StageOutcome;
+  /** Rough estimate for the stages after this one; null where nothing is known yet. */
+  seconds_left: number | null;
+}
+
 export interface PipelineOptions {
   /** Begin again from this stage: its files and those of later stages are removed first. */
   force?: StageName | undefined;
-  /** Called before and after each stage. */
-  onStage?: (name: StageName, place: number, of: number, outcome?: StageOutcome) => void;
+  /** Called as each stage begins and ends. */
+  onStage?: (note: StageNote) => void;
 }
 
 /** Runs every stage the configuration asks for, in order. Interrupted or killed, it goes on where it stopped when called again. */
 export async function runPipeline(context: RunContext, options: PipelineOptions = {}): Promise<Partial<Record<StageName, StageOutcome>>> {
-  const wanted = stageNames.filter((name) => isWanted(name, context));
+  const { config, manifest } = context;
+  const wanted = stageNames.filter((name) => isWanted(name, config));
+  const { force } = options;
+  if (force !== undefined && !wanted.includes(force)) {
+    throw new UsageError({ what: "that stage is switched off in this configuration", where: `--force ${force}`, expected: wanted.join(", "), todo: "name another stage, or switch it on" });
+  }
   const outcomes: Partial<Record<StageName, StageOutcome>> = {};
+  let changed = false;
   for (const [index, name] of wanted.entries()) {
     context.signal.throwIfAborted();
-    options.onStage?.(name, index + 1, wanted.length);
-    // Training needs the memory; the other stages open what they use.
-    if (name === "train") await context.closeModels();
-    const outcome = await runStage(name, await stages[name](), context, name === options.force || name === "report");
+    const note = { name, place: index + 1, of: wanted.length };
+    options.onStage?.({ ...note, seconds_left: null });
+    // The page shows what every other stage made.
+    const again = name === force || (name === "report" && changed);
+    const outcome = await runStage(name, await stages[name](), context, again);
+    changed ||= !outcome.skipped;
     outcomes[name] = outcome;
-    options.onStage?.(name, index + 1, wanted.length, outcome);
+    options.onStage?.({ ...note, outcome, seconds_left: secondsLeft(manifest.data, config, wanted.slice(index + 1)) });
   }
   return outcomes;
 }
 
-function isWanted(name: StageName, { config }: RunContext): boolean {
+function isWanted(name: StageName, config: RunConfig): boolean {
   switch (name) {
     case "personas": return config.personas.enabled;
     case "rewrite": return config.rewrites.enabled;

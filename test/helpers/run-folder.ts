@@ -5,6 +5,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ChatModel, LabelChoice } from "../../lib/chat-models/types.js";
+import { configYaml } from "../../lib/config-file.js";
 import { runConfigSchema } from "../../lib/config.js";
 import type { RunConfig, RunConfigInput } from "../../lib/config.js";
 import { followUpTurns, isHeldOut, writeConversations } from "../../lib/conversations/index.js";
@@ -103,6 +104,7 @@ export async function writeRunFolder(dir: string, options: FixtureOptions = {}):
   const facts: Record<(typeof stagesInOrder)[number], StageFacts> = {
     mine: { ...mined }, feedback: { prompts: { "feedback <b>": "0123456789abcdef" } }, personas: {}, rewrite: {}, reward: {}, pairs: {}, train: { held_out_before: heldOut.before, held_out_after: heldOut.after }, eval: evaluation ?? {},
   };
+  writeFileSync(folder.config, configYaml(config));
   const manifest = new Manifest(folder.manifest);
   for (const [i, stage] of stagesInOrder.entries()) {
     if (!did(stage)) continue;
@@ -162,7 +164,7 @@ function makePersonas(conversations: readonly Conversation[]): PersonaRecord[] {
       summary: i % 4 === 1 ? "A backend developer who writes Go and wants terse answers." : `${hostileTexts[i % hostileTexts.length] ?? ""} ${"Prefers plain words, metric units and British spelling. ".repeat(12)}`,
       preferences: [{ dimension: "length", value: "two sentences", evidence: "c0" }, { dimension: "tone", value: "<b>warm</b>", evidence: "c0" }],
     };
-    return { user_id: c.user_id, conversation_id: c.conversation_id, persona, from_conversations: [], prompt_hash: "", model: "" };
+    return { user_id: c.user_id, conversation_id: c.conversation_id, persona, from_conversations: [], outcome: persona === null ? "no_history" : "json", dropped_preferences: 0, prompt_hash: "", model: "" };
   });
 }
 
