@@ -4,11 +4,24 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "ops/cpu/backend.h"
 
 namespace rlhi::ops {
 
-void* aligned_allocate(size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+// Large blocks ask for huge pages: packed weights are read from end to end, and small pages would cost a miss every 4 KB.
+void* aligned_allocate(size_t bytes) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
+  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+#if defined(__linux__)
+  if (memory && alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: nothing to do where it is refused
+#endif
+  return memory;
+}
 void aligned_release(void* memory) { std::free(memory); }
 
 Scratch::~Scratch() { aligned_release(data_); }

@@ -12,7 +12,9 @@ namespace rlhi::ops {
 namespace {
 
 constexpr int64_t kScratchBytes = int64_t{96} << 20;  // of packed b; more columns are done in several rounds
-constexpr int kRowPanels = 12, kColPanels = 16;       // panels in a task's tile: kc columns of its rows fit in L2
+constexpr int64_t kTileRows = 72, kTileColPanels = 64; // of a task's tile, at most: its rows of a stay in the second cache
+constexpr int64_t kRowBytes = int64_t{1200} << 10;    // while the whole of k of them takes no more than this
+constexpr int64_t kAhead = 2048;                      // bytes that b is prefetched ahead of use where it is read once
 
 struct Shape {
   int64_t m, n, k;
@@ -22,6 +24,8 @@ struct Product {
   const Kernels& kernels;
   Shape shape;
   RowPanels panels;
+  Tensor a_rows;
+  bool a_transposed;
   const float* a;              // packed, panel i at begin(i) * k
   const char* b;               // packed, column panels from `first_col`
   DType b_dtype;
@@ -48,16 +52,17 @@ Shape shape_of(const GemmArgs& g) {
   return s;
 }
 
-const float* pack_rows(Backend& backend, const GemmArgs& g, const Shape& s, const RowPanels& panels) {
-  float* to = backend.pack_a.floats(s.m * s.k);
-  const bool tn = g.form == GemmForm::tn;
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, s.k * std::max<int64_t>(1, panels.base)));
-  for_ranges(backend, panels.count, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = panels.begin(i);
-      const char* from = tn ? row_pointer(g.a, 0, row) : row_pointer(g.a, row);
-      backend.kernels.pack_a(to + row * s.k, from, g.a.dtype, g.a.row_stride, tn, panels.size(i), s.k);
-    }
+void pack_row_panel(const Product& p, int64_t panel, float* to) {
+  const int64_t row = p.panels.begin(panel);
+  const char* from = p.a_transposed ? row_pointer(p.a_rows, 0, row) : row_pointer(p.a_rows, row);
+  p.kernels.pack_a(to, from, p.a_rows.dtype, p.a_rows.row_stride, p.a_transposed, p.panels.size(panel), p.shape.k);
+}
+
+const float* pack_rows(Backend& backend, const Product& p) {
+  float* to = backend.pack_a.floats(p.shape.m * p.shape.k);
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, p.shape.k * std::max<int64_t>(1, p.panels.base)));
+  for_ranges(backend, p.panels.count, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) pack_row_panel(p, i, to + p.panels.begin(i) * p.shape.k);
   });
   return to;
 }
@@ -81,15 +86,19 @@ struct TileTask {
   const Product& p;
   int64_t r0, r1, c0, c1, first_col;
   float* widened;              // kc x nr floats
+  float* own_rows;             // the task's own packed rows of a, or null: they are in p.a
   float* sums;                 // c's tile in f32 where c is bf16 and the sum takes several blocks
 
   void run() {
+    if (own_rows) {
+      for (int64_t i = r0; i < r1; ++i) pack_row_panel(p, i, own_rows + (p.panels.begin(i) - p.panels.begin(r0)) * p.shape.k);
+    }
     const int64_t blocks = std::max<int64_t>(1, (p.shape.k + p.kernels.kc - 1) / p.kernels.kc);
-    if (r1 - r0 <= 2) {        // few rows: b is read once, in order
+    if ((p.panels.begin(r1) - p.panels.begin(r0)) * p.shape.k * 4 <= kRowBytes) {  // c's panel stays in the first cache
       for (int64_t j = c0; j < c1; ++j) {
         for (int64_t block = 0; block < blocks; ++block) step(j, block, blocks);
       }
-    } else {                   // many: a's block stays in the second cache, b's panel in the first
+    } else {                   // a's block stays in the second cache
       for (int64_t block = 0; block < blocks; ++block) {
         for (int64_t j = c0; j < c1; ++j) step(j, block, blocks);
       }
@@ -116,7 +125,7 @@ struct TileTask {
     for (int64_t i = r0; i < r1; ++i) {
       const int64_t row = p.panels.begin(i);
       t.rows = p.panels.size(i);
-      t.a = p.a + row * p.shape.k + k0 * t.rows;
+      t.a = (own_rows ? own_rows - p.panels.begin(r0) * p.shape.k : p.a) + row * p.shape.k + k0 * t.rows;
       t.a_stride = t.rows;
       float* tile = sums ? sums + (row - p.panels.begin(r0)) * width + (j - c0) * kernels.nr : nullptr;
       const bool last = block + 1 == blocks;
@@ -130,15 +139,27 @@ struct TileTask {
         t.in = block > 0 ? tile : nullptr;
         t.in_stride = width;
       }
+      if (i == r0) prefetch_for(t, j, block);
       kernels.gemm_tile(t);
+      t.prefetch = nullptr;
     }
+  }
+
+  // b is read from far away: few rows stream through it, many rows come to the next panel soon.
+  void prefetch_for(GemmTile& t, int64_t j, int64_t block) const {
+    const int64_t size = dtype_size(p.b_dtype), step = p.kernels.nr * size;
+    const char* here = p.b + (j * p.shape.k + block * p.kernels.kc) * step;
+    if (r1 - r0 <= 2) t.prefetch = here + kAhead;
+    else if (j + 1 < c1) t.prefetch = here + p.shape.k * step;
+    t.prefetch_stride = step;
   }
 };
 
 // How many parts to cut `panels` into: at most `most` in each, and a multiple of the threads where there is little else to share.
-void share_out(Backend& backend, const Product& p, int64_t first_col, int64_t col_panels) {
+void share_out(Backend& backend, Product& p, int64_t first_col, int64_t col_panels) {
   const int64_t threads = backend.pool.threads();
-  int64_t row_parts = (p.panels.count + kRowPanels - 1) / kRowPanels, col_parts = (col_panels + kColPanels - 1) / kColPanels;
+  const int64_t tile_panels = std::max<int64_t>(1, kTileRows / p.kernels.mr);
+  int64_t row_parts = (p.panels.count + tile_panels - 1) / tile_panels, col_parts = (col_panels + kTileColPanels - 1) / kTileColPanels;
   if (p.panels.count > 2 * threads && row_parts * col_parts < 16 * threads) {
     row_parts = std::min(p.panels.count, round_up(row_parts, threads));
     while (row_parts * col_parts < 2 * threads && 2 * col_parts <= col_panels) col_parts *= 2;
@@ -147,15 +168,19 @@ void share_out(Backend& backend, const Product& p, int64_t first_col, int64_t co
     col_parts = std::max<int64_t>(col_parts, std::min<int64_t>(4 * threads, std::max<int64_t>(1, bytes >> 15)));
     col_parts = std::min(col_panels, round_up(col_parts, threads));
   }
+  // Rows that few tasks share are packed by each of them, into memory that stays in its cache.
+  if (!p.a && (col_parts > 2 || row_parts == 1)) p.a = pack_rows(backend, p);
   const bool keep_sums = p.c.dtype == DType::bf16 && p.shape.k > p.kernels.kc;
   backend.pool.parallel_for(row_parts * col_parts, [&](int64_t task, int thread) {
     const int64_t r = task / col_parts, c = task % col_parts;
     TileTask t{p, r * p.panels.count / row_parts, (r + 1) * p.panels.count / row_parts, c * col_panels / col_parts,
-               (c + 1) * col_panels / col_parts, first_col, nullptr, nullptr};
+               (c + 1) * col_panels / col_parts, first_col, nullptr, nullptr, nullptr};
     const int64_t widened = static_cast<int64_t>(p.kernels.kc) * p.kernels.nr;
     const int64_t sums = keep_sums ? (p.panels.begin(t.r1) - p.panels.begin(t.r0)) * (t.c1 - t.c0) * p.kernels.nr : 0;
-    t.widened = backend.local[static_cast<size_t>(thread)].floats(widened + sums);
-    t.sums = keep_sums ? t.widened + widened : nullptr;
+    const int64_t own = p.a ? 0 : (p.panels.begin(t.r1) - p.panels.begin(t.r0)) * p.shape.k;
+    t.widened = backend.local[static_cast<size_t>(thread)].floats(widened + own + sums);
+    t.own_rows = p.a ? nullptr : t.widened + widened;
+    t.sums = keep_sums ? t.widened + widened + own : nullptr;
     t.run();
   });
 }
@@ -179,8 +204,7 @@ void gemm(Backend* backend, const GemmArgs& g) {
   const Shape s = shape_of(g);
   if (s.m == 0 || s.n == 0) return;
   const Kernels& kernels = backend->kernels;
-  Product p{kernels, s, RowPanels(s.m, kernels.mr), nullptr, nullptr, DType::f32, g.c, nullptr, g.accumulate};
-  p.a = pack_rows(*backend, g, s, p.panels);
+  Product p{kernels, s, RowPanels(s.m, kernels.mr), g.a, g.form == GemmForm::tn, nullptr, nullptr, DType::f32, g.c, nullptr, g.accumulate};
   if (g.bias) {
     float* bias = backend->bias.floats(s.n);
     kernels.convert(bias, DType::f32, g.bias.data, g.bias.dtype, s.n, 1.0f);

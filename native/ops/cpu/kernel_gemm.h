@@ -9,7 +9,8 @@ namespace {
 
 constexpr int kTileWidth = kTileVectors * kWidth;
 
-// kRows rows by kVectors vectors, accumulated in registers, then left in `sums` (kTileWidth floats a row).
+// kRows rows by kVectors vectors, accumulated in registers; whole f32 tiles without a bias are finished there too
+// (sums is null), others are left in `sums`, kTileWidth floats a row.
 template <int kRows, int kVectors, class TB, bool kByRows>
 void multiply_tile(const rlhi::ops::GemmTile& t, float* sums) {
   V acc[kRows][kVectors];
@@ -21,10 +22,15 @@ void multiply_tile(const rlhi::ops::GemmTile& t, float* sums) {
   const float* a = t.a;
   const TB* b = static_cast<const TB*>(t.b);
   const int64_t a_stride = kByRows ? 1 : t.a_stride, b_stride = t.b_stride;
+  const char* ahead = t.prefetch ? static_cast<const char*>(t.prefetch) : static_cast<const char*>(t.b);
+  const int64_t ahead_stride = t.prefetch ? t.prefetch_stride : 0;
   for (int64_t p = 0; p < t.k; ++p) {
     V bv[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) bv[v] = vload(b + v * kWidth);
+    __builtin_prefetch(ahead);
+    __builtin_prefetch(ahead + 64);
+    ahead += ahead_stride;
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const V av = vset(a[kByRows ? i * rlhi::ops::kScoreStride : i]);
@@ -34,10 +40,27 @@ void multiply_tile(const rlhi::ops::GemmTile& t, float* sums) {
     a += a_stride;
     b += b_stride;
   }
+  if (sums) {
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) vstore(sums + i * kTileWidth + v * kWidth, acc[i][v]);
+      for (int v = 0; v < kVectors; ++v) vstore(sums + i * kTileWidth + v * kWidth, acc[i][v]);
+    }
+    return;
+  }
+  float* out = static_cast<float*>(t.out);
+  if (const float* in = t.in) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i, in += t.in_stride, out += t.out_stride) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) vstore(out + v * kWidth, vload(in + v * kWidth) + acc[i][v]);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i, out += t.out_stride) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) vstore(out + v * kWidth, acc[i][v]);
+    }
   }
 }
 
@@ -77,11 +100,16 @@ void finish_tile(const rlhi::ops::GemmTile& t, const float* sums, T* out) {
 }
 
 void gemm_tile(const rlhi::ops::GemmTile& t) {
-  alignas(64) float sums[kTileRows * kTileWidth];
   const int row = t.rows - 1, vector = (t.cols + kWidth - 1) / kWidth - 1;
-  if (t.a_by_rows) kTilesByRows.at[row][vector](t, sums);
-  else if (t.b_dtype == DType::f32) kTilesF32.at[row][vector](t, sums);
-  else kTilesBf16.at[row][vector](t, sums);
+  const MultiplyTile multiply = t.a_by_rows                   ? kTilesByRows.at[row][vector]
+                                : t.b_dtype == DType::f32 ? kTilesF32.at[row][vector]
+                                                          : kTilesBf16.at[row][vector];
+  if (t.out_dtype == DType::f32 && !t.bias && t.cols % kWidth == 0) {
+    multiply(t, nullptr);
+    return;
+  }
+  alignas(64) float sums[kTileRows * kTileWidth];
+  multiply(t, sums);
   with_type(t.out, t.out_dtype, [&](auto* out) { finish_tile(t, sums, out); });
 }
 
@@ -92,7 +120,13 @@ void pack_turned(TTo* to, int height, const T* from, int64_t stride, int rows, i
   for (; p + kWidth <= k; p += kWidth) {
     for (int i = 0; i < height; i += kWidth) {
       V r[kWidth];
-      for (int l = 0; l < kWidth; ++l) r[l] = i + l < rows ? vload(from + (i + l) * stride + p) : vzero();
+      for (int l = 0; l < kWidth; ++l) {
+        r[l] = vzero();
+        if (i + l >= rows) continue;
+        const T* row = from + (i + l) * stride + p;
+        r[l] = vload(row);
+        __builtin_prefetch(row + 64);
+      }
       vtranspose(r);
       const int n = height - i < kWidth ? height - i : kWidth;
       for (int l = 0; l < kWidth; ++l) store_up_to(to + (p + l) * height + i, r[l], n);

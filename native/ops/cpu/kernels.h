@@ -29,6 +29,8 @@ struct GemmTile {
   const float* in = nullptr;         // in[i * in_stride + j], or null for zero
   int64_t in_stride = 0;
   const float* bias = nullptr;       // or null
+  const void* prefetch = nullptr;    // two cache lines from here, prefetch_stride bytes on at each step of k; or null
+  int64_t prefetch_stride = 0;
   void* out = nullptr;               // out[i * out_stride + j], f32 or bf16; may be `in`
   DType out_dtype = DType::f32;
   int64_t out_stride = 0;
