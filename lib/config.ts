@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { feedbackLabels } from "./conversations/types.js";
 import { classifierKinds } from "./feedback/types.js";
+import { pairFilters } from "./pairs/types.js";
 
 const count = (text: string) => z.number().int().min(0).describe(text);
 const positive = (text: string) => z.number().int().min(1).describe(text);
@@ -116,7 +117,7 @@ export const runConfigSchema = z.strictObject({
     max_length_ratio: z.number().min(1).default(4).describe("longer answer over shorter, in characters"),
     max_similarity: share("answers more alike than this are near-duplicates").default(0.95),
     max_tokens: positive("context: prompt plus the longer answer; the oldest turns go first").default(2048),
-    filters: z.array(z.string()).optional().describe("names of the filters to run; default: all"),
+    filters: z.array(z.enum(pairFilters)).optional().describe("names of the filters to run; default: all"),
   }).prefault({}),
 
   train: trainSettingsSchema.prefault({}),

@@ -1,0 +1,167 @@
+import { renameSync, rmSync } from "node:fs";
+import type { RunConfig } from "../../config.js";
+import { JsonlAppender, readJsonl } from "../../files.js";
+import { buildPair, pairsIdentity, withinUserCap } from "../../pairs/build.js";
+import type { RewriteScores } from "../../pairs/choose.js";
+import { enabledFilters } from "../../pairs/filters.js";
+import { judgeRequest } from "../../pairs/judge.js";
+import { pairFilters } from "../../pairs/types.js";
+import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "../../pairs/types.js";
+import { rewriteJudgePrompt } from "../../prompts/reward.js";
+import { writePairsArrow } from "../../tokens/arrow.js";
+import type { PairRow } from "../../tokens/arrow.js";
+import { openTokenizer } from "../../tokens/open.js";
+import { isTooLong, tokenizePair } from "../../tokens/pair-tokens.js";
+import type { ChatTokenizer } from "../../tokens/types.js";
+import type { Stage, StageContext } from "../stage.js";
+
+/** Candidates judged and filtered at once. */
+const windowSize = 256;
+
+/**
+ * Candidates into pairs.jsonl, filtered.jsonl and pairs.arrow. The files appear whole at the end; what took long, the
+ * judge's scores, is in the cache, so that a stage killed half-way goes on from there.
+ */
+export const pairsStage: Stage = async (context) => {
+  const { folder, config, progress } = context;
+  const tokenizer = openTokenizer(config.model);
+  const temporary = { kept: `${folder.pairs}.kept`, pairs: `${folder.pairs}.new`, filtered: `${folder.filtered}.new` };
+  const remove = (): void => Object.values(temporary).forEach((path) => rmSync(path, { force: true }));
+  remove();
+  try {
+    await filterAll(context, tokenizer, temporary);
+    await capUsers(config, temporary);
+    renameSync(temporary.filtered, folder.filtered);
+    renameSync(temporary.pairs, folder.pairs);
+  } finally {
+    remove();
+    progress.stop();
+  }
+  await writePairsArrow(folder.pairsArrow, pairRows(folder.pairs, tokenizer, config.pairs.max_tokens), {
+    tokens: tokenizer.fingerprint,
+    source: await pairsIdentity(folder.pairs, config.pairs.max_tokens),
+    reference: "",
+  });
+  return factsOf(context);
+};
+
+/** Every candidate becomes a line of one of two files. */
+async function filterAll(context: StageContext, tokenizer: ChatTokenizer, temporary: { kept: string; filtered: string }): Promise<void> {
+  const { folder, config, progress, signal } = context;
+  let total = 0;
+  for await (const candidate of readJsonl<CandidateRecord>(folder.candidates)) total += isWanted(candidate, config) ? 1 : 0;
+  progress.start("choosing pairs", total);
+  const kept = new JsonlAppender(temporary.kept);
+  const filtered = new JsonlAppender(temporary.filtered);
+  try {
+    for await (const window of windows(folder.candidates, config)) {
+      signal.throwIfAborted();
+      const scores = await rewriteScores(context, window, tokenizer);
+      window.forEach((candidate, index) => {
+        const built = buildPair(candidate, config, tokenizer, scores[index]);
+        if ("pair" in built) kept.append(built.pair);
+        else filtered.append(built.filtered);
+      });
+      progress.advance(window.length);
+    }
+  } finally {
+    kept.close();
+    filtered.close();
+  }
+}
+
+/** Candidates of a method that is switched off stay in their file and make no pairs. */
+function isWanted({ method }: CandidateRecord, config: RunConfig): boolean {
+  return method === "reward" ? config.rewards.enabled : config.rewrites.enabled;
+}
+
+async function* windows(path: string, config: RunConfig): AsyncGenerator<CandidateRecord[]> {
+  let window: CandidateRecord[] = [];
+  for await (const candidate of readJsonl<CandidateRecord>(path)) {
+    if (!isWanted(candidate, config)) continue;
+    window.push(candidate);
+    if (window.length < windowSize) continue;
+    yield window;
+    window = [];
+  }
+  if (window.length > 0) yield window;
+}
+
+/** The judge's scores of each rewrite and the answer it replaces. Sets that an earlier filter drops anyway are not judged. */
+async function rewriteScores(context: StageContext, window: readonly CandidateRecord[], tokenizer: ChatTokenizer): Promise<(RewriteScores | undefined)[]> {
+  const { config, signal } = context;
+  const scores = window.map((): RewriteScores | undefined => undefined);
+  if (!config.pairs.judge_rewrites) return scores;
+  const judged = window.flatMap((candidate, index) => (candidate.method !== "reward" && "pair" in buildPair(candidate, config, tokenizer) ? [index] : []));
+  if (judged.length === 0) return scores;
+  const judge = await context.model("judge");
+  const requests = judged.flatMap((index) => {
+    const { answers, persona, prompt, follow_up } = window[index] as CandidateRecord;
+    return [answers.find(({ origin }) => origin === "rewrite"), answers.find(({ origin }) => origin !== "rewrite")].map((answer) =>
+      judgeRequest(judge, { persona, conversation: prompt, follow_up, answer: answer?.text ?? "" }));
+  });
+  const results = await judge.score(requests, { signal });
+  judged.forEach((index, place) => {
+    scores[index] = { rewrite: results[2 * place]?.expected ?? Number.NaN, rejected: results[2 * place + 1]?.expected ?? Number.NaN };
+  });
+  return scores;
+}
+
+async function capUsers(config: RunConfig, temporary: { kept: string; pairs: string; filtered: string }): Promise<void> {
+  const all: Pick<PairRecord, "id" | "user_id">[] = [];
+  for await (const { id, user_id } of readJsonl<PairRecord>(temporary.kept)) all.push({ id, user_id });
+  const max = enabledFilters(config.pairs).has("per_user_cap") ? config.pairs.max_per_user : 0;
+  const within = withinUserCap(all, max, config.seed);
+  const pairs = new JsonlAppender(temporary.pairs);
+  const filtered = new JsonlAppender(temporary.filtered);
+  try {
+    for await (const pair of readJsonl<PairRecord>(temporary.kept)) {
+      const { id, user_id, method } = pair;
+      if (within.has(id)) pairs.append(pair);
+      else filtered.append({ id, user_id, method, filter: "per_user_cap", detail: `over ${max} pairs` } satisfies FilteredRecord);
+    }
+  } finally {
+    pairs.close();
+    filtered.close();
+  }
+}
+
+async function* pairRows(path: string, tokenizer: ChatTokenizer, max_tokens: number): AsyncGenerator<PairRow> {
+  for await (const { id, prompt, chosen, rejected, held_out } of readJsonl<PairRecord>(path)) {
+    const tokens = tokenizePair(tokenizer, { prompt, chosen: chosen[0].content, rejected: rejected[0].content }, max_tokens);
+    // Only where the filter too_long is switched off; training leaves these out and counts them.
+    if (!isTooLong(tokens)) yield { id, held_out, ...tokens };
+  }
+}
+
+type ByMethod = Record<PairMethod, number>;
+const none = (): ByMethod => ({ rewrite: 0, reward: 0, rewrite_from_scratch: 0 });
+
+async function factsOf({ folder, config }: StageContext): Promise<Record<string, unknown>> {
+  const pairs = none();
+  const candidates = none();
+  const filtered = Object.fromEntries(pairFilters.map((filter) => [filter, 0])) as Record<(typeof pairFilters)[number], number>;
+  const users = new Set<string>();
+  const margins: number[] = [];
+  let heldOut = 0;
+  let withPersona = 0;
+  for await (const { method, filter } of readJsonl<FilteredRecord>(folder.filtered)) {
+    filtered[filter] += 1;
+    candidates[method] += 1;
+  }
+  for await (const pair of readJsonl<PairRecord>(folder.pairs)) {
+    pairs[pair.method] += 1;
+    candidates[pair.method] += 1;
+    users.add(pair.user_id);
+    heldOut += pair.held_out ? 1 : 0;
+    withPersona += pair.persona_used ? 1 : 0;
+    if (pair.score_chosen !== null && pair.score_rejected !== null) margins.push(pair.score_chosen - pair.score_rejected);
+  }
+  const total = pairs.rewrite + pairs.reward + pairs.rewrite_from_scratch;
+  return {
+    pairs: total, by_method: pairs, candidates, filtered, users: users.size, held_out: heldOut, with_persona: withPersona,
+    mean_margin: margins.length === 0 ? null : Math.round((margins.reduce((sum, margin) => sum + margin, 0) / margins.length) * 1000) / 1000,
+    filters: [...enabledFilters(config.pairs)],
+    prompts: config.pairs.judge_rewrites ? { [rewriteJudgePrompt.id]: rewriteJudgePrompt.hash } : {},
+  };
+}
