@@ -184,13 +184,17 @@ Generator::Generator(Transformer& transformer, const GeneratorOptions& options, 
 
 Generator::~Generator() = default;
 
-void Generator::set_token_bytes(std::vector<int64_t> offsets, std::vector<uint8_t> bytes) {
-  const int64_t vocab = impl_->transformer.config().vocab_size;
-  check(static_cast<int64_t>(offsets.size()) == vocab + 1, ErrorCode::invalid_argument, "token bytes: expected ", vocab + 1, " offsets, found ", offsets.size());
+void check_token_bytes(const std::vector<int64_t>& offsets, const std::vector<uint8_t>& bytes, int64_t vocab_size) {
+  check(static_cast<int64_t>(offsets.size()) == vocab_size + 1, ErrorCode::invalid_argument, "token bytes: expected ", vocab_size + 1,
+        " offsets, found ", offsets.size());
   check(offsets.front() >= 0 && offsets.back() <= static_cast<int64_t>(bytes.size()), ErrorCode::invalid_argument,
         "token bytes: expected offsets within ", bytes.size(), " bytes, found ", offsets.front(), " to ", offsets.back());
   const auto fall = std::is_sorted_until(offsets.begin(), offsets.end());
-  check(fall == offsets.end(), ErrorCode::invalid_argument, "token bytes: offsets descend at token ", fall - offsets.begin());
+  check(fall == offsets.end(), ErrorCode::invalid_argument, "token bytes: expected ascending offsets, found a lower one at ", fall - offsets.begin());
+}
+
+void Generator::set_token_bytes(std::vector<int64_t> offsets, std::vector<uint8_t> bytes) {
+  check_token_bytes(offsets, bytes, impl_->transformer.config().vocab_size);
   impl_->byte_offsets = std::move(offsets);
   impl_->bytes = std::move(bytes);
 }

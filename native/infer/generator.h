@@ -46,6 +46,9 @@ struct GeneratorOptions {
   int64_t max_prefill_tokens = 2048;  // a forward's token budget
 };
 
+// Throws invalid_argument unless there are vocab_size + 1 ascending offsets into bytes.
+void check_token_bytes(const std::vector<int64_t>& offsets, const std::vector<uint8_t>& bytes, int64_t vocab_size);
+
 class Generator {
  public:
   Generator(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend);
@@ -56,6 +59,8 @@ class Generator {
 
   // Runs all requests to their end. on_result is called as each sample ends (any order); on_token, if given, for every token as
   // it is chosen (a terminal chat streams). `abort` is polled each forward: throws aborted; results reported stay valid.
+  // token_ids hold every chosen token: the stop token, or the token that completes a stop string, is the last (so the answer's
+  // bytes may go on past the stop string's end).
   // A sample's tokens depend on its prompt, parameters and seed only, not on its neighbours.
   // Throws invalid_argument naming the request's index for bad values or when prompt + max_new_tokens exceeds the context.
   void run(const std::vector<GenerateRequest>& requests, const std::function<void(GenerateResult&&)>& on_result,

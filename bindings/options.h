@@ -1,0 +1,18 @@
+// Option objects of the contract as the engine's plain structs.
+#pragma once
+#include <vector>
+
+#include "columns.h"
+#include "fields.h"
+#include "session.h"
+
+namespace rlhi::bindings {
+
+LoadRequest read_load_request(const Fields& options);
+TrainOptions read_train_options(Napi::Value options);
+bool needs_references(const TrainOptions& options);
+std::vector<GenerateRequest> read_generate_requests(Napi::Value requests, const TokenLimits& limits);
+
+Napi::Object plan_to_js(Napi::Env env, const MemoryPlan& plan);
+
+}  // namespace rlhi::bindings

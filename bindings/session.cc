@@ -1,0 +1,84 @@
+#include "session.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/system.h"
+#include "io/safetensors.h"
+
+namespace rlhi::bindings {
+namespace {
+
+bool is_shape_name(const std::string& path) { return is_named_shape(path) && !std::filesystem::exists(path); }
+
+std::string read_source_config(const std::string& path) {
+  if (!std::filesystem::is_directory(path)) return "";
+  std::ifstream in(std::filesystem::path(path) / "config.json", std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  check(in.good(), ErrorCode::io, path, "/config.json cannot be read");
+  return text.str();
+}
+
+}  // namespace
+
+ModelConfig config_of(const std::string& path) { return is_shape_name(path) ? named_shape(path) : load_config(path); }
+
+void Engine::free() {
+  trainer.reset();
+  generator.reset();
+  transformer.reset();
+  weights.reset();
+  backend.reset();
+}
+
+ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::function<void(double)>& progress) {
+  const ModelConfig config = config_of(request.path);
+  ops::CpuBackendOptions options;
+  options.threads = request.threads;
+  engine.backend = std::make_unique<ops::CpuBackend>(options);
+  const ops::Table& ops = engine.ops();
+  ops::Backend* backend = engine.backend->handle();
+  if (is_shape_name(request.path)) {
+    engine.weights = random_weights(config, request.dtype, request.seed, ops, backend);
+  } else {
+    engine.source_config = read_source_config(request.path);
+    engine.weights = load_weights(request.path, config, request.dtype, ops, backend, progress);
+  }
+  engine.transformer = std::make_unique<Transformer>(*engine.weights, ops, backend);
+  GeneratorOptions generation;
+  generation.max_sequences = request.max_sequences;
+  engine.generator = std::make_unique<Generator>(*engine.transformer, generation, ops, backend);
+
+  ModelFacts facts;
+  facts.config = engine.weights->config();
+  facts.dtype = request.dtype;
+  facts.backend = ops.backend_name;
+  facts.threads = engine.backend->threads();
+  for (const NamedParameter& p : engine.weights->parameters) facts.parameters += p.view.size();
+  facts.weight_bytes = engine.weights->elements() * dtype_size(request.dtype);
+  facts.fingerprint = weights_fingerprint(*engine.weights, ops, backend);
+  return facts;
+}
+
+void pack_for_inference(Engine& engine) {
+  const int64_t available = available_memory_bytes();  // 0: unknown
+  if (available > 0 && static_cast<int64_t>(engine.transformer->packed_bytes()) > available / 2) return;
+  engine.transformer->pack();
+}
+
+void save_gradients(const Engine& engine, const std::string& path) {
+  const Weights& gradients = engine.trainer->gradients();
+  std::vector<io::SafetensorsInfo> tensors;
+  for (const NamedParameter& p : gradients.parameters) tensors.push_back({p.name, DType::f32, p.shape});
+  std::vector<float> values;
+  io::write_safetensors(path, tensors, [&](size_t i, const io::SafetensorsSink& sink) {
+    const Tensor view = gradients.parameters[i].view;
+    values.resize(static_cast<size_t>(view.size()));
+    engine.ops().download(engine.backend->handle(), values.data(), view.data, static_cast<size_t>(view.bytes()));
+    sink(values.data(), static_cast<size_t>(view.bytes()));
+  });
+}
+
+}  // namespace rlhi::bindings

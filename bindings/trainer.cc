@@ -1,0 +1,165 @@
+#include "trainer.h"
+
+#include "options.h"
+
+namespace rlhi::bindings {
+namespace {
+
+Napi::Value metrics_to_js(Napi::Env env, const StepMetrics& m) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("step", static_cast<double>(m.step));
+  object.Set("loss", m.loss);
+  object.Set("grad_norm", m.grad_norm);
+  object.Set("learning_rate", m.learning_rate);
+  object.Set("rewards/chosen", m.rewards_chosen);
+  object.Set("rewards/rejected", m.rewards_rejected);
+  object.Set("rewards/margins", m.rewards_margins);
+  object.Set("rewards/accuracies", m.rewards_accuracies);
+  object.Set("logps/chosen", m.logps_chosen);
+  object.Set("logps/rejected", m.logps_rejected);
+  object.Set("num_tokens", static_cast<double>(m.num_tokens));
+  return object;
+}
+
+}  // namespace
+
+void NativeTrainer::define(Napi::Env env, AddonState& state) {
+  state.trainer_class = Napi::Persistent(DefineClass(env, "NativeTrainer", {
+    InstanceMethod<&NativeTrainer::plan>("plan"),
+    InstanceMethod<&NativeTrainer::step>("step"),
+    InstanceMethod<&NativeTrainer::accumulate>("accumulate"),
+    InstanceMethod<&NativeTrainer::save_gradients>("saveGradients"),
+    InstanceMethod<&NativeTrainer::save_state>("saveState"),
+    InstanceMethod<&NativeTrainer::load_state>("loadState"),
+    InstanceMethod<&NativeTrainer::steps_done>("stepsDone"),
+    InstanceMethod<&NativeTrainer::close>("close"),
+  }));
+}
+
+NativeTrainer::NativeTrainer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeTrainer>(info) {
+  if (!info[0].IsExternal()) throw to_js_error(info.Env(), {error_code_name(ErrorCode::invalid_argument), "trainers are made by model.createTrainer"});
+  const Parts& parts = *info[0].As<Napi::External<Parts>>().Data();
+  session_ = parts.session;
+  facts_ = parts.facts;
+}
+
+// A trainer that was forgotten must not keep its memory.
+NativeTrainer::~NativeTrainer() {
+  if (!session_ || session_->closed || session_->open_trainer != facts_->id) return;
+  session_->open_trainer = 0;
+  session_->worker.submit({0, std::make_shared<JobControl>(), [&engine = session_->engine] { engine.trainer.reset(); }});
+}
+
+Napi::Value NativeTrainer::create(Napi::Env env, const std::shared_ptr<Session>& session, const TrainOptions& options) {
+  check(session->open_trainer == 0, ErrorCode::invalid_argument, "createTrainer: expected a model without an open trainer, found one; close it first");
+  auto facts = std::make_shared<TrainerFacts>();
+  facts->id = session->open_trainer = session->next_trainer++;
+  facts->needs_references = bindings::needs_references(options);
+  return AddonState::of(env).start(env, session, {{}, env.Undefined()}, [s = session.get(), options, facts](TaskLine&) -> Finish {
+    Engine& engine = s->engine;
+    engine.transformer->weights_changed();  // a packed copy left by generation is no part of the trainer's plan
+    std::optional<Failure> failure;
+    try {
+      engine.trainer = std::make_unique<Trainer>(*engine.weights, *engine.transformer, options, engine.ops(), engine.backend->handle());
+      facts->plan = engine.trainer->plan();
+    } catch (...) {
+      engine.trainer.reset();
+      failure = current_failure();
+    }
+    return [facts, failure](Napi::Env e, Task& task) -> Napi::Value {
+      if (failure) {
+        task.session->open_trainer = 0;
+        throw to_js_error(e, *failure);
+      }
+      Parts parts{task.session, facts};
+      return AddonState::of(e).trainer_class.New({Napi::External<Parts>::New(e, &parts)});
+    };
+  });
+}
+
+Session& NativeTrainer::open() const {
+  if (session_->closed) throw ClosedError("the trainer's model was closed");
+  if (session_->open_trainer != facts_->id) throw ClosedError("the trainer was closed");
+  return *session_;
+}
+
+Napi::Value NativeTrainer::plan(const Napi::CallbackInfo& info) { return plan_to_js(info.Env(), facts_->plan); }
+
+Napi::Value NativeTrainer::steps_done(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(facts_->steps_done));
+}
+
+Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Step method, bool changes_weights) {
+  const Napi::Env env = info.Env();
+  return as_promise(env, [&]() -> Napi::Value {
+    Session& session = open();
+    const ModelConfig& config = session.facts.config;
+    auto pairs = read_pairs(info[0], {config.vocab_size, config.max_position}, facts_->needs_references);
+    const TaskInputs inputs{{}, to_optional_signal(info[1], "signal")};
+    if (changes_weights) session.weights_changed = true;
+    const auto work = [&engine = session.engine, facts = facts_, method, pairs = std::move(pairs)](TaskLine& line) -> Finish {
+      const StepMetrics metrics = (engine.trainer.get()->*method)(pairs, &line.abort());
+      const int64_t steps = engine.trainer->steps_done();
+      return [facts, metrics, steps](Napi::Env e, Task&) {
+        facts->steps_done = steps;
+        return metrics_to_js(e, metrics);
+      };
+    };
+    return AddonState::of(env).start(env, session_, inputs, work);
+  });
+}
+
+Napi::Value NativeTrainer::step(const Napi::CallbackInfo& info) { return run(info, &Trainer::step, true); }
+Napi::Value NativeTrainer::accumulate(const Napi::CallbackInfo& info) { return run(info, &Trainer::accumulate_only, false); }
+
+Napi::Value NativeTrainer::save_gradients(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return as_promise(env, [&]() -> Napi::Value {
+    Session& session = open();
+    return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session.engine, path = to_text(info[0], "path")](TaskLine&) -> Finish {
+      bindings::save_gradients(engine, path);
+      return [](Napi::Env e, Task&) { return e.Undefined(); };
+    });
+  });
+}
+
+Napi::Value NativeTrainer::save_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return as_promise(env, [&]() -> Napi::Value {
+    Session& session = open();
+    return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session.engine, dir = to_text(info[0], "dir")](TaskLine&) -> Finish {
+      engine.trainer->save_state(dir);
+      return [](Napi::Env e, Task&) { return e.Undefined(); };
+    });
+  });
+}
+
+Napi::Value NativeTrainer::load_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return as_promise(env, [&]() -> Napi::Value {
+    Session& session = open();
+    return AddonState::of(env).start(env, session_, {{}, env.Undefined()},
+                                     [&engine = session.engine, facts = facts_, dir = to_text(info[0], "dir")](TaskLine&) -> Finish {
+      engine.trainer->load_state(dir);
+      const int64_t steps = engine.trainer->steps_done();
+      return [facts, steps](Napi::Env e, Task&) {
+        facts->steps_done = steps;
+        return e.Undefined();
+      };
+    });
+  });
+}
+
+Napi::Value NativeTrainer::close(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return as_promise(env, [&]() -> Napi::Value {
+    const bool mine = !session_->closed && session_->open_trainer == facts_->id;
+    if (mine) session_->open_trainer = 0;
+    return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session_->engine, mine](TaskLine&) -> Finish {
+      if (mine) engine.trainer.reset();
+      return [](Napi::Env e, Task&) { return e.Undefined(); };
+    });
+  });
+}
+
+}  // namespace rlhi::bindings
