@@ -121,7 +121,10 @@ function addLikeness(scores: Scores, { likeness, added, removed, words }: Compar
     return;
   }
   if (added === 0 && removed <= 2 && words >= 2 && likeness > 0.4) scores.reattempt_without_feedback += 2.5;
-  else if (likeness > 0.45 && added > 0 && removed === 0) scores.reattempt_with_feedback += 1.6;
+  else if (likeness > 0.45 && added > 0 && removed === 0) {
+    scores.reattempt_with_feedback += 2.2;
+    scores.new_request -= 0.8;
+  }
   else if (likeness > 0.35 && added > 0 && removed > 0 && added <= removed * 3) scores.new_request += 1.2;
 }
 
@@ -161,7 +164,7 @@ function addStatement(scores: Scores, { answer, request }: FollowUp, own: OwnWor
   const { cites, about } = { cites: citesAnswer(own.text, answer), about: overlap(own.text, answer) };
   const denials = own.text.match(negation)?.length ?? 0;
   scores.new_request -= 0.5;
-  scores.reattempt_with_feedback += (praises ? 0 : 0.5) + (cites ? 1.2 : 0) + Math.min(denials, 3) * 0.5 + (about >= 0.25 ? 0.5 : 0) + (!praises && secondPerson.test(own.text) ? 0.4 : 0);
+  scores.reattempt_with_feedback += (praises ? 0 : 0.3) + (cites ? 1.2 : 0) + Math.min(denials, 3) * 0.5 + (about >= 0.25 ? 0.5 : 0) + (!praises && secondPerson.test(own.text) ? 0.3 : 0);
   if (about < 0.12 && overlap(own.text, request) < 0.12) scores.other += 0.6;
 }
 
