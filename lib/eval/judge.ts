@@ -21,9 +21,11 @@ export interface JudgeSetting {
   trained: string;
 }
 
-/** Longest text of one answer and of one message that the judge is shown, in characters; the middle goes first. */
-const maxAnswerChars = 6000;
-const maxMessageChars = 4000;
+/**
+ * What the judge is shown at most, in characters, the middle going first: an answer, the request, a message before it, and
+ * how many of those (the latest).
+ */
+const shownAtMost = { answer: 6000, request: 4000, earlierMessage: 1500, earlierMessages: 8 } as const;
 
 export function judgementKey(r: Pick<JudgementRecord, "id" | "criterion" | "shown_first" | "prompt_hash" | "judge" | "base" | "trained">): string {
   return [r.id, r.criterion, r.shown_first, r.prompt_hash, r.judge, r.base, r.trained].join("\u0000");
@@ -79,8 +81,11 @@ export async function judgeAnswers(
 function comparisonsOf(task: JudgeTask): Pending[] {
   // Two equal answers need no judge: combineVerdicts counts them as ties.
   if (task.answers.base === task.answers.trained) return [];
-  const conversation = task.request.messages.map((m) => ({ role: m.role, content: clip(m.content, maxMessageChars) }));
-  const shown = { base: clip(task.answers.base, maxAnswerChars), trained: clip(task.answers.trained, maxAnswerChars) };
+  const conversation = task.request.messages.slice(-1 - shownAtMost.earlierMessages).map(({ role, content }, i, all) => ({
+    role,
+    content: clip(content, i === all.length - 1 ? shownAtMost.request : shownAtMost.earlierMessage),
+  }));
+  const shown = { base: clip(task.answers.base, shownAtMost.answer), trained: clip(task.answers.trained, shownAtMost.answer) };
   return criteria.flatMap((criterion) =>
     (["trained", "base"] as const).map((shown_first): Pending => ({
       task,

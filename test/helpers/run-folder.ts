@@ -4,7 +4,6 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { ChatModel, LabelChoice } from "../../lib/chat-models/types.js";
 import { configYaml } from "../../lib/config-file.js";
 import { runConfigSchema } from "../../lib/config.js";
 import type { RunConfig, RunConfigInput } from "../../lib/config.js";
@@ -17,12 +16,13 @@ import type { CandidateRecord, FilteredRecord, PairRecord } from "../../lib/pair
 import { renderPersona, withPersona } from "../../lib/personas/render.js";
 import type { Persona, PersonaRecord } from "../../lib/personas/types.js";
 import { silent } from "../../lib/progress.js";
-import { hashUnit, seededRandom } from "../../lib/random.js";
+import { seededRandom } from "../../lib/random.js";
 import { runFolder } from "../../lib/run/folder.js";
 import type { RunFolder } from "../../lib/run/folder.js";
 import { Manifest } from "../../lib/run/manifest.js";
 import type { StageFacts, StageName } from "../../lib/run/stage.js";
 import type { HeldOutPairs } from "../../lib/report/types.js";
+import { standInModel } from "./stand-in-models.js";
 
 /** Stands in every text field in turn. None of it may become an element, an attribute, a style or a request. */
 export const hostileTexts = [
@@ -99,7 +99,7 @@ export async function writeRunFolder(dir: string, options: FixtureOptions = {}):
   if (did("pairs")) jsonl(folder.pairs, pairs);
   if (did("pairs")) jsonl(folder.filtered, filtered);
   if (metrics.length > 0) jsonl(folder.metrics, metrics);
-  const evaluation = did("eval") ? await evalStage({ folder, config, progress: silent, signal: new AbortController().signal, model: async (role) => standIn(role), closeModels: async () => {} }) : null;
+  const evaluation = did("eval") ? await evalStage({ folder, config, progress: silent, signal: new AbortController().signal, model: async (role) => standInModel(role), closeModels: async () => {} }) : null;
 
   const facts: Record<(typeof stagesInOrder)[number], StageFacts> = {
     mine: { ...mined }, feedback: { prompts: { "feedback <b>": "0123456789abcdef" } }, personas: {}, rewrite: {}, reward: {}, pairs: {}, train: { held_out_before: heldOut.before, held_out_after: heldOut.after }, eval: evaluation ?? {},
@@ -122,7 +122,7 @@ function jsonl(path: string, records: readonly unknown[]): void {
 
 const message = (role: LoggedMessage["role"], content: string, gold: FeedbackLabel | null = null): LoggedMessage => ({ role, content, language: "English", flagged: false, gold_label: gold });
 
-/** A piece of every list in turn, a hostile text among them. */
+/** A piece of the list in turn, now and then behind a hostile text. */
 function pick(list: readonly string[], i: number): string {
   return i % 4 === 3 ? `${hostileTexts[i % hostileTexts.length] ?? ""} ${list[i % list.length] ?? ""}` : list[i % list.length] ?? "";
 }
@@ -219,33 +219,4 @@ function makeMetrics(steps: number): Record<string, number>[] {
       "rewards/margins": margin, "rewards/accuracies": i === 0 ? 0 : Math.min(1, Math.max(0, 0.5 + margin * 2 + noise)), num_tokens: 4000 * (i + 1), tokens_per_second: 900 + 100 * random(),
     };
   });
-}
-
-const unused = (): never => { throw new Error("not asked for"); };
-
-/** Answers by role, and a judge whose taste is the trained model's answers three times in four. */
-function standIn(role: string): ChatModel {
-  return {
-    spec: `native:${role}`, context_length: Infinity, fingerprint: async () => `${role}-weights`, countTokens: () => 0, score: unused, close: async () => {},
-    async chat(all, options) {
-      return all.map((request, i) => {
-        const text = role === "trained" ? `${pick(answers, i + 1)}\n\n(trained)` : pick(answers, i + 2);
-        const completions = [{ text, finish_reason: "stop" as const, tokens: request.n }];
-        options?.onResult?.(i, completions);
-        return completions;
-      });
-    },
-    async chooseLabel(all, options) {
-      return all.map(({ messages }, i): LabelChoice => {
-        const prompt = messages.map((m) => m.content).join("\n");
-        const [answerA, answerB] = prompt.split("Answer A:\n")[1]?.split("Answer B:\n") ?? [];
-        const taste = hashUnit(prompt.split("Answer A:")[0] ?? "", prompt.split("Question:")[1] ?? "");
-        const preferTrained = taste < 0.6 ? true : taste < 0.75 ? false : i % 2 === 0;
-        const label = answerA?.includes("(trained)") === answerB?.split("Question:")[0]?.includes("(trained)") || (answerA?.includes("(trained)") === preferTrained) ? "A" : "B";
-        const choice = { label, probabilities: label === "A" ? [0.8, 0.2] : [0.2, 0.8] };
-        options?.onResult?.(i, choice);
-        return choice;
-      });
-    },
-  };
 }
