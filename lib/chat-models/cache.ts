@@ -125,7 +125,7 @@ export class CachedChatModel implements ChatModel {
   ): Promise<Result[]> {
     const fingerprint = await this.inner.fingerprint();
     const cache = this.#open(fingerprint);
-    const results = new Array<Result>(requests.length);
+    const results: Result[] = [];
     const waiting = new Map<string, number[]>();
     requests.forEach((request, index) => {
       const key = sha256(JSON.stringify([format, fingerprint, kind, request]));

@@ -171,8 +171,8 @@ export class Endpoint {
     }
     if (/context (length|window|size)|maximum.{0,30}(length|tokens)|too (long|many tokens)|exceed.{0,40}(context|tokens)/i.test(message)) return shorter(body);
     const sent = optionalParameters.filter((name) => body[name] !== undefined && !this.unsupported.has(name));
-    const named = sent.filter((name) => new RegExp(`\\b(top_)?${name}\\b`).test(message));
-    const suspect = named[0] ?? sent.find((name) => name === "response_format" || name === "logprobs");
+    const named = sent.find((name) => new RegExp(`\\b(top_)?${name}\\b`).test(message));
+    const suspect = named ?? sent.find((name) => name === "response_format" || name === "logprobs");
     if (suspect === undefined) return undefined;
     this.drop(suspect, message);
     return body;
@@ -192,9 +192,12 @@ function isRefusal(error: unknown): error is APIError {
 
 /** A quarter of the text goes, the oldest turns first; undefined where there is hardly any left. */
 function shorter(body: CompletionBody): CompletionBody | undefined {
-  const count = (messages: Message[]): number => messages.reduce((sum, { content }) => sum + content.length, 0);
-  const budget = Math.floor(count(body.messages) * 0.75);
-  return budget < 400 ? undefined : { ...body, messages: squeezeMessages(body.messages, { budget, count }) };
+  const budget = Math.floor(characters(body.messages) * 0.75);
+  return budget < 400 ? undefined : { ...body, messages: squeezeMessages(body.messages, { budget, count: characters }) };
+}
+
+function characters(messages: readonly Message[]): number {
+  return messages.reduce((sum, { content }) => sum + content.length, 0);
 }
 
 function parseAnswer(text: string): CompletionAnswer {
@@ -205,7 +208,11 @@ function parseAnswer(text: string): CompletionAnswer {
     throw new BadAnswer(text.trim() === "" ? "an empty answer" : "not JSON", text);
   }
   const choices = (value as { choices?: unknown } | null)?.choices;
-  const isChoice = (choice: unknown): boolean => typeof (choice as { message?: unknown } | null)?.message === "object" && (choice as { message: unknown }).message !== null;
   if (!Array.isArray(choices) || choices.length === 0 || !choices.every(isChoice)) throw new BadAnswer("no choices with messages in it", text);
   return value as CompletionAnswer;
+}
+
+function isChoice(choice: unknown): choice is CompletionChoice {
+  const message = (choice as { message?: unknown } | null)?.message;
+  return typeof message === "object" && message !== null;
 }

@@ -79,7 +79,7 @@ export class EndpointChatModel implements ChatModel {
     // Each request under way listens to it.
     setMaxListeners(0, signal);
     signal.throwIfAborted();
-    const results = new Array<Result>(requests.length);
+    const results: Result[] = [];
     let next = 0;
     // More workers than connections, so that a worker waiting to ask again leaves no connection idle.
     const worker = async (): Promise<void> => {

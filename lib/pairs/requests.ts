@@ -54,7 +54,7 @@ export function rewriteRefs(conversation: Conversation, labels: FeedbackLabels, 
 }
 
 /** Labels of follow-ups that ask for something without saying how an answer should have been. */
-const plainRequests: readonly (FeedbackLabel | null | undefined)[] = ["new_request", "clarification"];
+const plainRequests: ReadonlySet<FeedbackLabel | null | undefined> = new Set(["new_request", "clarification"] as const);
 
 /** The user's first message, and follow-ups without feedback. */
 export function rewardRefs(conversation: Conversation, labels: FeedbackLabels): RequestRef[] {
@@ -62,7 +62,7 @@ export function rewardRefs(conversation: Conversation, labels: FeedbackLabels): 
   const ofTurn = labels.get(conversation_id);
   const followUps = new Set(followUpTurns(conversation));
   return userTurns(conversation)
-    .filter((turn) => !followUps.has(turn) || plainRequests.includes(ofTurn?.get(turn)))
+    .filter((turn) => !followUps.has(turn) || plainRequests.has(ofTurn?.get(turn)))
     .map((turn): RequestRef => ({ id: requestId("reward", conversation_id, turn), method: "reward", user_id, conversation_id, turn, follow_up_turn: null }));
 }
 

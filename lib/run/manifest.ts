@@ -173,8 +173,11 @@ async function inputRecord(path: string, known: InputRecord | undefined): Promis
   return { bytes: size, mtime_ms: mtimeMs, sha256: await sha256File(path) };
 }
 
+function show(value: unknown): string {
+  return value === undefined ? "(not set)" : JSON.stringify(value);
+}
+
 function changedSettings(path: string, stage: StageName, changes: readonly SettingChange[]): UsageError {
-  const show = (value: unknown): string => (value === undefined ? "(not set)" : JSON.stringify(value));
   return new UsageError({
     what: `the stage \`${stage}\` of this run folder was made with other settings`,
     where: path,

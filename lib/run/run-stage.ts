@@ -63,17 +63,19 @@ function requireStages(name: StageName, { manifest, folder, config }: RunContext
 }
 
 /** The files a finished stage has made. */
-function stageFiles(name: StageName, folder: RunFolder): string[] {
-  switch (name) {
-    case "mine": return [folder.conversations];
-    case "feedback": return [folder.feedback];
-    case "personas": return [folder.personas];
-    case "rewrite": case "reward": return [folder.candidates];
-    case "pairs": return [folder.pairs, folder.pairsArrow, folder.filtered];
-    case "train": return [folder.model];
-    case "eval": return [folder.judgements];
-    case "report": return [folder.report];
-  }
+function stageFiles(name: StageName, folder: RunFolder): readonly string[] {
+  const files: Record<StageName, readonly string[]> = {
+    mine: [folder.conversations],
+    feedback: [folder.feedback],
+    personas: [folder.personas],
+    rewrite: [folder.candidates],
+    reward: [folder.candidates],
+    pairs: [folder.pairs, folder.pairsArrow, folder.filtered],
+    train: [folder.model],
+    eval: [folder.judgements],
+    report: [folder.report],
+  };
+  return files[name];
 }
 
 /** Removes what a stage and the later ones made; the cache of model answers stays. */

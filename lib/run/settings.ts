@@ -17,37 +17,59 @@ export function modelSpec(config: RunConfig, role: ModelRole, trainedModel: stri
 export type StageSettings = Record<string, unknown>;
 
 export function stageSettings(stage: StageName, config: RunConfig): StageSettings {
-  const role = (name: "classifier" | "persona" | "rewriter" | "judge"): StageSettings => ({ [`models.${name}`]: modelSpec(config, name, "") });
-  const policy: StageSettings = { model: config.model, dtype: config.dtype, seed: config.seed };
-  const { enabled, at, ...personas } = config.personas;
-  const personaUse: StageSettings = { "personas.enabled": enabled, "personas.at": at, "personas.max_words": personas.max_words };
-  const users: StageSettings = { "data.held_out": config.data.held_out };
-  switch (stage) {
-    case "mine": {
-      const { held_out: _, ...data } = config.data;
-      return section("data", data);
-    }
-    case "feedback": {
-      const { use: _, ...feedback } = config.feedback;
-      return { ...section("feedback", feedback), ...(feedback.classifier === "rules" ? {} : { ...role("classifier"), dtype: config.dtype }) };
-    }
-    case "personas": {
-      const { max_words: _, ...made } = personas;
-      return enabled ? { "personas.enabled": true, ...section("personas", made), ...role("persona"), seed: config.seed, dtype: config.dtype } : { "personas.enabled": false };
-    }
-    case "rewrite":
-      return config.rewrites.enabled
-        ? { ...policy, ...personaUse, ...section("rewrites", config.rewrites), "feedback.use": config.feedback.use, ...role("rewriter") }
-        : { "rewrites.enabled": false };
-    case "reward":
-      return config.rewards.enabled ? { ...policy, ...personaUse, ...section("rewards", config.rewards), ...role("judge") } : { "rewards.enabled": false };
-    case "pairs":
-      return { model: config.model, seed: config.seed, ...users, ...personaUse, ...section("pairs", config.pairs), ...(config.pairs.judge_rewrites ? role("judge") : {}) };
-    case "train": return { ...policy, reference: config.reference, ...section("train", config.train) };
-    case "eval":
-      return config.eval.enabled ? { ...users, ...section("eval", config.eval), ...role("judge"), "base": modelSpec(config, "base", ""), seed: config.seed } : { "eval.enabled": false };
-    case "report": return {};
-  }
+  return settingsOf[stage](config);
+}
+
+const settingsOf: Record<StageName, (config: RunConfig) => StageSettings> = {
+  mine(config) {
+    const { held_out: _, ...data } = config.data;
+    return section("data", data);
+  },
+  feedback(config) {
+    const { use: _, ...feedback } = config.feedback;
+    return { ...section("feedback", feedback), ...(feedback.classifier === "rules" ? {} : { ...roleOf(config, "classifier"), dtype: config.dtype }) };
+  },
+  personas(config) {
+    const { max_words: _, ...made } = config.personas;
+    return made.enabled
+      ? { ...section("personas", made), ...roleOf(config, "persona"), ...requestsUsed(config), seed: config.seed, dtype: config.dtype }
+      : { "personas.enabled": false };
+  },
+  rewrite: (config) => (config.rewrites.enabled
+    ? { ...policyOf(config), ...personaUse(config), ...section("rewrites", config.rewrites), "feedback.use": config.feedback.use, ...roleOf(config, "rewriter") }
+    : { "rewrites.enabled": false }),
+  reward: (config) => (config.rewards.enabled
+    ? { ...policyOf(config), ...personaUse(config), ...section("rewards", config.rewards), ...roleOf(config, "judge") }
+    : { "rewards.enabled": false }),
+  pairs: (config) => ({
+    model: config.model, seed: config.seed, "data.held_out": config.data.held_out, ...personaUse(config), ...section("pairs", config.pairs),
+    ...(config.pairs.judge_rewrites ? roleOf(config, "judge") : {}),
+  }),
+  train: (config) => ({ ...policyOf(config), reference: config.reference, ...section("train", config.train) }),
+  eval: (config) => (config.eval.enabled
+    ? { "data.held_out": config.data.held_out, ...section("eval", config.eval), ...roleOf(config, "judge"), reference: modelSpec(config, "base", ""), seed: config.seed }
+    : { "eval.enabled": false }),
+  report: () => ({}),
+};
+
+function roleOf(config: RunConfig, role: "classifier" | "persona" | "rewriter" | "judge"): StageSettings {
+  return { [`models.${role}`]: modelSpec(config, role, "") };
+}
+
+/** What decides in which conversations a persona is used. */
+function requestsUsed({ rewrites, rewards, eval: evaluation, feedback, data }: RunConfig): StageSettings {
+  return {
+    "rewrites.enabled": rewrites.enabled, "rewrites.max": rewrites.max, "rewards.enabled": rewards.enabled, "rewards.max": rewards.max,
+    "eval.enabled": evaluation.enabled, "eval.max_prompts": evaluation.max_prompts, "feedback.use": feedback.use, "data.held_out": data.held_out,
+  };
+}
+
+function policyOf({ model, dtype, seed }: RunConfig): StageSettings {
+  return { model, dtype, seed };
+}
+
+function personaUse({ personas }: RunConfig): StageSettings {
+  return { "personas.enabled": personas.enabled, "personas.at": personas.at, "personas.max_words": personas.max_words };
 }
 
 function section(name: string, values: Record<string, unknown>): StageSettings {
@@ -69,18 +91,21 @@ export function settingChanges(before: StageSettings, now: StageSettings): Setti
 }
 
 /** The stages whose files a stage reads, directly. */
-export function requiredStages(stage: StageName, config: RunConfig): StageName[] {
+export function requiredStages(stage: StageName, config: RunConfig): readonly StageName[] {
   const personas: StageName[] = config.personas.enabled ? ["personas"] : [];
-  const trainingPersonas = config.personas.at === "train_and_inference" ? personas : [];
-  switch (stage) {
-    case "mine": case "report": return [];
-    case "feedback": return ["mine"];
-    case "personas": return ["mine", "feedback"];
-    case "rewrite": case "reward": return ["mine", "feedback", ...trainingPersonas];
-    case "pairs": return [...(config.rewrites.enabled ? ["rewrite" as const] : []), ...(config.rewards.enabled ? ["reward" as const] : [])];
-    case "train": return ["pairs"];
-    case "eval": return ["mine", "feedback", ...personas, "train"];
-  }
+  const forTraining: StageName[] = ["mine", "feedback", ...(config.personas.at === "train_and_inference" ? personas : [])];
+  const required: Record<StageName, readonly StageName[]> = {
+    mine: [],
+    feedback: ["mine"],
+    personas: ["mine", "feedback"],
+    rewrite: forTraining,
+    reward: forTraining,
+    pairs: [...(config.rewrites.enabled ? ["rewrite" as const] : []), ...(config.rewards.enabled ? ["reward" as const] : [])],
+    train: ["pairs"],
+    eval: ["mine", "feedback", ...personas, "train"],
+    report: [],
+  };
+  return required[stage];
 }
 
 /** The stage and those after it. */
