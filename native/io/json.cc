@@ -138,10 +138,13 @@ void write_string(std::string& out, const std::string& text) {
   out += '"';
 }
 
-// Shortest text that reads back as the same double, always recognisable as a real number.
+// Shortest text that reads back as the same double, always recognisable as a real number; no exponent from 1e-4 to 1e16.
 void write_real(std::string& out, double value) {
   char buffer[40];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
+  const double size = std::abs(value);
+  const bool plain = size == 0 || (size >= 1e-4 && size < 1e16);
+  const auto format = plain ? std::chars_format::fixed : std::chars_format::scientific;
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, format).ptr;
   const std::string_view text(buffer, static_cast<size_t>(end - buffer));
   out += text;
   if (text.find_first_of(".e") == std::string_view::npos) out += ".0";

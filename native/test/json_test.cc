@@ -78,7 +78,8 @@ TEST("json: what is written reads back the same, reals recognisable as such") {
   EXPECT_EQ(json.dump(), "{\"theta\": 10000.0, \"eps\": 1e-06, \"n\": 4, \"text\": \"a\\\"\\\\\\n\\u0001\xC3\xA9\", \"list\": [false, null, [], {}]}");
   EXPECT_EQ(parse(json.dump(2)).dump(), json.dump());
   EXPECT(!parse(json.dump()).find("theta")->is_integer());
-  for (const double x : {0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, -123456789.125}) EXPECT_EQ(parse(Json::real(x).dump()).as_double(), x);
+  EXPECT_EQ(Json::real(100000).dump(), "100000.0");
+  for (const double x : {0.0, 0.1, 1.0 / 3, 1e-4, 9e-5, 1e15, 1e16, 5e-324, 1.7976931348623157e308, -123456789.125}) EXPECT_EQ(parse(Json::real(x).dump()).as_double(), x);
   EXPECT_ERROR(Json::real(std::numeric_limits<double>::infinity()), ErrorCode::invalid_argument, "JSON cannot hold");
 }
 
