@@ -6,8 +6,12 @@ import { doctor } from "./commands/doctor.js";
 import { evaluate } from "./commands/eval.js";
 import { generate } from "./commands/generate.js";
 import { logps } from "./commands/logps.js";
+import { pairs } from "./commands/pairs.js";
+import { personas } from "./commands/personas.js";
 import { report } from "./commands/report.js";
+import { reward } from "./commands/reward.js";
+import { rewrite } from "./commands/rewrite.js";
 import { run } from "./commands/run.js";
 import { train } from "./commands/train.js";
 
-export const commands: readonly Command[] = [run, train, evaluate, report, generate, chat, logps, bench, doctor];
+export const commands: readonly Command[] = [run, personas, rewrite, reward, pairs, train, evaluate, report, generate, chat, logps, bench, doctor];
