@@ -19,6 +19,17 @@ export function wellFormed(text: string): string {
   return text.replace(/\p{Surrogate}/gu, "\ufffd");
 }
 
+/** The package reads runs of byte tokens with a decoder that swallows a byte order mark: it is made text before. */
+function joinByteOrderMarks(tokens: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (let i = 0; i < tokens.length; i += 1) {
+    const mark = tokens[i] === "<0xEF>" && tokens[i + 1] === "<0xBB>" && tokens[i + 2] === "<0xBF>";
+    joined.push(mark ? "\ufeff" : (tokens[i] as string));
+    if (mark) i += 2;
+  }
+  return joined;
+}
+
 export class JsonTokenizer implements Tokenizer {
   readonly vocab_size: number;
   readonly #hub: HubTokenizer;
@@ -121,7 +132,7 @@ export class JsonTokenizer implements Tokenizer {
       const token = added?.content ?? vocab[id];
       if (token !== undefined) tokens.push(token);
     }
-    return this.#hub.decoder!.decode(tokens);
+    return this.#hub.decoder!.decode(joinByteOrderMarks(tokens));
   }
 
   tokenBytes(): { offsets: Int32Array; bytes: Uint8Array } {
