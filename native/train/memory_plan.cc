@@ -7,8 +7,13 @@
 namespace rlhi {
 namespace {
 
-// What a backend holds for its own work (packing panels, partial sums), which no buffer of ours covers.
-constexpr size_t kBackendScratchBytes = size_t{64} << 20;
+// What a backend holds for its own work, which no buffer of ours covers: a product's operands packed as f32 (of the weight
+// at most 96 MiB at once), a block of 2048 logits a row, and threads' own tiles (16 MiB for all).
+size_t backend_scratch_bytes(const ModelConfig& c, const TrainingSizes& s) {
+  const int64_t widest = std::max({2 * c.intermediate_size, c.qkv_width(), c.hidden_size});
+  const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
+  return bytes(s.max_tokens * (widest + 2048)) + std::min(bytes(widest * c.hidden_size), size_t{96} << 20) + (size_t{16} << 20);
+}
 // Logits of a chunk of whole pairs are kept between forward and backward up to this; above, they are computed twice.
 constexpr size_t kLogitsBytes = size_t{128} << 20;
 
@@ -58,7 +63,7 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("logits", floats(s.kept_logit_rows * config.vocab_size));
   add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));
   add("rope table", floats(std::min(s.max_tokens, config.max_position) * config.head_dim));
-  add("backend scratch", kBackendScratchBytes);
+  add("backend scratch", backend_scratch_bytes(config, s));
   return plan;
 }
 
