@@ -111,7 +111,7 @@ export interface ModelInfo {
   bosTokenId: number;
   eosTokenIds: number[];
   weightBytes: number;
-  /** 16 hex digits over names and bytes of all weights as they are now. */
+  /** 16 hex digits over names and bytes of all weights as they are now; "" while work is under way after a step has changed them. */
   fingerprint: string;
 }
 
@@ -221,6 +221,17 @@ export interface NativeAddon {
 }
 
 export const addonAbi = 1;
+
+/** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
+export const nativeMembers: {
+  addon: Record<keyof NativeAddon, true>;
+  model: Record<keyof NativeModel, true>;
+  trainer: Record<keyof NativeTrainer, true>;
+} = {
+  addon: { abi: true, systemInfo: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true },
+  model: { info: true, score: true, setTokenBytes: true, generate: true, save: true, createTrainer: true, close: true },
+  trainer: { plan: true, step: true, accumulate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },
+};
 
 /** The package's own root folder: where package.json, prebuilds/ and build/ are. */
 export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
