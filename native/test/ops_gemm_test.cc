@@ -1,0 +1,186 @@
+// The matrix product against sums in double: every form, edge shapes, element types, bias and accumulation; and the bits of
+// a row, which must not depend on the rows beside it, on packing, or on threads.
+#include "test/ops_support.h"
+
+namespace rlhi::test {
+namespace {
+
+using ops::GemmArgs;
+using ops::GemmForm;
+using ops::PackedWeight;
+using ops::Table;
+
+struct Problem {
+  int64_t m, n, k;
+  GemmForm form;
+  DType a, b, c;
+  bool bias = false, accumulate = false, packed = false;
+};
+
+Matrix make_a(const Problem& p) {
+  return p.form == GemmForm::tn ? Matrix::random(p.k, p.m, p.a, 1) : Matrix::random(p.m, p.k, p.a, 1);
+}
+Matrix make_b(const Problem& p) {
+  return p.form == GemmForm::nt ? Matrix::random(p.n, p.k, p.b, 2) : Matrix::random(p.k, p.n, p.b, 2);
+}
+
+// A packed weight and its memory.
+struct Pack {
+  Pack(const Table& ops, ops::Backend* backend, Tensor w)
+      : ops(ops), backend(backend), bytes(ops.packed_bytes(backend, w.dtype, w.rows, w.cols)) {
+    weight.data = ops.alloc(backend, bytes);
+    ops.pack_weight(backend, &weight, w);
+  }
+  ~Pack() { ops.release(backend, weight.data, bytes); }
+  const Table& ops;
+  ops::Backend* backend;
+  size_t bytes;
+  PackedWeight weight;
+};
+
+Matrix multiply(const Table& ops, ops::Backend* backend, const Problem& p, Matrix& a, Matrix& b, Matrix& bias) {
+  Matrix c = Matrix::random(p.m, p.n, p.c, 4);
+  GemmArgs g;
+  g.form = p.form;
+  g.a = a.tensor();
+  g.c = c.tensor();
+  if (p.bias) g.bias = bias.tensor();
+  g.accumulate = p.accumulate;
+  if (p.packed) {
+    const Pack pack(ops, backend, b.tensor());
+    g.packed_b = &pack.weight;
+    ops.gemm(backend, g);
+  } else {
+    g.b = b.tensor();
+    ops.gemm(backend, g);
+  }
+  c.expect_gaps_untouched();
+  return c;
+}
+
+void check_problem(const Problem& p) {
+  Matrix a = make_a(p), b = make_b(p), bias = Matrix::random(1, p.n, p.b, 3);
+  const Matrix start = Matrix::random(p.m, p.n, p.c, 4);
+  std::vector<double> sums(static_cast<size_t>(p.m * p.n)), sizes(sums.size());
+  for (int64_t i = 0; i < p.m; ++i) {
+    for (int64_t j = 0; j < p.n; ++j) {
+      double sum = (p.accumulate ? start.at(i, j) : 0.0) + (p.bias ? bias.at(0, j) : 0.0), size = std::abs(sum);
+      for (int64_t t = 0; t < p.k; ++t) {
+        const double x = (p.form == GemmForm::tn ? a.at(t, i) : a.at(i, t)) * (p.form == GemmForm::nt ? b.at(j, t) : b.at(t, j));
+        sum += x;
+        size += std::abs(x);
+      }
+      sums[static_cast<size_t>(i * p.n + j)] = sum;
+      sizes[static_cast<size_t>(i * p.n + j)] = size;
+    }
+  }
+  on_every_isa([&](const Table& ops, ops::Backend* backend) {
+    const Matrix c = multiply(ops, backend, p, a, b, bias);
+    for (int64_t i = 0; i < p.m; ++i) {
+      for (int64_t j = 0; j < p.n; ++j) {
+        const size_t at = static_cast<size_t>(i * p.n + j);
+        expect_close(c.at(i, j), sums[at], 4e-7 * sizes[at] + rounding(p.c) * std::abs(sums[at]), "c", i, j);
+      }
+    }
+  });
+}
+
+constexpr DType F = DType::f32, B = DType::bf16;
+
+TEST("gemm: every form at every edge of the tiles") {
+  for (const GemmForm form : {GemmForm::nt, GemmForm::nn, GemmForm::tn}) {
+    for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 11, 13, 14, 15, 28, 29}) {
+      for (const int64_t n : {1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 65}) {
+        for (const int64_t k : {1, 2, 5, 16, 33}) check_problem({m, n, k, form, F, F, F});
+      }
+    }
+    for (const int64_t k : {255, 256, 257, 513}) {
+      for (const int64_t m : {1, 9, 30}) check_problem({m, 37, k, form, F, F, F});
+    }
+  }
+}
+
+TEST("gemm: f32 and bf16 in every place, with bias, accumulation and packed weights") {
+  for (const DType a : {F, B}) {
+    for (const DType b : {F, B}) {
+      for (const DType c : {F, B}) {
+        for (const int64_t k : {20, 300}) {
+          for (const int64_t m : {1, 5, 40, 90}) {
+            for (const bool bias : {false, true}) {
+              check_problem({m, 45, k, GemmForm::nt, a, b, c, bias, false, true});
+              check_problem({m, 45, k, GemmForm::nt, a, b, c, bias, false, false});
+              if (c == F) check_problem({m, 45, k, GemmForm::nn, a, b, c, bias, true, false});
+              if (c == F) check_problem({m, 45, k, GemmForm::tn, a, b, c, bias, true, false});
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST("gemm: sizes that take several tasks") {
+  check_problem({301, 700, 260, GemmForm::nt, F, F, F});
+  check_problem({301, 700, 260, GemmForm::nt, F, B, B, true, false, true});
+  check_problem({150, 2500, 40, GemmForm::nn, F, F, F});
+  check_problem({700, 90, 301, GemmForm::tn, B, B, F, false, true});
+  check_problem({3, 5000, 70, GemmForm::nt, F, B, F, false, false, true});
+}
+
+TEST("gemm: no rows, no columns and an empty sum") {
+  on_every_isa([](const Table& ops, ops::Backend* backend) {
+    Matrix none(0, 8), b = Matrix::random(5, 8, F, 1), c(0, 5);
+    GemmArgs g;
+    g.a = none.tensor(), g.b = b.tensor(), g.c = c.tensor();
+    ops.gemm(backend, g);
+    Matrix a0(3, 0), b0(4, 0), c0 = Matrix::filled(3, 4, F, 7.0);
+    g.a = a0.tensor(), g.b = b0.tensor(), g.c = c0.tensor();
+    ops.gemm(backend, g);
+    for (int64_t i = 0; i < 3; ++i) {
+      for (int64_t j = 0; j < 4; ++j) EXPECT_EQ(c0.at(i, j), 0.0);
+    }
+  });
+}
+
+TEST("gemm: a row has the same bits alone and among others, packed or not, on any number of threads") {
+  constexpr int64_t n = 150, k = 600;
+  for (const DType dtype : {F, B}) {
+    for (const ops::CpuIsa isa : ops::available_isas()) {
+      ops::CpuBackend& one = backend_of(isa, 1);
+      Matrix b = Matrix::random(n, k, dtype, 2), bias = Matrix::random(1, n, dtype, 3);
+      Matrix a100 = Matrix::random(100, k, dtype, 1);
+      const Problem whole{100, n, k, GemmForm::nt, dtype, dtype, dtype, true, false, false};
+      const Matrix expected = multiply(one.table(), one.handle(), whole, a100, b, bias);
+      for (const int threads : {1, 2, 3, 5}) {
+        ops::CpuBackend& backend = backend_of(isa, threads);
+        for (const int64_t m : {1, 2, 7, 33, 100}) {
+          for (const bool packed : {false, true}) {
+            Matrix a = Matrix::random(m, k, dtype, 9);
+            const int64_t offset = 100 - m;
+            for (int64_t i = 0; i < m; ++i) {
+              for (int64_t t = 0; t < k; ++t) a.set(i, t, a100.at(offset + i, t));
+            }
+            Problem p = whole;
+            p.m = m, p.packed = packed;
+            const Matrix c = multiply(backend.table(), backend.handle(), p, a, b, bias);
+            for (int64_t i = 0; i < m; ++i) EXPECT(c.same_row(i, expected, offset + i));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST("gemm: a shape that does not fit is refused") {
+  ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
+  Matrix a(3, 8), b(5, 7), c(3, 5), half(3, 5, B);
+  GemmArgs g;
+  g.a = a.tensor(), g.b = b.tensor(), g.c = c.tensor();
+  EXPECT_ERROR(backend.table().gemm(backend.handle(), g), ErrorCode::invalid_argument, "b is [5, 7], expected [5, 8]");
+  Matrix b8(5, 8);
+  g.b = b8.tensor(), g.c = half.tensor(), g.accumulate = true;
+  EXPECT_ERROR(backend.table().gemm(backend.handle(), g), ErrorCode::invalid_argument, "only an f32 c");
+}
+
+}  // namespace
+}  // namespace rlhi::test

@@ -1,0 +1,106 @@
+// AdamW against PyTorch's formula in double, its split master weights, and the gradient's norm.
+#include "test/ops_support.h"
+
+namespace rlhi::test {
+namespace {
+
+using ops::AdamWArgs;
+using ops::Table;
+
+struct State {
+  explicit State(int64_t n) : weight(static_cast<size_t>(n)), m(weight.size()), v(weight.size()), grad(weight.size()) {
+    for (size_t i = 0; i < weight.size(); ++i) weight[i] = std::sin(static_cast<float>(i) * 0.7f) * 0.1f;
+  }
+  void next_gradient(int step) {
+    for (size_t i = 0; i < grad.size(); ++i) grad[i] = std::cos(static_cast<float>(i * 3 + static_cast<size_t>(step)) * 1.3f) * 0.01f;
+  }
+  std::vector<float> weight, m, v, grad;
+};
+
+AdamWArgs args_of(State& s, int step, double lr) {
+  AdamWArgs a;
+  a.n = static_cast<int64_t>(s.weight.size());
+  a.weight = s.weight.data();
+  a.grad = s.grad.data(), a.m = s.m.data(), a.v = s.v.data();
+  a.grad_scale = 0.5f;
+  a.lr = lr, a.beta1 = 0.9, a.beta2 = 0.95, a.eps = 1e-8, a.weight_decay = 0.1;
+  a.bias_correction1 = 1 - std::pow(0.9, step), a.bias_correction2 = 1 - std::pow(0.95, step);
+  return a;
+}
+
+TEST("adamw follows PyTorch's formula") {
+  for (const int64_t n : {1, 3, 4, 7, 16, 17, 33, 16383, 16385, 40000}) {
+    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+      State s(n);
+      std::vector<double> w(s.weight.begin(), s.weight.end()), m(w.size()), v(w.size());
+      for (int step = 1; step <= 4; ++step) {
+        s.next_gradient(step);
+        const AdamWArgs a = args_of(s, step, 1e-3);
+        ops.adamw(backend, a);
+        for (size_t i = 0; i < w.size(); ++i) {
+          const double g = static_cast<double>(s.grad[i]) * 0.5;
+          w[i] *= 1 - 1e-3 * 0.1;
+          m[i] = 0.9 * m[i] + 0.1 * g;
+          v[i] = 0.95 * v[i] + 0.05 * g * g;
+          w[i] -= 1e-3 * (m[i] / a.bias_correction1) / (std::sqrt(v[i] / a.bias_correction2) + 1e-8);
+          expect_close(static_cast<double>(s.weight[i]), w[i], 3e-8 * step, "weight", step, static_cast<int64_t>(i));
+          expect_close(static_cast<double>(s.m[i]), m[i], 1e-8, "m", step, static_cast<int64_t>(i));
+          expect_close(static_cast<double>(s.v[i]), v[i], 1e-10, "v", step, static_cast<int64_t>(i));
+        }
+      }
+    });
+  }
+}
+
+TEST("adamw on bf16 with a remainder takes the very steps of f32") {
+  for (const int64_t n : {1, 5, 16, 31, 20000}) {
+    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+      State whole(n), split(n);
+      std::vector<bf16> weight(static_cast<size_t>(n));
+      std::vector<int16_t> remainder(static_cast<size_t>(n));
+      for (size_t i = 0; i < weight.size(); ++i) split_master(split.weight[i], weight[i], remainder[i]);
+      for (int step = 1; step <= 20; ++step) {
+        whole.next_gradient(step);
+        split.next_gradient(step);
+        ops.adamw(backend, args_of(whole, step, 1e-6));  // far below bf16's spacing
+        AdamWArgs a = args_of(split, step, 1e-6);
+        a.dtype = DType::bf16;
+        a.weight = weight.data();
+        a.remainder = remainder.data();
+        ops.adamw(backend, a);
+      }
+      const State untouched(n);
+      int64_t moved = 0;
+      for (size_t i = 0; i < weight.size(); ++i) {
+        EXPECT_EQ(join_master(weight[i], remainder[i]), whole.weight[i]);
+        moved += whole.weight[i] != untouched.weight[i] ? 1 : 0;
+      }
+      EXPECT(moved > n * 9 / 10);  // a few come back to where they began
+    });
+  }
+}
+
+TEST("adamw refuses bf16 weights without a remainder") {
+  ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
+  State s(4);
+  AdamWArgs a = args_of(s, 1, 1e-3);
+  a.dtype = DType::bf16;
+  EXPECT_ERROR(backend.table().adamw(backend.handle(), a), ErrorCode::invalid_argument, "remainder");
+}
+
+TEST("sum_of_squares is exact to double rounding") {
+  for (const int64_t n : {1, 2, 7, 8, 9, 16384, 16385, 100001}) {
+    std::vector<float> x(static_cast<size_t>(n));
+    long double expected = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      x[i] = std::sin(static_cast<float>(i)) * 1e10f;
+      expected += static_cast<long double>(x[i]) * static_cast<long double>(x[i]);
+    }
+    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+      expect_close(ops.sum_of_squares(backend, x.data(), n), static_cast<double>(expected), 1e-13 * static_cast<double>(expected), "sum");
+    });
+  }
+}
+
+}  // namespace
+}  // namespace rlhi::test

@@ -1,0 +1,124 @@
+// What the tests of operations share: matrices that notice writes outside their view, backends of every instruction
+// set this machine runs, and tolerances.
+#pragma once
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "ops/cpu/cpu_backend.h"
+#include "test/check.h"
+
+namespace rlhi::test {
+
+// A backend a set and thread count, made once.
+inline ops::CpuBackend& backend_of(ops::CpuIsa isa, int threads = 2) {
+  static std::map<std::pair<ops::CpuIsa, int>, std::unique_ptr<ops::CpuBackend>> all;
+  auto& backend = all[{isa, threads}];
+  if (!backend) {
+    ops::CpuBackendOptions options;
+    options.isa = isa;
+    options.threads = threads;
+    backend = std::make_unique<ops::CpuBackend>(options);
+  }
+  return *backend;
+}
+
+// f(table, handle) on every instruction set; a failure names the set.
+template <class F>
+void on_every_isa(const F& f, int threads = 2) {
+  for (const ops::CpuIsa isa : ops::available_isas()) {
+    ops::CpuBackend& backend = backend_of(isa, threads);
+    try {
+      f(backend.table(), backend.handle());
+    } catch (const std::exception& e) {
+      throw std::runtime_error(concat(ops::isa_name(isa), ": ", e.what()));
+    }
+  }
+}
+
+// Rows with a gap after each and before the first; the gaps hold a mark that nothing may overwrite.
+class Matrix {
+ public:
+  Matrix(int64_t rows, int64_t cols, DType dtype = DType::f32, int64_t gap = 3)
+      : rows_(rows), cols_(cols), stride_(cols + gap), gap_(gap), dtype_(dtype),
+        bytes_(static_cast<size_t>((rows * stride_ + gap) * dtype_size(dtype)), kMark) {}
+  static Matrix random(int64_t rows, int64_t cols, DType dtype, uint32_t seed, double size = 1.0, int64_t gap = 3) {
+    Matrix m(rows, cols, dtype, gap);
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal(0.0, size);
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < cols; ++j) m.set(i, j, normal(random));
+    }
+    return m;
+  }
+  static Matrix filled(int64_t rows, int64_t cols, DType dtype, double value) {
+    Matrix m(rows, cols, dtype);
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < cols; ++j) m.set(i, j, value);
+    }
+    return m;
+  }
+
+  Tensor tensor() { return Tensor(bytes_.data() + gap_ * dtype_size(dtype_), dtype_, rows_, cols_, stride_); }
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  DType dtype() const { return dtype_; }
+  double at(int64_t i, int64_t j) const {
+    const uint8_t* p = place(i, j);
+    if (dtype_ == DType::f32) {
+      float f;
+      std::memcpy(&f, p, 4);
+      return static_cast<double>(f);
+    }
+    bf16 b;
+    std::memcpy(&b, p, 2);
+    return static_cast<double>(to_float(b));
+  }
+  void set(int64_t i, int64_t j, double value) {
+    const float f = static_cast<float>(value);
+    if (dtype_ == DType::f32) {
+      std::memcpy(place(i, j), &f, 4);
+    } else {
+      const bf16 b = to_bf16(f);
+      std::memcpy(place(i, j), &b, 2);
+    }
+  }
+  bool same_row(int64_t i, const Matrix& other, int64_t other_row) const {
+    return std::memcmp(place(i, 0), other.place(other_row, 0), static_cast<size_t>(cols_ * dtype_size(dtype_))) == 0;
+  }
+  bool operator==(const Matrix& other) const { return bytes_ == other.bytes_; }
+  void expect_gaps_untouched() const {
+    const int64_t size = dtype_size(dtype_);
+    for (int64_t i = -1; i < rows_; ++i) {
+      const int64_t begin = (i < 0 ? 0 : gap_ + i * stride_ + cols_) * size;
+      for (int64_t b = 0; b < gap_ * size; ++b) {
+        const size_t at = static_cast<size_t>(begin + b);
+        if (at < bytes_.size() && bytes_[at] != kMark) throw std::runtime_error(concat("wrote outside row ", i, " of [", rows_, ", ", cols_, "]"));
+      }
+    }
+  }
+
+ private:
+  static constexpr uint8_t kMark = 0x5a;
+  uint8_t* place(int64_t i, int64_t j) { return bytes_.data() + (gap_ + i * stride_ + j) * dtype_size(dtype_); }
+  const uint8_t* place(int64_t i, int64_t j) const { return bytes_.data() + (gap_ + i * stride_ + j) * dtype_size(dtype_); }
+
+  int64_t rows_, cols_, stride_, gap_;
+  DType dtype_;
+  std::vector<uint8_t> bytes_;
+};
+
+// Spacing of numbers near 1, halved: what one rounding to this type may cost, relatively.
+inline double rounding(DType t) { return t == DType::f32 ? 6e-8 : 4e-3; }
+
+// |found - expected| <= tolerance, with the place in the message.
+inline void expect_close(double found, double expected, double tolerance, const char* what, int64_t i = 0, int64_t j = 0) {
+  if (!(std::abs(found - expected) <= tolerance)) {
+    throw std::runtime_error(concat(what, "[", i, ", ", j, "] is ", found, ", expected ", expected, " within ", tolerance));
+  }
+}
+
+}  // namespace rlhi::test
