@@ -132,7 +132,7 @@ const turn = (n: number) => [{ role: "user" as const, content: `question ${n}` }
 test("of a long conversation the oldest turns go, the persona and the last request never", () => {
   const prompt = [{ role: "system" as const, content: "persona" }, ...turn(1), ...turn(2), { role: "user" as const, content: "last" }];
   const pair = { prompt, chosen: "yes", rejected: "no, not at all" };
-  const length = (messages: typeof prompt): number => tokenizer.encodeChat(messages).length + tokenizer.encodeAnswer(pair.rejected).length;
+  const length = (kept: typeof prompt): number => tokenizer.encodeChat(kept).length + tokenizer.encodeAnswer(pair.rejected).length;
   const texts = (max: number): string | TooLongShape => {
     const result = tokenizePair(tokenizer, pair, max);
     return "tokens" in result ? result : tokenizer.decode(result.prompt_ids);

@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, truncateSync, writeFileSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { packageRoot } from "../lib/engine/addon.js";
+import { createOutput, formatBytes, formatNumber, formatSeconds } from "../lib/cli/output.js";
+import { createProgress } from "../lib/cli/progress.js";
+import { cliJson, cliPath, runCli } from "./helpers/cli.js";
+import { writeTinyModel } from "./helpers/tiny-model.js";
+
+const folder = mkdtempSync(join(tmpdir(), "rlhi-cli-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const model = writeTinyModel(join(folder, "model")).path;
+const pairs = join(folder, "pairs.json");
+writeFileSync(pairs, JSON.stringify([{ prompt_ids: [5, 6, 7], chosen_ids: [8, 2], rejected_ids: [9, 10, 2] }]));
+
+const common = ["help", "version", "json", "quiet"];
+const compute = ["dtype", "threads"];
+const sampling = ["max-new-tokens", "temperature", "top-p", "top-k", "min-p", "seed"];
+/** Other programs call these: a flag may be added here, never renamed. */
+const frozen: Record<string, string[]> = {
+  logps: [...common, ...compute, "model", "data", "per-token", "max-length", "max-tokens-per-micro-batch"],
+  generate: [...common, ...compute, ...sampling, "model", "chats", "prompt", "system", "num-return-sequences", "stop", "ignore-eos", "max-sequences"],
+  chat: [...common, ...compute, ...sampling, "model", "system", "persona"],
+  train: [
+    ...common, ...compute, "run", "force", "model", "ref", "data", "out", "overwrite", "seed", "max-length", "save-gradients", "loss-type", "beta", "label-smoothing", "simpo-gamma", "rpo-alpha",
+    "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
+    "max-tokens-per-micro-batch", "save-steps", "shuffle",
+  ],
+  bench: [...common, ...compute, "model", "steps", "pairs", "prompt", "answer", "sequences", "tokens", "max-new-tokens", "max-tokens-per-micro-batch"],
+  doctor: [...common, "plan", "dtype", "max-tokens-per-micro-batch", "max-pair-tokens"],
+};
+for (const [command, flags] of Object.entries(frozen)) {
+  test(`${command}: the flags are these`, async () => {
+    const { code, stdout } = await runCli([command, "--help"]);
+    assert.equal(code, 0);
+    const options = stdout.slice(0, stdout.indexOf("Examples:"));
+    // A flag's name stands at the beginning of its line, after its short form or before its alias.
+    const shown = [...options.matchAll(/^\s+(?:-\w, )?--([a-z0-9-]+)(?:, --([a-z0-9-]+))?/gm)].flatMap(([, name, alias]) => (alias === undefined ? [name] : [name, alias]));
+    assert.deepEqual(new Set(shown), new Set(flags));
+    assert.match(stdout, /Examples:/);
+  });
+}
+
+test("--help lists the commands, --version says the package's version", async () => {
+  const help = await runCli(["--help"]);
+  for (const command of Object.keys(frozen)) assert.match(help.stdout, new RegExp(`rlhi-native ${command}`));
+  const version = await runCli(["--version"]);
+  assert.equal(version.stdout.trim(), (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version);
+});
+
+const usage: [string, string[], RegExp][] = [
+  ["no command", [], /say which command/],
+  ["an unknown command", ["trian"], /Did you mean train/],
+  ["an unknown flag", ["logps", "--model", model, "--data", pairs, "--beta", "1"], /Unknown argument: beta/],
+  ["a flag that is missing", ["logps", "--data", pairs], /Missing required argument: model/],
+  ["a value that is no number", ["generate", "--model", model, "--prompt", "x", "--temperature", "hot"], /--temperature: not a number/],
+  ["a value that is not offered", ["logps", "--model", model, "--data", pairs, "--dtype", "f64"], /dtype.*f64/s],
+  ["a value out of range", ["generate", "--model", model, "--prompt", "x", "--top-p", "0"], /--top-p: value out of range/],
+  ["a training setting out of range", ["train", "--model", model, "--data", pairs, "--out", join(folder, "never"), "--beta", "-1"], /--beta/],
+  ["nothing to answer", ["generate", "--model", model], /--chats FILE or --prompt TEXT/],
+  ["a half-told training", ["train", "--model", model], /--data, --out missing/],
+];
+for (const [name, args, message] of usage) {
+  test(`${name}: exit code 2, on stderr`, async () => {
+    const { code, stdout, stderr } = await runCli(args);
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, message);
+    assert.equal(stdout, "");
+  });
+}
+
+test("a failure has exit code 1; with --json its code and message are also one JSON line on stderr", async () => {
+  const { code, stderr } = await runCli(["logps", "--model", join(folder, "nowhere"), "--data", pairs, "--json", "--quiet"]);
+  assert.equal(code, 1);
+  const last = JSON.parse(stderr.trim().split("\n").at(-1) ?? "") as { error: { code: string; message: string } };
+  assert.ok(last.error.code.startsWith("ERR_"), last.error.code);
+  assert.match(last.error.message, /nowhere/);
+});
+
+test("bad models are refused with exit code 1 and a reason", async () => {
+  const cut = writeTinyModel(join(folder, "cut")).path;
+  truncateSync(join(cut, "model.safetensors"), 5000);
+  const other = writeTinyModel(join(folder, "other")).path;
+  const config = JSON.parse(readFileSync(join(other, "config.json"), "utf8")) as object;
+  writeFileSync(join(other, "config.json"), JSON.stringify({ ...config, model_type: "gpt_neox", architectures: ["GPTNeoXForCausalLM"] }));
+  const gguf = join(folder, "cut.gguf");
+  writeFileSync(gguf, "GGUF\u0003\u0000\u0000\u0000");
+  for (const [path, message] of [[cut, /model\.safetensors/], [other, /gpt_neox|GPTNeoX/], [gguf, /cut\.gguf/]] as const) {
+    const { code, stderr } = await runCli(["logps", "--model", path, "--data", pairs, "--quiet"]);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, message);
+    assert.doesNotMatch(stderr, /\n\s+at /, "no stack trace");
+  }
+});
+
+test("a reader that goes away is no error", async () => {
+  const many = join(folder, "many.json");
+  writeFileSync(many, JSON.stringify(Array.from({ length: 2000 }, () => ({ prompt_ids: [5, 6, 7], chosen_ids: [8, 2], rejected_ids: [9, 2] }))));
+  const code = await new Promise<number | null>((resolve) => {
+    const child = spawn(process.execPath, [cliPath, "logps", "--model", model, "--data", many, "--json", "--quiet", "--dtype", "f32"]);
+    child.stdout.once("data", () => child.stdout.destroy());
+    child.on("close", resolve);
+  });
+  assert.equal(code, 0);
+});
+
+test("doctor tells machine, binary and why; a plan on request", async () => {
+  const [facts, plan] = await cliJson<Record<string, unknown>>(["doctor", "--plan", model, "--dtype", "f32", "--max-pair-tokens", "64"]);
+  assert.equal(facts?.["node"], `${process.version} ${process.platform}-${process.arch}`);
+  assert.match(String(facts?.["binary"]), /rlhi_native.*\.node$/);
+  assert.match(String(facts?.["cuda"]), /not built/);
+  assert.ok(((facts?.["paths"] ?? []) as string[]).includes(String(facts?.["path_used"])));
+  const entries = plan?.["entries"] as { bytes: number }[];
+  assert.equal(entries.reduce((sum, entry) => sum + entry.bytes, 0), plan?.["total_bytes"]);
+  assert.equal(plan?.["fits"], true);
+});
+
+test("doctor ends with 1 and says what to do where there is no binary", async () => {
+  const { code, stderr } = await runCli(["doctor"], { env: { PREBUILDS_ONLY: "1", npm_config_arch: "riscv64" } });
+  assert.equal(code, 1);
+  assert.match(stderr, /not built for this machine.*npm run build:native/s);
+});
+
+test("numbers, bytes and times as people read them", () => {
+  assert.deepEqual([0, 1234567, 0.123456, 1e-9, -2.5, Number.NaN].map(formatNumber), ["0", "1,234,567", "0.1235", "1.000e-9", "-2.5", "NaN"]);
+  assert.deepEqual([0, 1023, 1024, 1.5 * 2 ** 30].map(formatBytes), ["0 B", "1023 B", "1.00 KiB", "1.50 GiB"]);
+  assert.deepEqual([0.04, 12.4, 65, 3661, Number.POSITIVE_INFINITY].map(formatSeconds), ["0.0 s", "12 s", "1 min 05 s", "1 h 01 min", "unknown"]);
+});
+
+test("facts are an outline for people and a line for programs", () => {
+  let text = "";
+  const write = (piece: string): void => {
+    text += piece;
+  };
+  createOutput({ json: false, write }).facts({ name: "x", n: 1200, inner: { a: [1, 2], none: null } }, "title");
+  assert.equal(text, "title\n  name  x\n  n     1,200\n  inner\n    a     1, 2\n    none  -\n");
+  text = "";
+  createOutput({ json: true, write }).facts({ n: 1 }, "title");
+  createOutput({ json: true, write }).text("for people");
+  assert.equal(text, '{"n":1}\n');
+  text = "";
+  createOutput({ json: false, write }).table([{ name: "a", n: 5 }, { name: "long", n: 1000 }]);
+  assert.equal(text, "name      n\na         5\nlong  1,000\n");
+});
+
+test("without a terminal, progress is a line every ten seconds with percent and time left", () => {
+  const lines: string[] = [];
+  let now = 0;
+  const stream = { isTTY: false, write: (line: string) => lines.push(line.trim()) } as unknown as NodeJS.WritableStream;
+  const progress = createProgress({ stream, now: () => now });
+  progress.start("work", 100, 20);
+  for (let step = 0; step < 40; step += 1) {
+    now += 500;
+    progress.advance(1, `step ${step}`);
+  }
+  progress.stop();
+  assert.deepEqual(lines, ["work: going on at 20 of 100", "work: 40% (40/100), 30 s left, step 19", "work: 60% (60/100), 20 s left, step 39", "work: 60 of 100 in 20 s, step 39"]);
+});
