@@ -1,5 +1,5 @@
 /** A run folder opened for work: its lock, its manifest, and chat models by role. */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { basename, extname, join, resolve } from "node:path";
 import { CachedChatModel } from "../chat-models/cache.js";
 import { openChatModel } from "../chat-models/open.js";
@@ -49,6 +49,7 @@ export function openRun(options: RunOptions): RunContext {
   const unlock = lockRunFolder(options.dir);
   try {
     const folder = runFolder(resolve(options.dir));
+    removeHalfWritten(folder.dir);
     const manifest = new Manifest(folder.manifest);
     const models = new RoleModels(config, folder, manifest, progress);
     return {
@@ -68,6 +69,11 @@ export function openRun(options: RunOptions): RunContext {
     unlock();
     throw error;
   }
+}
+
+/** What writeFileAtomic of a killed process left. The folder is locked: nobody is writing. */
+function removeHalfWritten(dir: string): void {
+  for (const name of readdirSync(dir)) if (/\.tmp-\d+$/.test(name)) rmSync(join(dir, name), { force: true });
 }
 
 /** Models by what they are: roles with the same spec share one. */

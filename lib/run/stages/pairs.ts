@@ -1,6 +1,6 @@
 import { renameSync, rmSync } from "node:fs";
 import type { RunConfig } from "../../config.js";
-import { JsonlAppender, readJsonl } from "../../files.js";
+import { JsonlAppender, readAllJsonl, readJsonl } from "../../files.js";
 import { buildPair, pairsIdentity, withinUserCap } from "../../pairs/build.js";
 import type { RewriteScores } from "../../pairs/choose.js";
 import { enabledFilters } from "../../pairs/filters.js";
@@ -108,14 +108,14 @@ async function rewriteScores(context: StageContext, window: readonly CandidateRe
 }
 
 async function capUsers(config: RunConfig, temporary: { kept: string; pairs: string; filtered: string }): Promise<void> {
-  const all: Pick<PairRecord, "id" | "user_id">[] = [];
-  for await (const { id, user_id } of readJsonl<PairRecord>(temporary.kept)) all.push({ id, user_id });
+  // Candidates stand in the order in which answers came; pairs by their ids, so that the same answers train the same weights.
+  const all = (await readAllJsonl<PairRecord>(temporary.kept)).sort((a, b) => (a.id < b.id ? -1 : 1));
   const max = enabledFilters(config.pairs).has("per_user_cap") ? config.pairs.max_per_user : 0;
   const within = withinUserCap(all, max, config.seed);
   const pairs = new JsonlAppender(temporary.pairs);
   const filtered = new JsonlAppender(temporary.filtered);
   try {
-    for await (const pair of readJsonl<PairRecord>(temporary.kept)) {
+    for (const pair of all) {
       const { id, user_id, method } = pair;
       if (within.has(id)) pairs.append(pair);
       else filtered.append({ id, user_id, method, filter: "per_user_cap", detail: `over ${max} pairs` } satisfies FilteredRecord);
