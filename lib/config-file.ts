@@ -115,7 +115,7 @@ function expectation(issue: Issue, path: readonly string[]): string {
 
 function wantedBy(issue: Issue): string {
   switch (issue.code) {
-    case "invalid_type": return issue.expected === "int" ? "a whole number" : issue.expected === "object" ? "a section of settings" : `a ${issue.expected}`;
+    case "invalid_type": return issue.expected === "int" ? "a whole number" : issue.expected === "object" ? "a section of settings" : issue.expected === "array" ? "a list" : `a ${issue.expected}`;
     case "invalid_value": return `one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}`;
     case "too_small": return `${issue.inclusive === false ? "more than" : "at least"} ${issue.minimum}${issue.origin === "array" ? " entries" : ""}`;
     case "too_big": return `${issue.inclusive === false ? "less than" : "at most"} ${issue.maximum}${issue.origin === "array" ? " entries" : ""}`;

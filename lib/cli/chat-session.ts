@@ -82,7 +82,7 @@ export class ChatSession {
   async #answer(request: string): Promise<void> {
     const tokenizer = this.engine.requireTokenizer();
     const messages: Message[] = [...this.messages, { role: "user", content: request }];
-    const fitted = fitMessages(messages, { budget: this.engine.info.maxPosition - this.sampling.maxNewTokens, count: (kept) => tokenizer.encodeChat(kept).length });
+    const fitted = fitMessages(messages, { budget: this.engine.context - this.sampling.maxNewTokens, count: (kept) => tokenizer.encodeChat(kept).length });
     if (!fitted.fits) {
       this.out.note("that is longer than the model's context allows; shorten it or lower --max-new-tokens");
       return;

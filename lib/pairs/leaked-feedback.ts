@@ -31,7 +31,7 @@ const patterns: readonly RegExp[] = [
   // Italian
   /\bcome (hai|ha|avete) (chiesto|richiesto|suggerito|indicato)|\bcome richiesto\b|\bin base (al tuo|ai tuoi|al suo) (feedback|commenti)|\b(versione|risposta) (\p{L}+ )?(corretta|rivista|migliorata|più breve|aggiornata)\b|\bla mia risposta precedente\b|\bmi scuso\b|\bgrazie per (il tuo|la tua|il|la) (feedback|commento|correzione|suggerimento)|\bhai ragione\b/iu,
   // Dutch
-  /\bzoals (je|u) (vroeg|gevraagd|wilde)|\b(herziene|verbeterde|kortere|bijgewerkte|aangepaste) (versie|antwoord)\b|\bmijn (vorige|eerdere) antwoord\b|\bmijn excuses\b|\bbedankt voor (je|uw) (feedback|opmerking|correctie)/iu,
+  /\bzoals (gevraagd|gewenst|(je|u) (vroeg|gevraagd|wilde))|\b(herziene|verbeterde|kortere|bijgewerkte|aangepaste) (versie|antwoord)\b|\bmijn (vorige|eerdere) antwoord\b|\bmijn excuses\b|\bbedankt voor (je|uw) (feedback|opmerking|correctie)/iu,
   // Polish
   /\bzgodnie z (twoją|pana|pani) (prośbą|sugestią)|\btak jak prosił[aeś]*\b|\b(poprawiona|ulepszona|krótsza|skrócona) (wersja|odpowiedź)\b|\bmoja poprzednia odpowiedź\b|\bprzepraszam za\b/iu,
   // Russian and Ukrainian
@@ -45,7 +45,7 @@ const patterns: readonly RegExp[] = [
   // Arabic
   /كما (طلبت|طلبتم|ذكرت)|بناء\p{M}? على (ملاحظات|تعليق|طلب)|(النسخة|الإجابة) (المعدلة|المحسنة|المصححة|المختصرة)|إجابتي السابقة|أعتذر|شكرا?\p{M}? ?(على|ل)(ملاحظ|تعليق|توضيح)/u,
   // Turkish
-  /\bistediğin(iz)? gibi\b|\bgeri bildirim(in|iniz|inize)|\b(düzeltilmiş|güncellenmiş|kısaltılmış|geliştirilmiş) (sürüm|cevap|yanıt|versiyon)|\bönceki (cevab|yanıt)|\bözür dilerim\b|\bhaklısın(ız)?\b/iu,
+  /\b[iİ]stediğin(iz)? gibi\b|\bgeri bildirim(in|iniz|inize)|\b(düzeltilmiş|güncellenmiş|kısaltılmış|geliştirilmiş) (sürüm|cevap|yanıt|versiyon)|\bönceki (cevab|yanıt)|\bözür dilerim\b|\bhaklısın(ız)?\b/iu,
 ].map(unicodeWords);
 
 /** The telling phrase, or undefined. Phrases that the request itself holds (an e-mail of apology is wanted) do not count. */

@@ -74,7 +74,7 @@ async function prompts(engine: Engine, flags: GenerateFlags): Promise<ArrayLike<
   for await (const chat of readChats(flags.chats ?? "")) {
     const ids = chat.kind === "ids" ? chat.ids : engine.requireTokenizer().encodeChat(chat.messages);
     checkVocabulary(ids, engine.info.vocabSize, chat.where);
-    checkFits(ids.length + flags.maxNewTokens, engine.info.maxPosition, chat.where);
+    checkFits(ids.length + flags.maxNewTokens, engine.context, chat.where);
     all.push(ids);
   }
   return all;

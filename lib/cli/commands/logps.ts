@@ -36,7 +36,7 @@ export const logps = defineCommand({
 
 async function scoreFile(engine: Engine, flags: LogpsFlags, { out, progress, signal }: Tools): Promise<void> {
   const { pairRow, readPairs } = await import("../../tokens/data-files.js");
-  const limits = { vocabSize: engine.info.vocabSize, maxTokens: flags.maxLength || engine.info.maxPosition, limitName: flags.maxLength > 0 ? "--max-length" : "the model's context" };
+  const limits = { vocabSize: engine.info.vocabSize, maxTokens: flags.maxLength || engine.context, limitName: flags.maxLength > 0 ? "--max-length" : "the model's context" };
   // All rows are read before the first is scored: a bad one is told at once.
   const rows: PairRow[] = [];
   for await (const pair of readPairs(flags.data)) rows.push(pairRow(pair, () => engine.requireTokenizer(), limits));

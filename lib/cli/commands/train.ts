@@ -50,7 +50,7 @@ export const train = defineCommand({
   describe: "preference training of a model on pairs (DPO, IPO, hinge, SimPO or SFT)",
   flags: async (yargs) => {
     const basic = computeFlags(yargs)
-      .positional("config", { type: "string", describe: "run.yaml: trains on the pairs of its run folder" })
+      .positional("config", { type: "string", describe: "run.yaml or run folder: trains on the pairs of that run" })
       .option("run", { type: "string", requiresArg: true, describe: "run folder: trains on its pairs (default: runs/NAME for NAME.yaml)" })
       .option("force", { type: "boolean", default: false, describe: "with a run folder: train again, and remove what later stages made of it" })
       .option("model", { type: "string", requiresArg: true, describe: "without a run folder: the model to train, a Hugging Face folder or GGUF file" })
@@ -66,26 +66,21 @@ export const train = defineCommand({
       .example("$0 train run.yaml", "the pairs of runs/run");
   },
   run: async (flags, tools) => {
-    const facts = flags.config !== undefined || flags.run !== undefined ? await trainRun(flags, tools) : await trainFiles(flags, tools);
-    printFacts(facts, tools);
+    if (flags.config !== undefined || flags.run !== undefined) await trainRun(flags, tools);
+    else printFacts(await trainFiles(flags, tools), tools, "trained");
   },
 });
 
-async function trainRun(flags: StageFlags & StandaloneFlags, tools: Tools): Promise<TrainFacts> {
+async function trainRun(flags: StageFlags & StandaloneFlags, tools: Tools): Promise<void> {
   const given = (["model", "ref", "data", "out"] as const).find((name) => flags[name] !== undefined);
   if (given !== undefined) throw new UsageError({ what: `--${given} does not go with a run folder`, todo: "give either a run.yaml (or --run DIR), or --model, --data and --out" });
-  const { loadRunConfig } = await import("../../config-file.js");
-  const { defaultRunDir, openRun } = await import("../../run/context.js");
-  const { runStage } = await import("../../run/run-stage.js");
-  const { trainStage } = await import("../../run/stages/train.js");
-  const dir = flags.run ?? defaultRunDir(flags.config ?? "");
-  const config = loadRunConfig(flags.config ?? join(dir, "run.yaml"));
-  const run = openRun({ config, dir, progress: tools.progress, signal: tools.signal });
-  try {
-    return (await runStage("train", trainStage, run, flags.force)).facts as unknown as TrainFacts;
-  } finally {
-    await run.close();
-  }
+  const { withRun } = await import("../run-folder.js");
+  await withRun(flags, tools, "train", async (run) => {
+    const { runStage } = await import("../../run/run-stage.js");
+    const { trainStage } = await import("../../run/stages/train.js");
+    const { facts, skipped } = await runStage("train", trainStage, run, flags.force);
+    printFacts(facts as unknown as TrainFacts, tools, skipped ? "trained before" : "trained");
+  });
 }
 
 async function trainFiles(flags: ArgumentsCamelCase<StandaloneFlags>, tools: Tools): Promise<TrainFacts> {
@@ -142,11 +137,11 @@ function prepareFolder(dir: string, files: { checkpoints: string; metrics: strin
   });
 }
 
-function printFacts(facts: TrainFacts, { out }: Tools): void {
+function printFacts(facts: TrainFacts, { out }: Tools, title: string): void {
   if (out.json) {
     out.facts({ ...facts });
     return;
   }
   const { seconds, held_out_before, held_out_after, ...rest } = facts;
-  out.facts({ ...rest, time: formatSeconds(seconds), ...(held_out_before === null ? {} : { held_out_before, held_out_after }) }, "trained");
+  out.facts({ ...rest, time: formatSeconds(seconds), ...(held_out_before === null ? {} : { held_out_before, held_out_after }) }, title);
 }

@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { TestContext } from "node:test";
+import { openChatModel } from "../lib/chat-models/open.js";
+import type { ChatModel, ChatRequest, LabelRequest } from "../lib/chat-models/types.js";
+import { runConfigSchema } from "../lib/config.js";
+import type { RunConfig } from "../lib/config.js";
+import { RlhiError } from "../lib/errors.js";
+import { startOpenAiServer } from "./helpers/openai-server.js";
+import type { ServerOptions, TestServer } from "./helpers/openai-server.js";
+
+const defaults = runConfigSchema.parse({ model: "m", data: { path: "d" } }).endpoint;
+
+async function serve(t: TestContext, options: ServerOptions = {}): Promise<TestServer> {
+  const server = await startOpenAiServer(options);
+  t.after(() => server.close());
+  return server;
+}
+
+function open(spec: string, endpoint: Partial<RunConfig["endpoint"]> = {}, notes: string[] = []): Promise<ChatModel> {
+  return openChatModel(spec, { endpoint: { ...defaults, ...endpoint }, dtype: "f32", threads: 1, retryBaseMs: 5, note: (text) => notes.push(text) });
+}
+
+function request(content: string, more: Partial<ChatRequest> = {}): ChatRequest {
+  return { messages: [{ role: "user", content }], n: 1, sampling: { max_new_tokens: 16, temperature: 0.5, top_p: 0.9, seed: 7 }, ...more };
+}
+
+function sides(n: number): LabelRequest[] {
+  return Array.from({ length: n }, (_, i) => ({ messages: [{ role: "user", content: `Which? ${i}` }], labels: ["left_side", "right_side"] }));
+}
+
+function length({ messages }: { messages: { content: string }[] }): number {
+  return messages.reduce((sum, { content }) => sum + content.length, 0);
+}
+
+/** What the user is shown: message of an error with the code of endpoints. */
+async function failure(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+  } catch (error) {
+    assert.ok(error instanceof RlhiError, String(error));
+    assert.equal(error.code, "ERR_ENDPOINT");
+    return error.message;
+  }
+  throw new assert.AssertionError({ message: "no error" });
+}
+
+describe("a chat model behind an endpoint", () => {
+  it("gives the answers in the order of the requests and tells each as it ends", async (t) => {
+    const server = await serve(t);
+    const model = await open(server.spec);
+    const told: number[] = [];
+    const answers = await model.chat(["a", "b", "c"].map((text) => request(text)), { onResult: (index) => told.push(index) });
+    assert.deepEqual(told.toSorted((a, b) => a - b), [0, 1, 2]);
+    const again = await model.chat([request("b")]);
+    assert.deepEqual(answers[1], again[0]);
+    assert.notEqual(answers[0]?.[0]?.text, answers[1]?.[0]?.text);
+    assert.equal(server.requests[0]?.max_tokens, 16);
+    assert.equal(server.requests[0]?.seed, 7);
+  });
+
+  it("keeps to the number of requests at once", async (t) => {
+    const server = await serve(t, { delayMs: 20 });
+    const model = await open(server.spec, { concurrency: 3 });
+    await model.chat(Array.from({ length: 12 }, (_, i) => request(`q${i}`)));
+    assert.equal(server.peak(), 3);
+  });
+
+  it("keeps to the requests a minute", async (t) => {
+    const server = await serve(t);
+    const model = await open(server.spec, { requests_per_minute: 600 });
+    await model.chat(Array.from({ length: 4 }, (_, i) => request(`q${i}`)));
+    const span = (server.times.at(-1) ?? 0) - (server.times[0] ?? 0);
+    assert.ok(span >= 280, `4 requests within ${span} ms at 600 a minute`);
+  });
+
+  it("takes n samples in one request, or in n where the server gives only one", async (t) => {
+    const one = await serve(t);
+    const [samples] = await (await open(one.spec)).chat([request("q", { n: 4 })]);
+    assert.equal(samples?.length, 4);
+    assert.equal(new Set(samples?.map(({ text }) => text)).size, 4);
+    assert.equal(one.requests.length, 1);
+    for (const options of [{ ignoresN: true }, { refuses: ["n"] }]) {
+      const many = await serve(t, options);
+      const [separate] = await (await open(many.spec)).chat([request("q", { n: 4 })]);
+      assert.equal(separate?.length, 4);
+      assert.equal(new Set(separate?.map(({ text }) => text)).size, 4, "each sample has a seed of its own");
+    }
+  });
+
+  it("does without parameters the server refuses, even when many requests meet the refusal at once", async (t) => {
+    const server = await serve(t, { refuses: ["response_format", "seed", "top_p"], delayMs: 5 });
+    const notes: string[] = [];
+    const model = await open(server.spec, { concurrency: 6 }, notes);
+    const schema = { name: "persona", schema: { type: "object" } };
+    const answers = await model.chat(Array.from({ length: 6 }, (_, i) => request(`Write a JSON object about this user ${i}`, { json_schema: schema })));
+    for (const [answer] of answers) assert.equal(typeof (JSON.parse(answer?.text ?? "") as { summary: unknown }).summary, "string");
+    assert.equal(notes.filter((note) => note.includes("does without response_format")).length, 1);
+    assert.ok(!("response_format" in (server.requests.at(-1) ?? {})));
+  });
+
+  it("reads labels and scores from log-probabilities where there are any", async (t) => {
+    const server = await serve(t);
+    const model = await open(server.spec);
+    const [choice] = await model.chooseLabel([{ messages: [{ role: "user", content: "Which?" }], labels: ["new_request", "other kind", "third_kind"] }]);
+    assert.equal(choice?.probabilities.length, 3);
+    assert.ok(Math.abs((choice?.probabilities.reduce((a, b) => a + b, 0) ?? 0) - 1) < 1e-9);
+    assert.ok(Math.max(...(choice?.probabilities ?? [])) > 0.8 && Math.max(...(choice?.probabilities ?? [])) < 1);
+    const [score] = await model.score([{ messages: [{ role: "user", content: "Reply with one number from 1 to 9." }], min: 1, max: 9 }]);
+    const expected = score?.probabilities.reduce((sum, p, i) => sum + p * (i + 1), 0);
+    assert.ok(Math.abs((expected ?? 0) - (score?.expected ?? -1)) < 1e-9);
+    assert.ok(!Number.isInteger(score?.expected), "an expectation, not a sampled digit");
+  });
+
+  it("takes labels and scores as structured output where there are none", async (t) => {
+    const server = await serve(t, { logprobs: false });
+    const notes: string[] = [];
+    const model = await open(server.spec, {}, notes);
+    const labels = ["new_request", "other kind"];
+    const [choice] = await model.chooseLabel([{ messages: [{ role: "user", content: "Which?" }], labels }]);
+    assert.ok(labels.includes(choice?.label ?? ""));
+    assert.deepEqual(choice?.probabilities.toSorted((a, b) => a - b), [0, 1]);
+    const [score] = await model.score([{ messages: [{ role: "user", content: "How good?" }], min: 1, max: 9 }]);
+    assert.ok(Number.isInteger(score?.expected) && (score?.expected ?? 0) >= 1 && (score?.expected ?? 10) <= 9);
+    assert.equal(notes.filter((note) => note.includes("logprobs")).length, 1);
+  });
+
+  it("counts a verdict that names no option as undecided, and gives up when that is the rule", async (t) => {
+    const server = await serve(t, { logprobs: false, answer: () => "I would rather not say." });
+    const model = await open(server.spec);
+    const [choice] = await model.chooseLabel(sides(1));
+    assert.deepEqual(choice?.probabilities, [0.5, 0.5]);
+    assert.match(await failure(model.chooseLabel(sides(8))), /name none of the options/);
+  });
+});
+
+describe("an endpoint that fails", () => {
+  it("is asked again after 500, 429, 408, a dropped connection and garbage", async (t) => {
+    const troubles = [{ kind: "status", status: 500 }, { kind: "status", status: 429 }, { kind: "status", status: 408 }, { kind: "drop" }, { kind: "body", body: "<html>busy</html>" }] as const;
+    const server = await serve(t, { misbehave: (_, count) => troubles[count] });
+    const [answer] = await (await open(server.spec)).chat([request("q")]);
+    assert.match(answer?.[0]?.text ?? "", /^The answer speaks of/);
+    assert.equal(server.requests.length, troubles.length + 1);
+  });
+
+  it("is given the time that Retry-After asks for, by every request", async (t) => {
+    const server = await serve(t, { misbehave: (_, count) => (count === 0 ? { kind: "status", status: 429, headers: { "retry-after": "0.4" } } : undefined) });
+    const start = Date.now();
+    await (await open(server.spec, { concurrency: 2 })).chat([request("a")]);
+    assert.ok(Date.now() - start >= 390, `asked again after ${Date.now() - start} ms`);
+  });
+
+  it("is not waited for when it asks for an hour", async (t) => {
+    const server = await serve(t, { misbehave: () => ({ kind: "status", status: 429, headers: { "retry-after": "3600" } }) });
+    const message = await failure((await open(server.spec)).chat([request("a")]));
+    assert.match(message, /keeps limiting the rate/);
+    assert.equal(server.requests.length, 1);
+  });
+
+  it("is given up on with URL, status and what to do", async (t) => {
+    const cases: [ServerOptions, RegExp[]][] = [
+      [{ misbehave: () => ({ kind: "status", status: 500, message: "out of memory" }) }, [/keeps failing \(asked 3 times\)/, /HTTP 500: out of memory/, /server's log/]],
+      [{ misbehave: () => ({ kind: "status", status: 429 }) }, [/keeps limiting the rate/, /requests_per_minute/]],
+      [{ apiKey: "secret" }, [/refuses the key/, /HTTP 401/, /OPENAI_API_KEY/]],
+      [{ misbehave: () => ({ kind: "status", status: 404, message: "no model tiny" }) }, [/does not know this URL or model/, /no model tiny/]],
+      [{ misbehave: () => ({ kind: "body", body: "<html>Welcome</html>", contentType: "text/html" }) }, [/not JSON/, /Welcome/, /OpenAI-compatible/]],
+      [{ misbehave: () => ({ kind: "body", body: '{"ok": true}' }) }, [/no choices/]],
+      [{ misbehave: () => ({ kind: "body", body: "" }) }, [/an empty answer/]],
+      [{ misbehave: () => ({ kind: "drop" }) }, [/cannot be reached/]],
+    ];
+    for (const [options, patterns] of cases) {
+      const server = await serve(t, options);
+      const message = await failure((await open(server.spec, { max_retries: 2 })).chat([request("a"), request("b")]));
+      assert.ok(message.includes(server.url), message);
+      for (const pattern of patterns) assert.match(message, pattern);
+    }
+  });
+
+  it("never hangs the run: neither without an answer nor in the middle of one", async (t) => {
+    for (const kind of ["hang", "stall"] as const) {
+      const server = await serve(t, { misbehave: () => ({ kind }) });
+      const start = Date.now();
+      assert.match(await failure((await open(server.spec, { timeout_s: 0.2, max_retries: 1 })).chat([request("a")])), /does not answer in time \(asked 2 times\)/);
+      assert.ok(Date.now() - start < 5000);
+    }
+  });
+
+  it("is reported soon when nothing listens there", async () => {
+    const gone = await startOpenAiServer();
+    await gone.close();
+    const message = await failure((await open(gone.spec)).chat([request("a")]));
+    assert.match(message, /asked 3 times/);
+    assert.match(message, /cannot be reached/);
+    assert.match(message, /ECONNREFUSED/);
+    assert.match(message, /start the server/);
+  });
+
+  it("is reported when it gives nothing but empty answers", async (t) => {
+    const server = await serve(t, { answer: () => "" });
+    assert.match(await failure((await open(server.spec)).chat(Array.from({ length: 30 }, (_, i) => request(`q${i}`)))), /empty answers in a row/);
+  });
+
+  it("stops at once when the work is aborted", async (t) => {
+    const server = await serve(t, { misbehave: () => ({ kind: "hang" }) });
+    const controller = new AbortController();
+    const work = (await open(server.spec)).chat(Array.from({ length: 20 }, (_, i) => request(`q${i}`)), { signal: controller.signal });
+    setTimeout(() => controller.abort(new Error("enough")), 50);
+    await assert.rejects(work, /enough/);
+  });
+
+  it("is sent a shorter prompt where it says that the context is too long", async (t) => {
+    const server = await serve(t, { misbehave: (r) => (length(r) > 1000 ? { kind: "status", status: 400, message: "This model's maximum context length is 250 tokens" } : undefined) });
+    const messages = Array.from({ length: 9 }, (_, i) => ({ role: i % 2 === 0 ? ("user" as const) : ("assistant" as const), content: `${i}`.repeat(300) }));
+    await (await open(server.spec)).chat([{ ...request(""), messages: [{ role: "system", content: "persona" }, ...messages] }]);
+    const sent = server.requests.at(-1)?.messages ?? [];
+    assert.equal(sent[0]?.content, "persona");
+    assert.equal(sent.at(-1)?.content, "8".repeat(300));
+    assert.ok(length({ messages: sent }) <= 1000);
+  });
+});

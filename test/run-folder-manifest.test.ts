@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { loadRunConfig } from "../lib/config-file.js";
+import { RlhiError, UsageError } from "../lib/errors.js";
+import { Manifest } from "../lib/run/manifest.js";
+import type { ManifestData } from "../lib/run/manifest.js";
+import { runStage } from "../lib/run/run-stage.js";
+import type { Stage } from "../lib/run/stage.js";
+import { temporaryFolder } from "./helpers/conversations.js";
+import { methodRun, openMethodRun, sampleLogs } from "./helpers/method-run.js";
+
+/** A stage that leaves one candidate of its method. */
+function leaves(method: string): Stage & { runs: number } {
+  const stage = Object.assign(async ({ folder }: Parameters<Stage>[0]) => {
+    stage.runs += 1;
+    appendFileSync(folder.candidates, `${JSON.stringify({ id: `${method}-${stage.runs}`, method })}\n`);
+    return { made: stage.runs, prompts: { [method]: "abc" } };
+  }, { runs: 0 });
+  return stage;
+}
+const settings = { personas: { enabled: false } };
+const message = (pattern: RegExp) => (error: unknown): boolean => error instanceof RlhiError && pattern.test(error.message);
+
+describe("a run folder", () => {
+  it("says in manifest.json what it was made from", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const context = openMethodRun(run);
+    const { facts, skipped } = await runStage("rewrite", leaves("rewrite"), context);
+    await context.close();
+    assert.deepEqual([facts["made"], skipped], [1, false]);
+    const data = JSON.parse(readFileSync(join(run.dir, "manifest.json"), "utf8")) as ManifestData;
+    assert.equal(data.stages.rewrite?.state, "finished");
+    assert.equal(data.stages.rewrite?.settings["rewrites.max_new_tokens"], 12);
+    assert.equal(data.prompts["rewrite"], "abc");
+    const input = Object.values(data.inputs)[0];
+    assert.equal(input?.sha256, "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356");
+    assert.deepEqual(loadRunConfig(join(run.dir, "run.yaml")), run.config);
+  });
+
+  it("does not do a finished stage again, unless forced, which removes what followed", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    const [rewrite, reward] = [leaves("rewrite"), leaves("reward")];
+    await runStage("rewrite", rewrite, context);
+    await runStage("reward", reward, context);
+    assert.deepEqual(await runStage("rewrite", rewrite, context), { facts: { made: 1, prompts: { rewrite: "abc" } }, skipped: true, seconds: 0 });
+    await runStage("reward", reward, context, true);
+    assert.deepEqual(ids(run.dir), ["rewrite-1", "reward-2"], "rewrites are earlier and stay");
+    await runStage("rewrite", rewrite, context, true);
+    assert.deepEqual(ids(run.dir), ["rewrite-2"]);
+    assert.equal(context.manifest.data.stages.reward, undefined);
+  });
+
+  it("is refused for settings that changed what it holds, and not for others", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const first = openMethodRun(run);
+    await runStage("rewrite", leaves("rewrite"), first);
+    await first.close();
+    const other = { ...run, config: { ...run.config, rewrites: { ...run.config.rewrites, temperature: 0.1 } } };
+    const second = openMethodRun(other);
+    for (const stage of ["rewrite", "reward", "pairs"] as const) {
+      await assert.rejects(runStage(stage, leaves(stage), second), (error) => error instanceof UsageError && /stage `rewrite` of this run folder was made with other settings/.test(error.message) && /rewrites\.temperature: 0\.6/.test(error.message) && /rewrites\.temperature: 0\.1/.test(error.message) && /--force/.test(error.message));
+    }
+    await runStage("rewrite", leaves("rewrite"), second, true);
+    await second.close();
+    const harmless = { ...other, config: { ...other.config, threads: 2, endpoint: { ...other.config.endpoint, concurrency: 1 }, train: { ...other.config.train, beta: 9 } } };
+    const third = openMethodRun(harmless);
+    assert.equal((await runStage("rewrite", leaves("rewrite"), third)).skipped, true);
+    await third.close();
+  });
+
+  it("is refused when a data file is another than before", async (t) => {
+    const dir = temporaryFolder(t);
+    const run = await methodRun(dir, sampleLogs(1, 1), settings);
+    writeFileSync(join(dir, "logs.jsonl"), "{}\n{}\n");
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    await assert.rejects(runStage("rewrite", leaves("rewrite"), context), message(/data file is not the one/));
+  });
+
+  it("names the stage that is missing or was not finished", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), { rewards: { enabled: false } });
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    await assert.rejects(runStage("rewrite", leaves("rewrite"), context), message(/`rewrite` needs the files of `personas`/));
+    writeFileSync(join(run.dir, "personas.jsonl"), "");
+    await assert.rejects(runStage("rewrite", () => Promise.reject(new Error("died")), context), /died/);
+    await assert.rejects(runStage("pairs", leaves("pairs"), context), message(/needs the files of `rewrite`[\s\S]*begun and not finished/));
+    assert.equal((await runStage("rewrite", leaves("rewrite"), context)).skipped, false);
+  });
+
+  it("belongs to one process at a time, and to the next when that one is gone", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    writeFileSync(join(run.dir, ".lock"), String(process.ppid));
+    assert.throws(() => openMethodRun(run), message(/another process works in this run folder/));
+    writeFileSync(join(run.dir, ".lock"), "999999999");
+    const context = openMethodRun(run);
+    assert.equal(readFileSync(join(run.dir, ".lock"), "utf8"), String(process.pid));
+    await context.close();
+    assert.ok(!existsSync(join(run.dir, ".lock")));
+  });
+
+  it("with a manifest that is none is left alone", (t) => {
+    const path = join(temporaryFolder(t), "manifest.json");
+    for (const text of ["{", "{}", "null", '{"format": 2}']) {
+      writeFileSync(path, text);
+      assert.throws(() => new Manifest(path), message(/not a manifest/));
+    }
+  });
+});
+
+function ids(dir: string): string[] {
+  return readFileSync(join(dir, "candidates.jsonl"), "utf8").trim().split("\n").map((line) => (JSON.parse(line) as { id: string }).id);
+}
