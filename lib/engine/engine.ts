@@ -93,6 +93,11 @@ export class Engine {
     return new Engine(options.path, native, info, tokenizer);
   }
 
+  /** Longest prompt plus answer, in tokens; Infinity where the configuration names none. */
+  get context(): number {
+    return this.info.maxPosition > 0 ? this.info.maxPosition : Number.POSITIVE_INFINITY;
+  }
+
   /** The tokenizer, or an error that says what text needs one for. */
   requireTokenizer(): CheckpointTokenizer {
     if (this.tokenizer !== null) return this.tokenizer;

@@ -33,7 +33,7 @@ export async function openPairs(path: string, expected: PairsMetadata): Promise<
 export async function makePairs(path: string, source: PairSource, metadata: PairsMetadata, engine: Engine, progress: Progress, signal: AbortSignal): Promise<PairsFile> {
   const scored = metadata.reference !== "";
   progress.start(scored ? "reference log-probabilities" : "tokenising pairs", source.count);
-  const rows = source.rows({ vocabSize: engine.info.vocabSize, context: engine.info.maxPosition });
+  const rows = source.rows({ vocabSize: engine.info.vocabSize, context: engine.context });
   await writePairsArrow(path, scored ? rows : counted(rows, progress), metadata, scored ? async (group) => {
     const logps = await referenceLogps(engine, group, signal);
     progress.advance(group.length);

@@ -1,0 +1,210 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { Message } from "../lib/conversations/types.js";
+import { openTokenizer } from "../lib/tokens/open.js";
+import { cliJson, runCli } from "./helpers/cli.js";
+import { shared, skipUnless, smollm2 } from "./helpers/shared.js";
+import { tinyImEnd, tinyVocabSize, writeTinyModel } from "./helpers/tiny-model.js";
+
+const folder = mkdtempSync(join(tmpdir(), "rlhi-commands-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const model = writeTinyModel(join(folder, "model")).path;
+const tokenizer = openTokenizer(model);
+
+function json(name: string, value: unknown): string {
+  const path = join(folder, name);
+  writeFileSync(path, JSON.stringify(value));
+  return path;
+}
+
+interface LogpsLine { index: number; chosen_logps: number; rejected_logps: number; chosen_token_logps: number[]; rejected_token_logps: number[] }
+interface GenerateLine { index: number; sample?: number; prompt_ids: number[]; token_ids: number[]; text: string; logps: number[]; finish_reason: string }
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+const chat: Message[] = [{ role: "system", content: "Be brief." }, { role: "user", content: "the other thing?" }];
+const pairs = [
+  { prompt_ids: [5, 6, 7, 8], chosen_ids: [9, 10, tinyImEnd], rejected_ids: [11, tinyImEnd] },
+  { prompt: chat, chosen: [{ role: "assistant", content: "and so on" }], rejected: "no" },
+  { prompt_ids: [20], chosen_ids: [tinyImEnd], rejected_ids: Array.from({ length: 60 }, (_, index) => 30 + index) },
+];
+
+test("logps: a line a pair in file order; sums are the tokens' sums; the same from every kind of file", async () => {
+  const lines = await cliJson<LogpsLine>(["logps", "--model", model, "--data", json("pairs.json", pairs), "--dtype", "f32", "--per-token"]);
+  assert.deepEqual(lines.map((line) => line.index), [0, 1, 2]);
+  assert.deepEqual(lines.map((line) => [line.chosen_token_logps.length, line.rejected_token_logps.length]), [[3, 2], [tokenizer.encodeAnswer("and so on").length, tokenizer.encodeAnswer("no").length], [1, 60]]);
+  for (const line of lines) {
+    assert.ok(Math.abs(line.chosen_logps - sum(line.chosen_token_logps)) < 1e-9);
+    assert.ok(line.chosen_token_logps.every((logp) => logp < 0));
+  }
+  const path = join(folder, "pairs.jsonl");
+  writeFileSync(path, pairs.map((pair) => `${JSON.stringify(pair)}\n`).join(""));
+  assert.deepEqual(await cliJson(["logps", "--model", model, "--data", path, "--dtype", "f32", "--per-token"]), lines);
+});
+
+test("logps: a pair has the same bits alone and among others, in both types", async () => {
+  for (const dtype of ["f32", "bf16"]) {
+    const together = await cliJson<LogpsLine>(["logps", "--model", model, "--data", json("together.json", pairs), "--dtype", dtype]);
+    for (const [index, pair] of pairs.entries()) {
+      const [alone] = await cliJson<LogpsLine>(["logps", "--model", model, "--data", json("alone.json", [pair]), "--dtype", dtype]);
+      assert.deepEqual([alone?.chosen_logps, alone?.rejected_logps], [together[index]?.chosen_logps, together[index]?.rejected_logps]);
+    }
+  }
+});
+
+test("logps: without --json a table for people; --max-length cuts turns, never answers", async () => {
+  const path = json("table.json", pairs.slice(0, 1));
+  const { code, stdout } = await runCli(["logps", "--model", model, "--data", path, "--quiet"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /index\s+chosen_logps\s+rejected_logps\n\s+0\s+-\d+\.\d+\s+-\d+\.\d+\n/);
+  const long = await runCli(["logps", "--model", model, "--data", json("long.json", pairs), "--max-length", "20", "--quiet"]);
+  assert.equal(long.code, 1);
+  assert.match(long.stderr, /row 2.*too long/s);
+});
+
+test("generate: greedy answers are the most likely ones, with the log-probabilities that logps gives", async () => {
+  const chats = json("chats.json", [chat, [5, 6, 7], [9]]);
+  const lines = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", chats, "--max-new-tokens", "12", "--temperature", "0", "--dtype", "f32"]);
+  assert.deepEqual(lines.map((line) => line.index), [0, 1, 2]);
+  assert.deepEqual(lines[0]?.prompt_ids, tokenizer.encodeChat(chat));
+  assert.deepEqual(lines[1]?.prompt_ids, [5, 6, 7]);
+  for (const line of lines) {
+    assert.ok(line.token_ids.length <= 12 && line.token_ids.length === line.logps.length);
+    assert.equal(line.text, tokenizer.decode(line.token_ids, true));
+    const rivals = Array.from({ length: 40 }, (_, index) => (index * 7) % tinyVocabSize);
+    const scored = await cliJson<LogpsLine>(["logps", "--model", model, "--dtype", "f32", "--per-token", "--data", json("rivals.json", rivals.map((rival) => ({ prompt_ids: line.prompt_ids, chosen_ids: line.token_ids, rejected_ids: [rival] })))]);
+    for (const [index, logp] of line.logps.entries()) assert.ok(Math.abs(logp - (scored[0]?.chosen_token_logps[index] ?? 0)) < 1e-5);
+    for (const [index, score] of scored.entries()) assert.ok(rivals[index] === line.token_ids[0] || score.rejected_logps <= (line.logps[0] ?? 0) + 1e-6);
+  }
+});
+
+test("generate: the end of text ends it, --ignore-eos goes on, stop strings cut before themselves", async () => {
+  const chats = json("one.json", [[5, 6, 7]]);
+  const [free] = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", chats, "--max-new-tokens", "20", "--temperature", "0", "--dtype", "f32", "--ignore-eos"]);
+  assert.equal(free?.token_ids.length, 20);
+  assert.equal(free?.finish_reason, "length");
+  const stops = writeTinyModel(join(folder, "stops")).path;
+  const end = free?.token_ids[3] ?? 0;
+  writeFileSync(join(stops, "generation_config.json"), JSON.stringify({ eos_token_id: [end] }));
+  const [ended] = await cliJson<GenerateLine>(["generate", "--model", stops, "--chats", chats, "--max-new-tokens", "20", "--temperature", "0", "--dtype", "f32"]);
+  assert.deepEqual(ended?.token_ids, free?.token_ids.slice(0, (free.token_ids.indexOf(end)) + 1));
+  assert.equal(ended?.finish_reason, "stop");
+  const stop = free?.text.slice(4, 6) ?? "";
+  const [cut] = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", chats, "--max-new-tokens", "20", "--temperature", "0", "--dtype", "f32", "--ignore-eos", "--stop", stop]);
+  assert.equal(cut?.text, free?.text.slice(0, free.text.indexOf(stop)));
+  assert.equal(cut?.finish_reason, "stop");
+});
+
+test("generate: the same seed gives the same samples, which differ from each other, in any company", async () => {
+  const flags = ["--max-new-tokens", "10", "--temperature", "1", "--top-p", "1", "--seed", "3", "--dtype", "f32", "--ignore-eos"];
+  const several = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", json("two.json", [[5, 6], [7]]), "--num-return-sequences", "3", ...flags]);
+  assert.deepEqual(several.map((line) => [line.index, line.sample]), [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]);
+  assert.equal(new Set(several.map((line) => line.token_ids.join())).size, 6);
+  const [alone] = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", json("single.json", [[5, 6]]), ...flags, "--max-sequences", "1"]);
+  assert.deepEqual(alone?.token_ids, several[0]?.token_ids);
+});
+
+test("generate: one request by --prompt, for people", async () => {
+  const { code, stdout } = await runCli(["generate", "--model", model, "--prompt", "Hi", "--system", "Be brief.", "--max-new-tokens", "4", "--quiet"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /^--- 0 \(\d tokens?s?, /);
+});
+
+test("generate: a chat that does not fit, and an id outside the vocabulary, name their row", async () => {
+  const long = await runCli(["generate", "--model", model, "--chats", json("long-chat.json", [[5], Array.from({ length: 1000 }, () => 5)]), "--max-new-tokens", "100", "--quiet"]);
+  assert.equal(long.code, 1);
+  assert.match(long.stderr, /row 2.*do not fit/s);
+  const outside = await runCli(["generate", "--model", model, "--chats", json("outside.json", [[5, tinyVocabSize]]), "--quiet"]);
+  assert.equal(outside.code, 1);
+  assert.match(outside.stderr, new RegExp(`row 1.*below the model's ${tinyVocabSize}`, "s"));
+});
+
+test("a model without a tokenizer takes ids, and says what text needs", async () => {
+  const bare = writeTinyModel(join(folder, "bare")).path;
+  for (const name of ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]) rmSync(join(bare, name));
+  assert.equal((await cliJson<LogpsLine>(["logps", "--model", bare, "--data", json("ids.json", pairs.slice(0, 1))])).length, 1);
+  const { code, stderr } = await runCli(["generate", "--model", bare, "--prompt", "Hi", "--quiet"]);
+  assert.equal(code, 1);
+  assert.match(stderr, /no tokenizer/);
+});
+
+test("chat: lines from a pipe, commands, and a saved conversation", async () => {
+  const saved = join(folder, "saved.json");
+  const stdin = `Hello\n\n/system You are terse.\nWho?\n/save ${saved}\n/reset\n/nonsense\n`;
+  const { code, stdout, stderr } = await runCli(["chat", "--model", model, "--max-new-tokens", "6", "--dtype", "f32", "--temperature", "0", "--quiet", "--json"], { stdin });
+  assert.equal(code, 0, stderr);
+  const answers = stdout.trim().split("\n").map((line) => JSON.parse(line) as { role: string; content: string; tokens: number });
+  assert.equal(answers.length, 2);
+  const messages = JSON.parse(readFileSync(saved, "utf8")) as Message[];
+  assert.deepEqual(messages, [{ role: "system", content: "You are terse." }, { role: "user", content: "Who?" }, { role: "assistant", content: answers[1]?.content }]);
+  assert.match(stderr, /3 messages written.*no command \/nonsense/s);
+  // What chat answers is what generate answers to the same messages.
+  const [expected] = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", json("same.json", [messages.slice(0, 2)]), "--max-new-tokens", "6", "--temperature", "0", "--dtype", "f32"]);
+  assert.equal(answers[1]?.content, expected?.text);
+});
+
+test("chat: a persona file is the system message; one that is not there is an error", async () => {
+  const persona = join(folder, "persona.txt");
+  writeFileSync(persona, "Likes tea.\n");
+  const saved = join(folder, "persona.json");
+  const { code } = await runCli(["chat", "--model", model, "--persona", persona, "--max-new-tokens", "2", "--quiet"], { stdin: `Hi\n/save ${saved}\n` });
+  assert.equal(code, 0);
+  assert.deepEqual((JSON.parse(readFileSync(saved, "utf8")) as Message[])[0], { role: "system", content: "Likes tea." });
+  const missing = await runCli(["chat", "--model", model, "--persona", join(folder, "nobody.txt"), "--quiet"]);
+  assert.equal(missing.code, 1);
+  assert.match(missing.stderr, /nobody\.txt/);
+});
+
+test("bench: each kind prints what it measured", async () => {
+  const small = ["--model", model, "--dtype", "f32", "--steps", "2"];
+  const [train] = await cliJson<Record<string, number>>(["bench", "train", ...small, "--pairs", "2", "--prompt", "16", "--answer", "8"]);
+  for (const name of ["pairs_per_s", "tokens_per_s", "useful_mfu", "matrix_peak_flops", "peak_memory_bytes", "plan_bytes", "step_seconds_median"]) assert.ok((train?.[name] ?? 0) > 0, name);
+  assert.ok(Math.abs((train?.["tokens_per_s"] ?? 0) / (train?.["pairs_per_s"] ?? 1) - 32) < 1e-9);
+  assert.ok(Math.abs((train?.["first_loss"] ?? 0) - Math.LN2) < 1e-6);
+  const [generated] = await cliJson<Record<string, number>>(["bench", "generate", ...small, "--sequences", "3", "--prompt", "8", "--max-new-tokens", "8"]);
+  assert.ok((generated?.["tokens_per_s"] ?? 0) > 0 && (generated?.["read_bandwidth_bytes_per_s"] ?? 0) > 0);
+  const [forward] = await cliJson<Record<string, number>>(["bench", "forward", ...small, "--sequences", "2", "--tokens", "32"]);
+  assert.ok((forward?.["tokens_per_s"] ?? 0) > 0 && (forward?.["useful_mfu"] ?? 0) > 0);
+  const products = await cliJson<Record<string, unknown>>(["bench", "gemm", ...small, "--tokens", "32"]);
+  assert.deepEqual(products.map((row) => [row["name"], row["n"], row["k"]]), [["qkv", 128, 64], ["attention_out", 64, 64], ["gate_up", 256, 64], ["down", 64, 128], ["head", tinyVocabSize, 64]]);
+});
+
+for (const name of ["llama", "qwen2"]) {
+  const oracle = shared("oracles", "dpo", name);
+  test(`${name}: log-probabilities and greedy continuations are PyTorch's`, { skip: oracle.skip }, async () => {
+    const expected = JSON.parse(readFileSync(join(oracle.path, "expected.json"), "utf8")) as {
+      pairs: { policy_chosen_logp: number; policy_rejected_logp: number; policy_chosen_token_logps: number[] }[];
+      greedy_24: number[][];
+    };
+    const data = join(oracle.path, "pairs.json");
+    const lines = await cliJson<LogpsLine>(["logps", "--model", join(oracle.path, "policy"), "--data", data, "--dtype", "f32", "--per-token"]);
+    expected.pairs.forEach((pair, index) => {
+      const line = lines[index] as LogpsLine;
+      assert.ok(Math.abs(line.chosen_logps - pair.policy_chosen_logp) < 1e-4 && Math.abs(line.rejected_logps - pair.policy_rejected_logp) < 1e-4);
+      pair.policy_chosen_token_logps.forEach((logp, token) => assert.ok(Math.abs(logp - (line.chosen_token_logps[token] ?? 0)) < 1e-4));
+    });
+    const prompts = (JSON.parse(readFileSync(data, "utf8")) as { prompt: number[] }[]).slice(0, expected.greedy_24.length).map((pair) => pair.prompt);
+    const written = await cliJson<GenerateLine>(["generate", "--model", join(oracle.path, "policy"), "--chats", json(`${name}-chats.json`, prompts), "--max-new-tokens", "24", "--temperature", "0", "--dtype", "f32", "--ignore-eos"]);
+    assert.deepEqual(written.map((line) => line.token_ids), expected.greedy_24.map((ids) => ids.slice(-24)));
+  });
+}
+
+test("SmolLM2 from its GGUF: greedy answers and log-probabilities are transformers'", { skip: skipUnless(smollm2(), shared("oracles", "smollm2")) }, async () => {
+  const expected = JSON.parse(readFileSync(shared("oracles", "smollm2", "expected.json").path, "utf8")) as {
+    chats: { messages: Message[]; greedy_ids: number[]; greedy_text: string; greedy_logps: number[] }[];
+    pairs: { prompt: Message[]; chosen: string; rejected: string; chosen_logp: number; rejected_logp: number }[];
+  };
+  const answers = await cliJson<GenerateLine>(["generate", "--model", smollm2().path, "--chats", json("smol-chats.json", expected.chats.map((one) => one.messages)), "--max-new-tokens", "64", "--temperature", "0", "--dtype", "f32"]);
+  expected.chats.forEach((one, index) => {
+    const answer = answers[index] as GenerateLine;
+    assert.deepEqual(answer.token_ids, one.greedy_ids);
+    assert.equal(answer.text, one.greedy_text);
+    one.greedy_logps.forEach((logp, token) => assert.ok(Math.abs(logp - (answer.logps[token] ?? 0)) < 1e-3));
+  });
+  const scored = await cliJson<LogpsLine>(["logps", "--model", smollm2().path, "--data", json("smol-pairs.json", expected.pairs.map(({ prompt, chosen, rejected }) => ({ prompt, chosen, rejected }))), "--dtype", "f32"]);
+  expected.pairs.forEach((pair, index) => {
+    assert.ok(Math.abs(pair.chosen_logp - (scored[index]?.chosen_logps ?? 0)) < 1e-3 && Math.abs(pair.rejected_logp - (scored[index]?.rejected_logps ?? 0)) < 1e-3);
+  });
+});
