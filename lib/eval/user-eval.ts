@@ -42,6 +42,7 @@ export async function evalStage(context: StageContext): Promise<UserEvalFacts> {
       todo: "mine more users, or raise data.held_out (it decides which users are never trained on: start a new run folder)",
     });
   }
+  await tellMissingPersonas(context, requests);
   const answers = new JsonlAppender(answersFile(context.folder.dir));
   let base: SideAnswers;
   let trained: SideAnswers;
@@ -76,6 +77,15 @@ async function heldOutRequests({ folder, config }: RunFiles): Promise<EvalReques
     requests.push(...requestsOf(conversation, labels.get(id) ?? new Map(), personas.get(id) ?? ""));
   }
   return selectRequests(requests, config.eval.max_prompts, config.seed);
+}
+
+/** Personas are made for the requests that eval.max_prompts chose at that time; with more of them now, some have none. */
+async function tellMissingPersonas({ folder, config, progress }: StageContext, requests: readonly EvalRequest[]): Promise<void> {
+  if (!config.personas.enabled) return;
+  const known = new Set<string>();
+  for await (const { conversation_id } of readJsonl<PersonaRecord>(folder.personas)) known.add(conversation_id);
+  const missing = requests.filter(({ conversation_id }) => !known.has(conversation_id)).length;
+  if (missing > 0) progress.note(`${missing} of ${requests.length} requests are judged without a persona: the stage \`personas\` ran with another eval.max_prompts (--force personas makes them, and what follows, anew)`);
 }
 
 interface SideAnswers {

@@ -1,14 +1,16 @@
 /** What `npm run quickstart` does once everything is built: the whole method on the bundled sample, or on files of one's own. */
 import { existsSync } from "node:fs";
-import { basename, extname, join, relative, resolve } from "node:path";
+import { basename, extname, join, resolve } from "node:path";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
-import { describeError, exitCodeOf, withTools } from "../cli/command.js";
+import { Interrupted, describeError, exitCodeOf, withTools } from "../cli/command.js";
+import type { Tools } from "../cli/command.js";
+import { shortPath } from "../cli/run-folder.js";
 import { stageNotes } from "../cli/stage-notes.js";
-import { runConfigSchema } from "../config.js";
+import { loadRunConfig } from "../config-file.js";
 import type { RunConfig, RunConfigInput } from "../config.js";
 import { packageRoot } from "../engine/addon.js";
-import { UsageError } from "../errors.js";
+import { RlhiError, UsageError } from "../errors.js";
 import { sha256 } from "../files.js";
 import { openRun } from "../run/context.js";
 import { runPipeline } from "../run/pipeline.js";
@@ -21,10 +23,10 @@ const sample = join(packageRoot, "datasets", "sample", "conversations.jsonl");
  * Small enough for two CPU cores and a quarter of an hour, whatever the data: the sizes that cost time are bounded, and
  * everything else is the method's default.
  */
-export function quickstartConfig(model: string, data: string): RunConfig {
+export function quickstartConfig(model: string, data: string, minConversations = 3): RunConfig {
   const input: RunConfigInput = {
     model,
-    data: { path: data, min_conversations: 3, held_out: 0.2, max_message_chars: 4000, max_users: 40, max_conversations_per_user: 6 },
+    data: { path: data, min_conversations: minConversations, held_out: 0.2, max_message_chars: 4000, max_users: 40, max_conversations_per_user: 6 },
     personas: { max_new_tokens: 128, max_conversations: 5, max_words: 100 },
     rewrites: { max: 48, max_new_tokens: 128 },
     rewards: { n: 4, max: 36, max_new_tokens: 96, score_without_persona: false },
@@ -32,7 +34,39 @@ export function quickstartConfig(model: string, data: string): RunConfig {
     train: { learning_rate: 2e-6, pairs_per_step: 8, num_epochs: 2, warmup_steps: 2, save_steps: 5, max_tokens_per_micro_batch: 1536 },
     eval: { max_prompts: 24, max_new_tokens: 96 },
   };
-  return runConfigSchema.parse(input);
+  return loadRunConfig(undefined, input);
+}
+
+interface QuickstartFlags {
+  data?: string | undefined;
+  model?: string | undefined;
+  run?: string | undefined;
+  minConversations: number;
+}
+
+async function quickstart(flags: QuickstartFlags, { out, progress, signal }: Tools): Promise<void> {
+  const data = fromHere(flags.data) ?? sample;
+  if (!existsSync(data)) throw new UsageError({ what: "no such file", where: data, todo: "give --data a Parquet, JSON or JSONL file of conversations" });
+  const dir = fromHere(flags.run) ?? join(packageRoot, "runs", data === sample ? "quickstart" : `quickstart-${basename(data, extname(data))}-${sha256(data).slice(0, 6)}`);
+  const model = fromHere(flags.model) ?? await defaultModel(join(packageRoot, "models"), progress, signal);
+  const context = openRun({ config: quickstartConfig(model, data, flags.minConversations), dir, progress, signal });
+  try {
+    await runPipeline(context, { onStage: stageNotes(progress) });
+    const facts = await headline(context.folder, context.config);
+    const seconds = Object.values(facts["seconds_by_stage"] as Record<string, number>).reduce((a, b) => a + b, 0);
+    out.facts({ ...facts, minutes: Math.round(seconds / 0.6) / 100, report: context.folder.report, model: context.folder.model }, "done");
+    out.text(`\nopen in a browser: ${shortPath(context.folder.report)}\ntalk to the trained model: npx rlhi-native chat --model ${shortPath(context.folder.model)}`);
+  } catch (error) {
+    if (signal.aborted && !(error instanceof RlhiError && error.code !== "ERR_ABORTED")) throw new Interrupted("stopped; what is done is kept. Run the same command again to go on");
+    throw error;
+  } finally {
+    await context.close();
+  }
+}
+
+/** Paths are meant from where npm was called, which is not always the package's root. */
+function fromHere(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(process.env["INIT_CWD"] ?? process.cwd(), path);
 }
 
 async function main(args: string[]): Promise<number> {
@@ -40,34 +74,19 @@ async function main(args: string[]): Promise<number> {
     const flags = await yargs(args)
       .scriptName("npm run quickstart --")
       .usage("$0\n\nThe whole method on the bundled sample with a small model; ends with a report. Run it again and it goes on where it stopped.")
-      .option("data", { type: "string", describe: "conversations of your own (Parquet, JSON or JSONL); default: the bundled sample" })
-      .option("model", { type: "string", describe: "a Hugging Face folder or GGUF file; default: SmolLM2-135M-Instruct, downloaded once" })
-      .option("run", { type: "string", describe: "run folder; default: runs/quickstart, or one named after the data" })
+      .option("data", { type: "string", requiresArg: true, describe: "conversations of your own (Parquet, JSON or JSONL); default: the bundled sample" })
+      .option("model", { type: "string", requiresArg: true, describe: "a Hugging Face folder or GGUF file; default: SmolLM2-135M-Instruct, downloaded once" })
+      .option("min-conversations", { type: "number", requiresArg: true, default: 3, describe: "users with fewer are left out; a persona takes at least 2" })
+      .option("run", { type: "string", requiresArg: true, describe: "run folder; default: runs/quickstart, or one named after the data" })
       .option("quiet", { type: "boolean", default: false, describe: "no progress on stderr" })
       .option("json", { type: "boolean", default: false, describe: "print the final facts as JSON" })
-      .strict().version(false).exitProcess(false)
+      .locale("en").strict().version(false).exitProcess(false)
       .fail((message: string | null, error: Error | undefined) => {
         if (error !== undefined && error.name !== "YError") throw error;
         throw new UsageError({ what: message ?? "wrong arguments", todo: "see npm run quickstart -- --help" });
       })
       .parseAsync();
-    if (args.includes("--help")) return 0;
-    await withTools(flags, async ({ out, progress, signal }) => {
-      const data = resolve(flags.data ?? sample);
-      if (!existsSync(data)) throw new UsageError({ what: "no such file", where: data, todo: "give --data a Parquet, JSON or JSONL file of conversations" });
-      const model = flags.model === undefined ? await defaultModel(join(packageRoot, "models"), progress, signal) : resolve(flags.model);
-      const dir = flags.run ?? join(packageRoot, "runs", flags.data === undefined ? "quickstart" : `quickstart-${basename(data, extname(data))}-${sha256(data).slice(0, 6)}`);
-      const context = openRun({ config: quickstartConfig(model, data), dir, progress, signal });
-      const start = performance.now();
-      try {
-        await runPipeline(context, { onStage: stageNotes(progress) });
-        const facts = { ...(await headline(context.folder, context.config)), minutes: Math.round((performance.now() - start) / 600) / 100, report: context.folder.report };
-        out.facts(facts, "done");
-        out.text(`\nOpen ${relative(process.cwd(), context.folder.report) || context.folder.report} in a browser. The trained model is ${relative(process.cwd(), context.folder.model)};\ntalk to it with: npx rlhi-native chat --model ${relative(process.cwd(), context.folder.model)}`);
-      } finally {
-        await context.close();
-      }
-    });
+    if (!args.includes("--help")) await withTools(flags, (tools) => quickstart(flags, tools));
     return 0;
   } catch (error) {
     process.stderr.write(describeError(error, args.includes("--json")));
