@@ -44,7 +44,7 @@ const further = 0.35;
 
 export function classifyByRules(followUp: FollowUp): RuleVerdict {
   const own = ownWords(followUp.text);
-  const found = cuesIn(own);
+  const found = cuesIn(own).filter((cue) => !saidBefore(cue, followUp.request));
   const scores: Scores = { ...prior };
   addCues(scores, found, own);
   const question = isQuestion(own.text);
@@ -69,6 +69,8 @@ interface FoundCue {
   weight: number;
   /** The words that matched. */
   text: string;
+  /** Whether the message begins with it. */
+  first: boolean;
 }
 
 /** What a sign at the beginning of a later sentence counts, as a share of one at the message's beginning. */
@@ -80,7 +82,7 @@ function cuesIn(own: OwnWords): FoundCue[] {
     const texts = place === "start" ? sentences : [place === "whole" ? own.bare : own.text];
     for (const [at, text] of texts.entries()) {
       const match = pattern.exec(text)?.[0].trim() ?? "";
-      if (match !== "") return [{ cue: name, label, weight: at === 0 ? weight : later * weight, text: match }];
+      if (match !== "") return [{ cue: name, label, weight: at === 0 ? weight : later * weight, text: match, first: place === "start" && at === 0 }];
     }
     return [];
   });
@@ -94,11 +96,21 @@ function sentencesOf(text: string): string[] {
   return [first, ...(opening === "" ? [] : [first.slice(opening.length)]), ...sentences.slice(1)].slice(0, 6);
 }
 
+/** A length or format that the request before asked for too is no news about the answer. */
+function saidBefore({ label, cue, text }: FoundCue, request: string): boolean {
+  return label === "reattempt_with_feedback" && !complaints.has(cue) && text.length >= 4 && request.toLowerCase().includes(text.toLowerCase());
+}
+
+/** Cues that speak of the answer; the others say what one is to be like, which a request for something new does too. */
+const complaints = new Set(["rejection", "wrong", "omission", "complaint", "contrast", "reservation", "restated", "excess"]);
+
 /** The strongest cue of a label counts in full, others a part. In long or pasted messages cues mean less. */
 function addCues(scores: Scores, found: readonly FoundCue[], own: OwnWords): void {
   const trust = own.length > 1500 || own.material ? 0.6 : own.length > 500 ? 0.8 : 1;
+  // "Write a song about rain. Make it sad.": what follows belongs to the new task.
+  const opensTask = found.some(({ cue, first }) => first && (cue === "next" || cue === "request"));
   for (const label of feedbackLabels) {
-    const weights = found.filter((cue) => cue.label === label).map(({ weight }) => weight).sort((a, b) => b - a);
+    const weights = found.filter((cue) => cue.label === label).map(({ cue, weight }) => (opensTask && label === "reattempt_with_feedback" && !complaints.has(cue) ? weight / 2 : weight)).sort((a, b) => b - a);
     const sum = weights.reduce((total, weight, i) => total + (i === 0 ? weight : further * weight), 0);
     scores[label] += trust * Math.min(sum, 5);
   }
