@@ -37,7 +37,7 @@ export function words(text: string): string[] {
   return text.split(/\s+/u).filter((word) => word !== "");
 }
 
-/** Model output kept to one line, without control characters. */
+/** Model output kept to one line, without control characters and marks that turn the direction of what follows. */
 export function oneLine(text: string): string {
-  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\s]+/gu, " ").trim();
+  return text.replace(/[\u202A-\u202E\u2066-\u2069]/gu, "").replace(/[\p{Cc}\p{Zl}\p{Zp}\s]+/gu, " ").trim();
 }
