@@ -95,13 +95,18 @@ export class CheckpointFolder {
       rmSync(temporary, { recursive: true, force: true });
       throw error instanceof RlhiError ? error : writeError(path, error);
     }
-    for (const old of this.list().slice(0, -kept)) rmSync(old.path, { recursive: true, force: true });
+    this.#removeOld();
     return { path, step: state.global_step, state };
   }
 
-  /** What a killed process left half written. */
-  removeUnfinished(): void {
+  #removeOld(): void {
+    for (const old of this.list().slice(0, -kept)) rmSync(old.path, { recursive: true, force: true });
+  }
+
+  /** Takes away what a killed process left: half-written checkpoints, and old ones it had not come to remove. */
+  tidy(): void {
     if (!existsSync(this.dir)) return;
+    this.#removeOld();
     for (const name of readdirSync(this.dir)) if (name.endsWith(".tmp")) rmSync(join(this.dir, name), { recursive: true, force: true });
   }
 }

@@ -80,7 +80,7 @@ export function needsReference(loss: TrainSettings["loss_type"]): boolean {
 
 export async function train(job: TrainJob): Promise<TrainFacts> {
   const checkpoints = new CheckpointFolder(job.files.checkpoints);
-  checkpoints.removeUnfinished();
+  checkpoints.tidy();
   const settings = recordedSettings(job);
   const identities = { model: await modelIdentity(job.model, job.seed), reference: job.reference === undefined ? "" : await modelIdentity(job.reference, job.seed), pairs: job.pairs.identity };
   const hash = sha256(JSON.stringify({ ...settings, ...identities }));
@@ -200,7 +200,7 @@ class Session {
   }
 
   async run(): Promise<TrainFacts> {
-    const { job, from, checkpoints } = this;
+    const { job, from } = this;
     const trainer = await this.engine.native.createTrainer(this.#options());
     this.#trainer = trainer;
     if (from !== undefined) await trainer.loadState(from.path);
@@ -213,7 +213,6 @@ class Session {
     if (this.#heldOut.length > 0) this.#writeRecord({ held_out_after: await this.#measureHeldOut(trainer, "held-out pairs after training") });
     publishModel(last, job.files.model);
     this.#writeRecord({ state: "finished" });
-    checkpoints.removeUnfinished();
     return trainFacts(job, this.record, done, this.#heldOut.length);
   }
 
