@@ -26,7 +26,8 @@ Margin log_ratio_margin(const PairLogps& p) {
 }
 // The same of each answer's average over its tokens.
 Margin average_log_ratio_margin(const PairLogps& p) {
-  return {(p.policy_chosen - p.ref_chosen) / p.chosen_length - (p.policy_rejected - p.ref_rejected) / p.rejected_length, 1 / p.chosen_length,
+  return {(p.policy_chosen - p.ref_chosen) / p.chosen_length - (p.policy_rejected - p.ref_rejected) / p.rejected_length,
+      1 / p.chosen_length,
           -1 / p.rejected_length};
 }
 // Average log-probabilities without a reference.

@@ -23,7 +23,7 @@ struct PairLogps {              // sums over the answer's tokens, and their coun
 struct PairLoss {
   double loss = 0;
   double d_chosen = 0, d_rejected = 0;          // d loss / d policy_chosen, d policy_rejected
-  double reward_chosen = 0, reward_rejected = 0;  // beta * (policy - ref); simpo: beta * policy / length
+  double reward_chosen = 0, reward_rejected = 0;  // beta * (policy - ref); simpo: beta * policy / length (no reference)
 };
 
 // Throws invalid_argument for a value outside the ranges above.

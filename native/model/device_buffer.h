@@ -12,7 +12,8 @@ class DeviceBuffer {
  public:
   DeviceBuffer() = default;
   // Zeroed memory. Throws out_of_memory naming `what` and the size.
-  DeviceBuffer(const ops::Table& ops, ops::Backend* backend, size_t bytes, const char* what) : ops_(&ops), backend_(backend), bytes_(bytes) {
+  DeviceBuffer(const ops::Table& ops, ops::Backend* backend, size_t bytes, const char* what) : ops_(&ops), backend_(backend),
+      bytes_(bytes) {
     if (bytes == 0) return;
     data_ = ops.alloc(backend, bytes);
     check(data_ != nullptr, ErrorCode::out_of_memory, "could not allocate ", bytes, " bytes for ", what);

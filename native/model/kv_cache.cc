@@ -7,7 +7,8 @@ KvCache::KvCache(const ModelConfig& config, DType dtype, int64_t rows, const ops
     : config_(config), dtype_(dtype), rows_(rows), ops_(ops), backend_(backend) {
   check(rows > 0, ErrorCode::invalid_argument, "a key/value cache needs at least one row, not ", rows);
   data_ = ops.alloc(backend, bytes(config, dtype, rows));
-  check(data_ != nullptr, ErrorCode::out_of_memory, "could not allocate ", bytes(config, dtype, rows), " bytes for a key/value cache of ", rows, " rows");
+  check(data_ != nullptr, ErrorCode::out_of_memory, "could not allocate ", bytes(config, dtype, rows), " bytes for a key/value cache of ",
+        rows, " rows");
 }
 
 KvCache::~KvCache() { ops_.release(backend_, data_, bytes(config_, dtype_, rows_)); }

@@ -42,7 +42,8 @@ ops::AttentionArgs attention_args(const LayerPass& p, int64_t index, const Layer
   const ModelConfig& c = p.config;
   const Qkv s = split_qkv(c, a.qkv);
   ops::AttentionArgs args;
-  args.n_heads = static_cast<int>(c.n_heads), args.n_kv_heads = static_cast<int>(c.n_kv_heads), args.head_dim = static_cast<int>(c.head_dim);
+  args.n_heads = static_cast<int>(c.n_heads), args.n_kv_heads = static_cast<int>(c.n_kv_heads),
+      args.head_dim = static_cast<int>(c.head_dim);
   args.window = c.layer_window[static_cast<size_t>(index)];
   args.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
   args.q = s.q;

@@ -175,7 +175,8 @@ Tensor Transformer::forward(const PackedTokens& tokens, const std::vector<int32_
   m.check_tokens(tokens, output_rows);
   const int64_t n = tokens.size();
   const auto n_out = static_cast<int64_t>(output_rows.size());
-  check(n > 0 && n <= activations.max_tokens && n_out <= activations.max_output_rows, ErrorCode::internal, "a micro-batch of ", n, " tokens and ",
+  check(n > 0 && n <= activations.max_tokens && n_out <= activations.max_output_rows, ErrorCode::internal, "a micro-batch of ", n,
+        " tokens and ",
         n_out, " output rows in activations planned for ", activations.max_tokens, " and ", activations.max_output_rows);
   const TrainingTensors& t = activations.t;
   const WorkTensors work = t.work.rows(n);
@@ -197,7 +198,8 @@ void Transformer::backward(const PackedTokens& tokens, const std::vector<int32_t
   Impl& m = *impl_;
   const int64_t n = tokens.size();
   const auto n_out = static_cast<int64_t>(output_rows.size());
-  check(dhidden.rows == n_out && dhidden.cols == config().hidden_size, ErrorCode::internal, "dhidden is [", dhidden.rows, ", ", dhidden.cols, "]");
+  check(dhidden.rows == n_out && dhidden.cols == config().hidden_size, ErrorCode::internal, "dhidden is [", dhidden.rows, ", ",
+        dhidden.cols, "]");
   const TrainingTensors& t = activations.t;
   const WorkTensors work = t.work.rows(n);
   const Tensor drows = t.out_rows_f32.row_range(0, n_out), dx = work.x;

@@ -88,7 +88,8 @@ class Transformer {
   // hidden [output_rows, D] (model dtype) lives in `activations` until the next forward.
   Tensor forward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations);
   // dhidden [output_rows, D] f32. Adds to every gradient but the untied head's, which linear_logprob_backward adds to.
-  void backward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations, Tensor dhidden, Weights& gradients);
+  void backward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations, Tensor dhidden,
+                Weights& gradients);
 
  private:
   struct Impl;

@@ -51,7 +51,8 @@ struct Oracle {
     const Json file = Json::parse(read_text_file(folder + "/pairs.json"), folder + "/pairs.json");
     for (size_t i = 0; i < file.items().size(); ++i) {
       const Json &p = file.items()[i], &e = member(expected, "pairs").items()[i];
-      pairs.push_back({ids_of(member(p, "prompt")), ids_of(member(p, "chosen")), ids_of(member(p, "rejected")), number(e, "ref_chosen_logp"),
+      pairs.push_back({ids_of(member(p, "prompt")), ids_of(member(p, "chosen")), ids_of(member(p, "rejected")),
+                       number(e, "ref_chosen_logp"),
                        number(e, "ref_rejected_logp")});
     }
   }
@@ -227,7 +228,8 @@ TEST("oracle: six AdamW steps: history within 1e-4 relative, final weights withi
       const StepMetrics m = trainer->step(oracle.pairs);
       const std::pair<const char*, double> figures[] = {{"loss", m.loss}, {"grad_norm", m.grad_norm}, {"lr", m.learning_rate},
                                                        {"rewards/chosen", m.rewards_chosen}, {"rewards/rejected", m.rewards_rejected},
-                                                       {"rewards/accuracies", m.rewards_accuracies}, {"rewards/margins", m.rewards_margins}};
+                                                       {"rewards/accuracies", m.rewards_accuracies},
+                                                       {"rewards/margins", m.rewards_margins}};
       for (const auto& [name, found] : figures) {
         const double expected = number(e, name);
         expect_within(found, expected, 1e-4 * std::abs(expected), concat(folder, " step ", m.step, " ", name));

@@ -16,7 +16,8 @@ class Numbers {
  public:
   explicit Numbers(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15u + 1) {}
   double uniform(double low, double high) { return low + (high - low) * static_cast<double>(next() >> 11) / 9007199254740992.0; }
-  int64_t integer(int64_t low, int64_t high) { return low + static_cast<int64_t>(next() % static_cast<uint64_t>(high - low)); }  // [low, high)
+  // [low, high)
+  int64_t integer(int64_t low, int64_t high) { return low + static_cast<int64_t>(next() % static_cast<uint64_t>(high - low)); }
 
  private:
   uint64_t next() {  // splitmix64
@@ -60,7 +61,8 @@ inline void fill(Weights& weights, const ops::CpuBackend& backend, uint64_t seed
 
 struct TinyModel {
   TinyModel(const ModelConfig& config, DType dtype, ops::CpuIsa isa = ops::default_isa(), uint64_t seed = 1, int threads = 0)
-      : backend({threads, isa}), weights(config, dtype, backend.table(), backend.handle()), transformer(weights, backend.table(), backend.handle()) {
+      : backend({threads, isa}), weights(config, dtype, backend.table(), backend.handle()),
+        transformer(weights, backend.table(), backend.handle()) {
     fill(weights, backend, seed);
   }
   const ops::Table& ops() const { return backend.table(); }

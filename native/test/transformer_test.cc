@@ -38,7 +38,9 @@ double largest_difference(const Floats& a, const Floats& b) {
   return worst;
 }
 
-bool same_bits(const Floats& a, const Floats& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0; }
+bool same_bits(const Floats& a, const Floats& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
 
 struct Tree {
   std::vector<int32_t> prompt;
@@ -116,7 +118,8 @@ TEST("transformer: a tree's bits do not depend on its neighbours, threads or pac
       for (const Architecture architecture : all_architectures()) {
         TinyModel m(tiny_config(architecture), dtype, isa);
         const Tree tree = random_tree(3, {13, 21, 1, 10}, m.weights.config().vocab_size);
-        const Tree before = random_tree(4, {37, 3, 50}, m.weights.config().vocab_size), after = random_tree(5, {1, 2}, m.weights.config().vocab_size);
+        const Tree before = random_tree(4, {37, 3, 50}, m.weights.config().vocab_size);
+        const Tree after = random_tree(5, {1, 2}, m.weights.config().vocab_size);
         TreePacker packer;
         const auto at = packer.add_tree(tree.prompt, tree.continuations);
         const Floats alone = hidden_rows(m, packer.take(), at[0].predictor_rows);

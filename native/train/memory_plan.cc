@@ -78,12 +78,12 @@ void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions&
   if (plan.total <= limit) return;
   std::string sizes;
   for (const PlanEntry& e : plan.entries) sizes += concat(sizes.empty() ? "" : ", ", e.name, " ", mib(e.bytes));
-  const int64_t budget = largest_budget(config, dtype, options, limit);
+  const int64_t budget = largest_budget(config, dtype, options, limit), smallest = std::max<int64_t>(1, options.max_pair_tokens);
   const std::string advice = budget > 0 ? concat("max_tokens_per_micro_batch ", budget, " would fit")
-                                        : concat("no max_tokens_per_micro_batch would fit: pairs of ", options.max_pair_tokens, " tokens need ",
-                                                 mib(total_with_budget(config, dtype, options, std::max<int64_t>(1, options.max_pair_tokens))));
-  fail(ErrorCode::out_of_memory, "training with max_tokens_per_micro_batch ", options.max_tokens_per_micro_batch, " needs ", mib(plan.total), " (", sizes,
-       ") and may use ", mib(limit), "; ", advice);
+                                        : concat("no max_tokens_per_micro_batch would fit: pairs of ", smallest, " tokens need ",
+                                                 mib(total_with_budget(config, dtype, options, smallest)));
+  fail(ErrorCode::out_of_memory, "training with max_tokens_per_micro_batch ", options.max_tokens_per_micro_batch, " needs ", mib(plan.total),
+       " (", sizes, ") and may use ", mib(limit), "; ", advice);
 }
 
 }  // namespace rlhi

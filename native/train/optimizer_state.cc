@@ -49,10 +49,12 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 const io::SafetensorsEntry& checked_entry(const io::SafetensorsFile& file, const Kind& kind, const NamedParameter& p) {
   const std::string name = kind.prefix + p.name;
   const io::SafetensorsEntry* entry = file.find(name);
-  check(entry != nullptr, ErrorCode::invalid_file, file.path(), ": expected ", name, ", found no such tensor; this state belongs to another model");
+  check(entry != nullptr, ErrorCode::invalid_file, file.path(), ": expected ", name,
+        ", found no such tensor; this state belongs to another model");
   check(entry->shape == p.shape, ErrorCode::invalid_file, file.path(), ": ", name, ": expected shape ", shape_text(p.shape), ", found ",
         shape_text(entry->shape));
-  check(entry->dtype == kind.file_dtype, ErrorCode::invalid_file, file.path(), ": ", name, ": expected ", kind.file_dtype, ", found ", entry->dtype);
+  check(entry->dtype == kind.file_dtype, ErrorCode::invalid_file, file.path(), ": ", name, ": expected ", kind.file_dtype, ", found ",
+        entry->dtype);
   return *entry;
 }
 
@@ -77,7 +79,8 @@ void save_optimizer_state(const std::string& dir, const Weights& weights, const 
       sink(piece.data(), n);
     }
   };
-  io::write_safetensors(state_path(dir), infos, fill, {{"format", "pt"}, {"step", concat(steps_done)}, {"dtype", dtype_name(weights.dtype())}});
+  io::write_safetensors(state_path(dir), infos, fill, {{"format", "pt"}, {"step", concat(steps_done)},
+                         {"dtype", dtype_name(weights.dtype())}});
 }
 
 int64_t load_optimizer_state(const std::string& dir, const Weights& weights, AdamW& adamw, const ops::Table& ops, ops::Backend* backend) {
@@ -88,7 +91,8 @@ int64_t load_optimizer_state(const std::string& dir, const Weights& weights, Ada
   const int64_t steps = parse_step(metadata_value(file, "step"), file.path());
   const std::vector<Kind> all = kinds(adamw);
   const size_t expected = all.size() * weights.parameters.size();
-  check(file.tensors().size() == expected, ErrorCode::invalid_file, file.path(), ": expected ", expected, " tensors, found ", file.tensors().size(),
+  check(file.tensors().size() == expected, ErrorCode::invalid_file, file.path(), ": expected ", expected, " tensors, found ",
+        file.tensors().size(),
         "; this state belongs to another model");
   for (const Kind& kind : all)
     for (const NamedParameter& p : weights.parameters) checked_entry(file, kind, p);  // all of it before the first is changed

@@ -12,7 +12,8 @@ ScheduleType schedule_from_name(const std::string& name) {
   if (name == "constant" || name == "constant_with_warmup") return ScheduleType::constant_with_warmup;
   if (name == "linear") return ScheduleType::linear;
   if (name == "cosine") return ScheduleType::cosine;
-  fail(ErrorCode::invalid_argument, "expected a learning rate schedule of constant, constant_with_warmup, linear or cosine, found '", name, "'");
+  fail(ErrorCode::invalid_argument, "expected a learning rate schedule of constant, constant_with_warmup, linear or cosine, found '", name,
+       "'");
 }
 
 double schedule_factor(ScheduleType type, int64_t step, int64_t warmup_steps, int64_t total_steps) {

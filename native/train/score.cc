@@ -20,7 +20,8 @@ std::vector<Piece> cut_into_pieces(const std::vector<ScoreTree>& trees, int64_t 
     check(!trees[t].prompt.empty(), ErrorCode::invalid_argument, "tree ", t, ": a prompt needs at least one token");
     const auto prompt = static_cast<int64_t>(trees[t].prompt.size());
     for (size_t c = 0; c < continuations.size(); ++c) {
-      check(!continuations[c].empty(), ErrorCode::invalid_argument, "tree ", t, ": continuation ", c, " is empty; it needs at least one token");
+      check(!continuations[c].empty(), ErrorCode::invalid_argument, "tree ", t, ": continuation ", c,
+            " is empty; it needs at least one token");
       const int64_t rows = static_cast<int64_t>(continuations[c].size()) - 1;
       if (c > 0 && pieces.back().tokens + rows <= budget) {
         ++pieces.back().count;
@@ -57,13 +58,15 @@ ScoreBatch pack_pieces(const std::vector<ScoreTree>& trees, const Piece* begin, 
 
 class Scorer {
  public:
-  Scorer(Transformer& transformer, const ops::Table& ops, ops::Backend* backend) : transformer_(transformer), ops_(ops), backend_(backend) {}
+  Scorer(Transformer& transformer, const ops::Table& ops, ops::Backend* backend)
+      : transformer_(transformer), ops_(ops), backend_(backend) {}
 
   std::vector<float> logps(const ScoreBatch& batch) {
     const ModelConfig& config = transformer_.config();
     const auto n = static_cast<int64_t>(batch.rows.size());
     for (const int32_t id : batch.targets)
-      check(id >= 0 && id < config.vocab_size, ErrorCode::invalid_argument, "token id ", id, " is outside the vocabulary of ", config.vocab_size);
+      check(id >= 0 && id < config.vocab_size, ErrorCode::invalid_argument, "token id ", id, " is outside the vocabulary of ",
+            config.vocab_size);
     const DType dtype = transformer_.weights().dtype();
     const Tensor shape(nullptr, dtype, n, config.hidden_size);
     if (static_cast<size_t>(shape.bytes()) > buffer_.bytes()) {

@@ -24,7 +24,8 @@ void check_options(const TrainOptions& o) {
   at_least(o.max_grad_norm, 0, "max_grad_norm");
   below_one(o.adam_beta1, "adam_beta1");
   below_one(o.adam_beta2, "adam_beta2");
-  check(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, ErrorCode::invalid_argument, "expected adam_epsilon above 0, found ", o.adam_epsilon);
+  check(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, ErrorCode::invalid_argument, "expected adam_epsilon above 0, found ",
+        o.adam_epsilon);
   at_least(static_cast<double>(o.warmup_steps), 0, "warmup_steps");
   at_least(static_cast<double>(o.max_tokens_per_micro_batch), 1, "max_tokens_per_micro_batch");
   at_least(static_cast<double>(o.max_pair_tokens), 0, "max_pair_tokens");
@@ -34,6 +35,13 @@ void check_options(const TrainOptions& o) {
 }
 
 int64_t pair_tokens(const Pair& p) { return static_cast<int64_t>(p.prompt.size() + p.chosen.size() + p.rejected.size()); }
+
+// A reference that was stored as float32 is compared at that resolution, so that a policy of the very same sum differs by
+// nothing at all: half a unit in the last place of a sum of -1000 would move ln 2 by 2e-6.
+double at_resolution_of(double reference, double sum) {
+  const bool stored_as_float = reference != 0 && static_cast<double>(static_cast<float>(reference)) == reference;
+  return stored_as_float ? static_cast<double>(static_cast<float>(sum)) : sum;
+}
 
 // The answers of one pair as rows of a micro-batch's output: chosen, then rejected.
 struct PairRows {
@@ -57,7 +65,8 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
     const Pair& p = pairs[i];
     tokens += pair_tokens(p);
     const auto placed = packer.add_tree(p.prompt, {p.chosen, p.rejected});
-    batch.pairs.push_back({i, static_cast<int64_t>(batch.output_rows.size()), static_cast<int64_t>(p.chosen.size()), static_cast<int64_t>(p.rejected.size())});
+    batch.pairs.push_back({i, static_cast<int64_t>(batch.output_rows.size()), static_cast<int64_t>(p.chosen.size()),
+                          static_cast<int64_t>(p.rejected.size())});
     for (const auto& c : placed) batch.output_rows.insert(batch.output_rows.end(), c.predictor_rows.begin(), c.predictor_rows.end());
     batch.targets.insert(batch.targets.end(), p.chosen.begin(), p.chosen.end());
     batch.targets.insert(batch.targets.end(), p.rejected.begin(), p.rejected.end());
@@ -104,7 +113,8 @@ struct Trainer::Impl {
     for (size_t i = 0; i < pairs.size(); ++i) {
       const Pair& p = pairs[i];
       check(!p.prompt.empty() && !p.chosen.empty() && !p.rejected.empty(), ErrorCode::invalid_argument, "pair ", i,
-            ": prompt, chosen and rejected need at least one token each, found ", p.prompt.size(), ", ", p.chosen.size(), " and ", p.rejected.size());
+            ": prompt, chosen and rejected need at least one token each, found ", p.prompt.size(), ", ", p.chosen.size(), " and ",
+            p.rejected.size());
       const auto longest = static_cast<int64_t>(p.prompt.size() + std::max(p.chosen.size(), p.rejected.size()));
       check(longest <= c.max_position, ErrorCode::invalid_argument, "pair ", i, ": prompt and answer have ", longest,
             " tokens, more than the model's context of ", c.max_position);
@@ -112,7 +122,8 @@ struct Trainer::Impl {
             " tokens, more than the ", sizes.max_tokens, " that memory was planned for (max_pair_tokens, max_tokens_per_micro_batch)");
       for (const auto* ids : {&p.prompt, &p.chosen, &p.rejected})
         for (const int32_t id : *ids)
-          check(id >= 0 && id < c.vocab_size, ErrorCode::invalid_argument, "pair ", i, ": token id ", id, " is outside the vocabulary of ", c.vocab_size);
+          check(id >= 0 && id < c.vocab_size, ErrorCode::invalid_argument, "pair ", i, ": token id ", id, " is outside the vocabulary of ",
+                c.vocab_size);
       check(std::isfinite(p.ref_chosen_logp) && std::isfinite(p.ref_rejected_logp), ErrorCode::invalid_argument, "pair ", i,
             ": reference log-probabilities must be finite, found ", p.ref_chosen_logp, " and ", p.ref_rejected_logp);
     }
@@ -130,8 +141,9 @@ struct Trainer::Impl {
     for (const PairRows* r = begin; r != end; ++r) {
       const Pair& pair = pairs[r->pair];
       PairLogps p;
-      p.policy_chosen = sum(r->begin, r->chosen), p.policy_rejected = sum(r->begin + r->chosen, r->rejected);
       p.ref_chosen = pair.ref_chosen_logp, p.ref_rejected = pair.ref_rejected_logp;
+      p.policy_chosen = at_resolution_of(p.ref_chosen, sum(r->begin, r->chosen));
+      p.policy_rejected = at_resolution_of(p.ref_rejected, sum(r->begin + r->chosen, r->rejected));
       p.chosen_length = static_cast<double>(r->chosen), p.rejected_length = static_cast<double>(r->rejected);
       const PairLoss l = preference_loss(p, options.loss);
       check(std::isfinite(l.loss), ErrorCode::internal, "the loss of pair ", r->pair, " is ", l.loss, " (log-probabilities: chosen ",
@@ -195,7 +207,8 @@ struct Trainer::Impl {
       done += batch.pairs.size();
     }
     const auto n = static_cast<double>(pairs.size());
-    for (double* mean : {&m.loss, &m.rewards_chosen, &m.rewards_rejected, &m.rewards_margins, &m.rewards_accuracies, &m.logps_chosen, &m.logps_rejected})
+    for (double* mean : {&m.loss, &m.rewards_chosen, &m.rewards_rejected, &m.rewards_margins, &m.rewards_accuracies, &m.logps_chosen,
+         &m.logps_rejected})
       *mean /= n;
     m.grad_norm = std::sqrt(ops.sum_of_squares(backend, static_cast<const float*>(gradients.data()), gradients.elements()));
     check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");
@@ -209,7 +222,8 @@ struct Trainer::Impl {
     s.number = steps_done + 1;
     s.lr = m.learning_rate, s.beta1 = options.adam_beta1, s.beta2 = options.adam_beta2, s.eps = options.adam_epsilon;
     s.weight_decay = options.weight_decay;
-    if (options.max_grad_norm > 0) s.grad_scale = std::min(1.0, options.max_grad_norm / (m.grad_norm + 1e-6));  // torch.nn.utils.clip_grad_norm_
+    // torch.nn.utils.clip_grad_norm_
+    if (options.max_grad_norm > 0) s.grad_scale = std::min(1.0, options.max_grad_norm / (m.grad_norm + 1e-6));
     adamw.update(gradients, s);
     transformer.weights_changed();
     m.step = ++steps_done;
@@ -224,7 +238,9 @@ const MemoryPlan& Trainer::plan() const { return impl_->plan; }
 const Weights& Trainer::gradients() const { return impl_->gradients; }
 int64_t Trainer::steps_done() const { return impl_->steps_done; }
 
-StepMetrics Trainer::accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) { return impl_->accumulate(pairs, abort); }
+StepMetrics Trainer::accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+  return impl_->accumulate(pairs, abort);
+}
 
 StepMetrics Trainer::step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
   StepMetrics m = impl_->accumulate(pairs, abort);
@@ -232,7 +248,9 @@ StepMetrics Trainer::step(const std::vector<Pair>& pairs, const std::atomic<bool
   return m;
 }
 
-void Trainer::save_state(const std::string& dir) const { save_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend); }
+void Trainer::save_state(const std::string& dir) const {
+  save_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend);
+}
 
 void Trainer::load_state(const std::string& dir) {
   impl_->steps_done = load_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->ops, impl_->backend);

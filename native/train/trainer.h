@@ -14,15 +14,17 @@ namespace rlhi {
 
 struct Pair {
   std::vector<int32_t> prompt, chosen, rejected;   // each at least one token; answers end with their end-of-turn token
-  double ref_chosen_logp = 0, ref_rejected_logp = 0;  // ignored by simpo and sft
+  double ref_chosen_logp = 0, ref_rejected_logp = 0;  // ignored by simpo and sft; a float32's value is compared as float32
 };
 
 struct TrainOptions {
   LossOptions loss;
-  double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;  // max_grad_norm 0: no clipping
+  // max_grad_norm 0: no clipping
+  double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
   ScheduleType schedule = ScheduleType::constant_with_warmup;
   int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules
-  int64_t max_tokens_per_micro_batch = 2048;       // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size
+  // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size
+  int64_t max_tokens_per_micro_batch = 2048;
   int64_t max_pair_tokens = 0;                     // longest pair (prompt+chosen+rejected) that will come: the plan's size; 0: the budget
   int64_t memory_limit_bytes = 0;                  // 0: what the machine has available
 };
@@ -40,7 +42,8 @@ struct PlanEntry {
   size_t bytes;
 };
 struct MemoryPlan {
-  std::vector<PlanEntry> entries;                  // weights, master remainder, gradients, moments, activations, logits, packed weights, scratch
+  // weights, master remainder (bf16), gradients, moments, activations, logits, hidden gradient, rope table, backend scratch
+  std::vector<PlanEntry> entries;
   size_t total = 0;
 };
 MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& options);
@@ -75,7 +78,8 @@ struct ScoreTree {
   std::vector<std::vector<int32_t>> continuations;
 };
 // result[tree][continuation][token]
-std::vector<std::vector<std::vector<float>>> score_trees(Transformer& transformer, const std::vector<ScoreTree>& trees, int64_t max_tokens_per_micro_batch,
-                                                         const ops::Table& ops, ops::Backend* backend, const std::atomic<bool>* abort = nullptr);
+std::vector<std::vector<std::vector<float>>> score_trees(Transformer& transformer, const std::vector<ScoreTree>& trees,
+                                                         int64_t max_tokens_per_micro_batch, const ops::Table& ops,
+                                                         ops::Backend* backend, const std::atomic<bool>* abort = nullptr);
 
 }  // namespace rlhi
