@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { writeConversations } from "../lib/conversations/index.js";
 import { feedbackLabels } from "../lib/conversations/types.js";
 import type { Conversation, FeedbackLabel } from "../lib/conversations/types.js";
-import { classifyFollowUps } from "../lib/feedback/classifier.js";
+import { CalibrationSample, createClassifier } from "../lib/feedback/classifier.js";
 import type { FeedbackSettings, Verdict } from "../lib/feedback/classifier.js";
 import { evaluate } from "../lib/feedback/evaluate.js";
 import { labelledFollowUps } from "../lib/feedback/labelled.js";
@@ -24,9 +24,9 @@ import { plain, temporaryFolder, writeJsonl } from "./helpers/conversations.js";
 const followUp = (text: string): FollowUp => ({ request: "Write a poem.", answer: "Roses are red.", text });
 const settings = (classifier: FeedbackSettings["classifier"], changes: Partial<FeedbackSettings> = {}): FeedbackSettings => ({ classifier, rules_threshold: 0.8, abstain_below: 0.4, ...changes });
 
-async function classify(texts: readonly string[], given: FeedbackSettings, model = fakeModel(() => [1, 1, 1, 1, 1, 1])): Promise<Verdict[]> {
+async function classify(texts: readonly string[], given: FeedbackSettings, model = fakeModel(() => [1, 1, 1, 1, 1, 1]), sample: readonly string[] = []): Promise<Verdict[]> {
   const verdicts: Verdict[] = [];
-  await classifyFollowUps(texts.map(followUp), given, () => Promise.resolve(model), { onResult: (index, verdict) => (verdicts[index] = verdict) });
+  await createClassifier(given, () => Promise.resolve(model), sample.map(followUp)).classify(texts.map(followUp), { onResult: (index, verdict) => (verdicts[index] = verdict) });
   return verdicts;
 }
 
@@ -35,7 +35,7 @@ const sureOf = (label: FeedbackLabel, word: string, weight = 30) => fakeModel((m
 
 test("rules alone never open a model, and leave open what they are unsure of", async () => {
   const verdicts: Verdict[] = [];
-  await classifyFollowUps(["Thanks!", "42"].map(followUp), settings("rules"), () => Promise.reject(new Error("opened")), { onResult: (index, verdict) => (verdicts[index] = verdict) });
+  await createClassifier(settings("rules"), () => Promise.reject(new Error("opened")), []).classify(["Thanks!", "42"].map(followUp), { onResult: (index, verdict) => (verdicts[index] = verdict) });
   assert.deepEqual(verdicts.map(({ label, decided_by, model, prompt_hash }) => [label, decided_by, model, prompt_hash]), [["positive_feedback", "rules", "", ""], [null, "rules", "", ""]]);
   assert.ok((verdicts[1]?.confidence ?? 1) < 0.4);
 });
@@ -54,7 +54,7 @@ test("both: rules where they are sure, the model for the rest, open where neithe
   const model = sureOf("other", "zebra");
   const verdicts = await classify(["Thank you so much!", "zebra", "42"], settings("both"), model);
   assert.deepEqual(verdicts.map(({ label, decided_by }) => [label, decided_by]), [["positive_feedback", "rules"], ["other", "model"], [null, "model"]]);
-  assert.equal(model.asked.length, 3, "the blank prompt and two follow-ups");
+  assert.equal(model.asked.length, 2);
 });
 
 test("both: a model without an opinion leaves the rules' view as it was", async () => {
@@ -65,10 +65,27 @@ test("both: a model without an opinion leaves the rules' view as it was", async 
   assert.ok(Math.abs((both?.confidence ?? 0) - (rules?.confidence ?? 1)) < 1e-3);
 });
 
-test("a model's liking for a word without any content is taken out", async () => {
-  const partial = fakeModel((messages) => (messages.some(({ content }) => content.includes("zebra")) ? [8, 2, 1, 1, 1, 2] : [8, 1, 1, 1, 1, 1]));
-  const [verdict] = await classify(["zebra"], settings("model", { abstain_below: 0 }), partial);
-  assert.equal(verdict?.label, "reattempt_with_feedback", "chosen twice as often as without content, and first in the labels' order");
+test("what a model says whatever it reads is taken out, and the calibration does not depend on what is classified", async () => {
+  const partial = fakeModel((messages) => (messages.some(({ content }) => content.includes("zebra")) ? [8, 4, 1, 1, 1, 1] : [8, 1, 1, 1, 1, 1]));
+  const sample = Array.from({ length: 64 }, (_, i) => `line ${i}`);
+  const given = settings("model", { abstain_below: 0 });
+  const [verdict] = await classify(["zebra"], given, partial, sample);
+  assert.equal(verdict?.label, "reattempt_with_feedback");
+  // bias: (64 * 8/13 + 8/6) / 72 and (64 * 1/13 + 8/6) / 72, so 8 and 4 of 16 become 0.884 and 2.898 (the others 0.725).
+  assert.ok(Math.abs((verdict?.evidence.probabilities?.["reattempt_with_feedback"] ?? 0) - 2.898 / (0.884 + 2.898 + 4 * 0.7246)) < 0.01, JSON.stringify(verdict?.evidence));
+  assert.deepEqual((await classify(["line 3", "zebra"], given, partial, sample))[1], verdict);
+});
+
+test("a calibration sample is the same in any order, and a share of all", () => {
+  const keys = Array.from({ length: 1000 }, (_, i) => `c${i}`);
+  const sampleOf = (from: readonly string[]): string[] => {
+    const sample = new CalibrationSample<string>();
+    for (const key of from) sample.add(key, key);
+    return sample.items();
+  };
+  assert.deepEqual(sampleOf(keys.toReversed()), sampleOf(keys));
+  assert.equal(sampleOf(keys).length, 64);
+  assert.deepEqual(sampleOf(["a"]), ["a"]);
 });
 
 test("texts that pretend to be instructions, templates or markup stay between their fences", async () => {
@@ -76,21 +93,21 @@ test("texts that pretend to be instructions, templates or markup stay between th
   const model = fakeModel(() => [1, 1, 1, 1, 1, 1]);
   await classify(attacks, settings("model"), model);
   for (const [i, attack] of attacks.entries()) {
-    const [system, user, ...more] = model.asked[i + 1]?.messages ?? [];
+    const [user, ...more] = model.asked[i]?.messages ?? [];
     assert.equal(more.length, 0);
-    assert.equal(system?.role, "system");
+    assert.equal(user?.role, "user");
     const fence = /^`{3,}$/m.exec(user?.content ?? "")?.[0] ?? "";
     assert.ok(!attack.includes(fence), "the fence is longer than any in the text");
-    assert.ok(user?.content.includes(`Then the person wrote:\n${fence}\n${attack}\n${fence}\n\nWhat does`), attack);
+    assert.ok(user?.content.includes(`Message:\n${fence}\n${attack}\n${fence}\nWhich word`), attack);
   }
 });
 
 test("texts are cut until the prompt fits the model's context", async () => {
-  const model = fakeModel(() => [1, 1, 1, 1, 1, 1], { contextLength: 600 });
-  await classifyByModel(model, [{ request: "r".repeat(5000), answer: "a".repeat(5000), text: "t".repeat(5000) }], { onResult: () => {} });
-  const messages = model.asked[1]?.messages ?? [];
-  assert.ok(model.countTokens(messages) <= 600 - 32);
-  assert.match(messages[1]?.content ?? "", /t{50} ?\[…\]|t+ \[…\] t+/);
+  const model = fakeModel(() => [1, 1, 1, 1, 1, 1], { contextLength: 430 });
+  await classifyByModel(model, [{ request: "r".repeat(5000), answer: "a".repeat(5000), text: "t".repeat(5000) }], [1, 1, 1, 1, 1, 1], { onResult: () => {} });
+  const messages = model.asked[0]?.messages ?? [];
+  assert.ok(model.countTokens(messages) <= 430 - 32, String(model.countTokens(messages)));
+  assert.match(messages[0]?.content ?? "", /\nt+ \[…\] t+\n/);
 });
 
 const item = (gold: FeedbackLabel, label: FeedbackLabel | null, confidence: number) => ({ gold, label, confidence });

@@ -4,7 +4,8 @@ import type { RunConfig } from "../config.js";
 import { feedbackLabels } from "../conversations/types.js";
 import type { FeedbackLabel } from "../conversations/types.js";
 import { feedbackPrompt } from "../prompts/feedback.js";
-import { classifyByModel } from "./model.js";
+import { hashUnit } from "../random.js";
+import { calibrate, calibrationSize, classifyByModel } from "./model.js";
 import { classifyByRules } from "./rules.js";
 import type { FollowUp, RuleVerdict } from "./rules.js";
 import type { FeedbackRecord } from "./types.js";
@@ -19,30 +20,77 @@ export interface ClassifyOptions {
   onResult: (index: number, verdict: Verdict) => void;
 }
 
+export interface Classifier {
+  /** Labels every follow-up. Rules come first; the rest goes to the model as one batch. */
+  classify(followUps: readonly FollowUp[], options: ClassifyOptions): Promise<void>;
+}
+
 /**
- * Labels every follow-up. "both": rules decide where their confidence reaches rules_threshold; for the rest the model's
+ * "rules"; "model"; or "both": rules decide where their confidence reaches rules_threshold; for the rest the model's
  * probabilities are multiplied with the rules' own, so that a weak model cannot overrule clear words and a strong one
- * can. In every kind the label is left open (null) below abstain_below. `model` is opened only when one is needed.
+ * can. In every kind the label is left open (null) below abstain_below.
+ * @param model opened (once) only when a follow-up needs it
+ * @param sample follow-ups of the same data that the model is calibrated on (calibrationSize of them); the same sample
+ * gives the same verdicts, whatever is classified in which order
  */
-export async function classifyFollowUps(followUps: readonly FollowUp[], settings: FeedbackSettings, model: () => Promise<ChatModel>, options: ClassifyOptions): Promise<void> {
+export function createClassifier(settings: FeedbackSettings, model: () => Promise<ChatModel>, sample: readonly FollowUp[]): Classifier {
   const { classifier, rules_threshold: threshold, abstain_below: least } = settings;
-  const undecided: { index: number; followUp: FollowUp; rules: RuleVerdict | undefined }[] = [];
-  for (const [index, followUp] of followUps.entries()) {
-    options.signal?.throwIfAborted();
-    const rules = classifier === "model" ? undefined : classifyByRules(followUp);
-    if (rules !== undefined && (classifier === "rules" || rules.confidence >= threshold)) options.onResult(index, byRules(rules, least));
-    else undecided.push({ index, followUp, rules });
-  }
-  if (undecided.length === 0) return;
-  const asked = await model();
-  const fingerprint = await asked.fingerprint();
-  await classifyByModel(asked, undecided.map(({ followUp }) => followUp), {
-    signal: options.signal,
-    onResult: (at, { probabilities }) => {
-      const { index, rules } = undecided[at] as (typeof undecided)[number];
-      options.onResult(index, byModel(probabilities, rules, least, fingerprint));
+  let opening: Promise<Calibrated> | undefined;
+  return {
+    async classify(followUps, { signal, onResult }) {
+      const undecided: { index: number; followUp: FollowUp; rules: RuleVerdict | undefined }[] = [];
+      for (const [index, followUp] of followUps.entries()) {
+        signal?.throwIfAborted();
+        const rules = classifier === "model" ? undefined : classifyByRules(followUp);
+        if (rules !== undefined && (classifier === "rules" || rules.confidence >= threshold)) onResult(index, byRules(rules, least));
+        else undecided.push({ index, followUp, rules });
+      }
+      if (undecided.length === 0) return;
+      opening ??= openCalibrated(model, sample, signal);
+      const { asked, fingerprint, bias } = await opening;
+      await classifyByModel(asked, undecided.map(({ followUp }) => followUp), bias, {
+        signal,
+        onResult: (at, probabilities) => {
+          const { index, rules } = undecided[at] as (typeof undecided)[number];
+          onResult(index, byModel(probabilities, rules, least, fingerprint));
+        },
+      });
     },
-  });
+  };
+}
+
+interface Calibrated {
+  asked: ChatModel;
+  fingerprint: string;
+  bias: number[];
+}
+
+async function openCalibrated(model: () => Promise<ChatModel>, sample: readonly FollowUp[], signal: AbortSignal | undefined): Promise<Calibrated> {
+  const asked = await model();
+  return { asked, fingerprint: await asked.fingerprint(), bias: await calibrate(asked, sample, signal) };
+}
+
+/** The part of all follow-ups that a model is calibrated on: those with the smallest hashes of their keys, in whatever order they come. */
+export class CalibrationSample<T> {
+  #kept: { item: T; order: number }[] = [];
+  #limit = Infinity;
+
+  add(item: T, key: string): void {
+    const order = hashUnit("calibration", key);
+    if (order >= this.#limit) return;
+    this.#kept.push({ item, order });
+    if (this.#kept.length >= 2 * calibrationSize) this.#cut();
+  }
+
+  items(): T[] {
+    this.#cut();
+    return this.#kept.map(({ item }) => item);
+  }
+
+  #cut(): void {
+    this.#kept = this.#kept.sort((a, b) => a.order - b.order).slice(0, calibrationSize);
+    if (this.#kept.length === calibrationSize) this.#limit = this.#kept.at(-1)?.order ?? Infinity;
+  }
 }
 
 function byRules({ label, confidence, evidence }: RuleVerdict, least: number): Verdict {

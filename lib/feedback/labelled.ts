@@ -7,7 +7,7 @@ import { followUpTurns } from "../conversations/types.js";
 import type { FeedbackLabel } from "../conversations/types.js";
 import { RlhiError } from "../errors.js";
 import type { Progress } from "../progress.js";
-import { classifyFollowUps } from "./classifier.js";
+import { CalibrationSample, createClassifier } from "./classifier.js";
 import type { FeedbackSettings } from "./classifier.js";
 import { evaluate } from "./evaluate.js";
 import type { Evaluation, Labelled } from "./evaluate.js";
@@ -49,7 +49,10 @@ export async function evaluateClassifier(
   const results: Labelled[] = [];
   options.progress.start(`labelling by ${settings.classifier}`, items.length);
   const opened = (): Promise<ChatModel> => (model === undefined ? Promise.reject(new Error("no model was opened")) : Promise.resolve(model));
-  await classifyFollowUps(items.map(({ followUp }) => followUp), settings, opened, {
+  const followUps = items.map(({ followUp }) => followUp);
+  const sample = new CalibrationSample<FollowUp>();
+  for (const followUp of followUps) sample.add(followUp, [followUp.request, followUp.answer, followUp.text].join("\u0000"));
+  await createClassifier(settings, opened, sample.items()).classify(followUps, {
     signal: options.signal,
     onResult: (index, { label, confidence }) => {
       results.push({ gold: (items[index] as LabelledFollowUp).gold, label, confidence });

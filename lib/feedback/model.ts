@@ -17,39 +17,47 @@ const labelWords: Readonly<Record<FeedbackLabel, string>> = {
 };
 const words = feedbackLabels.map((label) => labelWords[label]);
 
-/** Characters shown of each text at first; halved until the prompt fits the model's context. */
-const shown = { request: 800, answer: 1000, follow_up: 1500 };
+/** Characters shown of each text at first (beginning and end); halved until the prompt fits the model's context. */
+const shown = { request: 160, answer: 240, follow_up: 600 };
 
 /** Room for the answer and the template's own tokens. */
 const spareTokens = 32;
 
-export interface ModelVerdict {
-  /** In the order of feedbackLabels; sums to 1. */
-  probabilities: number[];
+/** Follow-ups that a calibration wants: more cost time and change little. */
+export const calibrationSize = 64;
+
+/** How strongly a calibration without follow-ups is taken to be "all labels alike", in follow-ups. */
+const calibrationPrior = 8;
+
+/**
+ * The model's mean probability of each label over some follow-ups of the data at hand (Zhou et al., "Batch Calibration",
+ * 2024): what it says whatever it reads. Dividing by it is what makes a small model's verdicts worth anything.
+ */
+export async function calibrate(model: ChatModel, followUps: readonly FollowUp[], signal?: AbortSignal): Promise<number[]> {
+  const choices = followUps.length === 0 ? [] : await model.chooseLabel(followUps.map((followUp) => request(model, followUp)), { signal });
+  return words.map((_, i) => {
+    const sum = choices.reduce((total, { probabilities }) => total + (probabilities[i] ?? 0), 0);
+    return (sum + calibrationPrior / words.length) / (choices.length + calibrationPrior);
+  });
 }
 
 /**
- * Classifies all follow-ups in one batch; `onResult` comes once each, in any order. The probabilities are taken relative
- * to those of the same prompt without any content (Zhao et al., "Calibrate Before Use", 2021): a small model's liking for
- * a word would otherwise count as a verdict.
+ * Classifies all follow-ups in one batch, relative to the `bias` that calibrate() gave; `onResult` comes once each, in
+ * any order, with probabilities in the order of feedbackLabels.
  */
 export async function classifyByModel(
   model: ChatModel,
   followUps: readonly FollowUp[],
-  options: { signal?: AbortSignal | undefined; onResult: (index: number, verdict: ModelVerdict) => void },
+  bias: readonly number[],
+  options: { signal?: AbortSignal | undefined; onResult: (index: number, probabilities: number[]) => void },
 ): Promise<void> {
   if (followUps.length === 0) return;
   const { signal, onResult } = options;
-  const [blank] = await model.chooseLabel([request(model, { request: "", answer: "", text: "" })], { signal });
-  const bias = (blank?.probabilities ?? []).map((p) => Math.max(p, leastBias));
   await model.chooseLabel(followUps.map((followUp) => request(model, followUp)), {
     signal,
-    onResult: (index, { probabilities }) => onResult(index, { probabilities: normalized(probabilities.map((p, i) => p / (bias[i] ?? 1))) }),
+    onResult: (index, { probabilities }) => onResult(index, normalized(probabilities.map((p, i) => p / (bias[i] ?? 1)))),
   });
 }
-
-/** A word that the blank prompt all but excludes is not made likely by dividing. */
-const leastBias = 0.05;
 
 function normalized(values: readonly number[]): number[] {
   const sum = values.reduce((a, b) => a + b, 0);

@@ -1,8 +1,9 @@
 import { readConversations } from "../../conversations/store.js";
 import { feedbackLabels, followUpTurns } from "../../conversations/types.js";
-import type { FeedbackLabel } from "../../conversations/types.js";
-import { classifyFollowUps } from "../../feedback/classifier.js";
+import type { Conversation, FeedbackLabel } from "../../conversations/types.js";
+import { CalibrationSample, createClassifier } from "../../feedback/classifier.js";
 import { followUpAt } from "../../feedback/rules.js";
+import type { Classifier } from "../../feedback/classifier.js";
 import type { FollowUp } from "../../feedback/rules.js";
 import type { FeedbackRecord } from "../../feedback/types.js";
 import { JsonlAppender, readAllJsonl } from "../../files.js";
@@ -22,12 +23,13 @@ interface Pending {
 /** Labels every follow-up of conversations.parquet into feedback.jsonl, a line each as it is known; those in the file are not done again. */
 export const feedbackStage: Stage = async (context) => {
   const { folder, config, progress } = context;
-  const total = await countFollowUps(folder.conversations);
+  const { total, sample } = await survey(folder.conversations);
+  const classifier = createClassifier(config.feedback, () => context.model("classifier"), sample);
   const appender = new JsonlAppender(folder.feedback);
   try {
     const done = new Set((await readAllJsonl<FeedbackRecord>(folder.feedback)).map(keyOf));
     progress.start("labelling follow-ups", total, Math.min(total, done.size));
-    for await (const batch of batches(folder.conversations, done)) await label(context, batch, appender);
+    for await (const batch of batches(folder.conversations, done)) await label(context, classifier, batch, appender);
   } finally {
     appender.close();
     progress.stop();
@@ -39,20 +41,27 @@ function keyOf({ conversation_id, turn }: { conversation_id: string; turn: numbe
   return `${conversation_id}\u0000${turn}`;
 }
 
-async function countFollowUps(path: string): Promise<number> {
+/** How many follow-ups there are, and those a model is calibrated on: of all of them, done or not, so that a resumed run agrees. */
+async function survey(path: string): Promise<{ total: number; sample: FollowUp[] }> {
   let total = 0;
-  for await (const conversation of readConversations(path)) total += followUpTurns(conversation).length;
-  return total;
+  const sample = new CalibrationSample<FollowUp>();
+  for await (const conversation of readConversations(path)) {
+    const pending = pendingOf(conversation);
+    total += pending.length;
+    for (const one of pending) sample.add(one.followUp, keyOf(one));
+  }
+  return { total, sample: sample.items() };
+}
+
+function pendingOf(conversation: Conversation): Pending[] {
+  const { conversation_id, user_id, messages } = conversation;
+  return followUpTurns(conversation).map((turn) => ({ conversation_id, user_id, turn, followUp: followUpAt(messages, turn) }));
 }
 
 async function* batches(path: string, done: ReadonlySet<string>): AsyncGenerator<Pending[]> {
   let batch: Pending[] = [];
   for await (const conversation of readConversations(path)) {
-    const { conversation_id, user_id, messages } = conversation;
-    for (const turn of followUpTurns(conversation)) {
-      if (done.has(keyOf({ conversation_id, turn }))) continue;
-      batch.push({ conversation_id, user_id, turn, followUp: followUpAt(messages, turn) });
-    }
+    batch.push(...pendingOf(conversation).filter((pending) => !done.has(keyOf(pending))));
     if (batch.length < batchSize) continue;
     yield batch;
     batch = [];
@@ -60,9 +69,8 @@ async function* batches(path: string, done: ReadonlySet<string>): AsyncGenerator
   if (batch.length > 0) yield batch;
 }
 
-async function label(context: StageContext, batch: readonly Pending[], appender: JsonlAppender): Promise<void> {
-  const { config, progress, signal } = context;
-  await classifyFollowUps(batch.map(({ followUp }) => followUp), config.feedback, () => context.model("classifier"), {
+async function label({ progress, signal }: StageContext, classifier: Classifier, batch: readonly Pending[], appender: JsonlAppender): Promise<void> {
+  await classifier.classify(batch.map(({ followUp }) => followUp), {
     signal,
     onResult: (index, verdict) => {
       const { conversation_id, user_id, turn } = batch[index] as Pending;
