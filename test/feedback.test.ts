@@ -76,13 +76,14 @@ test("what a model says whatever it reads is taken out, and the calibration does
   assert.deepEqual((await classify(["line 3", "zebra"], given, partial, sample))[1], verdict);
 });
 
+function sampleOf(from: readonly string[]): string[] {
+  const sample = new CalibrationSample<string>();
+  for (const key of from) sample.add(key, key);
+  return sample.items();
+}
+
 test("a calibration sample is the same in any order, and a share of all", () => {
   const keys = Array.from({ length: 1000 }, (_, i) => `c${i}`);
-  const sampleOf = (from: readonly string[]): string[] => {
-    const sample = new CalibrationSample<string>();
-    for (const key of from) sample.add(key, key);
-    return sample.items();
-  };
   assert.deepEqual(sampleOf(keys.toReversed()), sampleOf(keys));
   assert.equal(sampleOf(keys).length, 64);
   assert.deepEqual(sampleOf(["a"]), ["a"]);
