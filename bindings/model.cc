@@ -108,9 +108,10 @@ Napi::Value Model::load(const Napi::CallbackInfo& info) {
     return state.start(env, session, inputs, [&engine = session->engine, request, wants_progress](TaskLine& line) -> Finish {
       const auto progress = [&](double fraction) {
         check(!line.abort(), ErrorCode::aborted, "loading was aborted");
-        if (wants_progress) {
-          line.emit_if_idle([fraction](Napi::Env e, Task& task) { task.callbacks[0].Call({Napi::Number::New(e, fraction)}); });
-        }
+        if (!wants_progress) return;
+        Event event = [fraction](Napi::Env e, Task& task) { task.callbacks[0].Call({Napi::Number::New(e, fraction)}); };
+        if (fraction < 1) line.emit_if_idle(std::move(event));  // a busy caller misses some, never the last
+        else line.emit(std::move(event));
       };
       ModelFacts facts = load_engine(engine, request, progress);
       return [facts = std::move(facts)](Napi::Env e, Task& task) -> Napi::Value {

@@ -4,7 +4,8 @@
 
 namespace rlhi {
 
-RowBlocks::RowBlocks(int64_t rows) : references_(static_cast<size_t>(rows / kRowBlock), 0) {
+RowBlocks::RowBlocks(int64_t rows)
+    : references_(static_cast<size_t>(rows / kRowBlock), 0), entries_(references_.size(), remembered_.end()) {
   for (auto block = static_cast<int32_t>(references_.size()) - 1; block >= 0; --block) free_.push_back(block);
 }
 
@@ -24,9 +25,38 @@ void RowBlocks::share(const std::vector<int32_t>& blocks) {
 }
 
 void RowBlocks::release(std::vector<int32_t>& blocks) {
-  for (auto block = blocks.rbegin(); block != blocks.rend(); ++block)
-    if (--references_[static_cast<size_t>(*block)] == 0) free_.push_back(*block);
+  for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
+    const auto i = static_cast<size_t>(*block);
+    if (--references_[i] > 0) continue;
+    free_.push_back(*block);
+    if (entries_[i] == remembered_.end()) continue;
+    remembered_.erase(entries_[i]);
+    entries_[i] = remembered_.end();
+  }
   blocks.clear();
+}
+
+RowBlocks::Key RowBlocks::key_of(const std::vector<int32_t>& prompt, size_t index, int32_t before) {
+  const auto begin = prompt.begin() + static_cast<std::ptrdiff_t>(index) * kRowBlock;
+  return {before, std::vector<int32_t>(begin, begin + kRowBlock)};
+}
+
+std::vector<int32_t> RowBlocks::find_beginning(const std::vector<int32_t>& prompt) const {
+  std::vector<int32_t> blocks;
+  const size_t whole = (prompt.size() - 1) / static_cast<size_t>(kRowBlock);
+  while (blocks.size() < whole) {
+    const auto found = remembered_.find(key_of(prompt, blocks.size(), blocks.empty() ? -1 : blocks.back()));
+    if (found == remembered_.end()) break;
+    blocks.push_back(found->second);
+  }
+  return blocks;
+}
+
+void RowBlocks::remember(const std::vector<int32_t>& prompt, const std::vector<int32_t>& blocks) {
+  for (size_t i = 0; i < prompt.size() / static_cast<size_t>(kRowBlock); ++i) {
+    const auto [entry, added] = remembered_.try_emplace(key_of(prompt, i, i == 0 ? -1 : blocks[i - 1]), blocks[i]);
+    if (added) entries_[static_cast<size_t>(blocks[i])] = entry;
+  }
 }
 
 }  // namespace rlhi

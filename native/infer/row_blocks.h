@@ -1,7 +1,11 @@
 // Who owns which rows of the key/value cache. Rows are handed out in blocks of kRowBlock positions with reference counts:
-// a prompt's blocks are shared by its samples and come back when the last of them lets go.
+// a prompt's blocks are shared by its samples, and those of a common beginning by the prompts that begin so; they come back
+// when the last holder lets go.
 #pragma once
+#include <cstddef>
 #include <cstdint>
+#include <map>
+#include <utility>
 #include <vector>
 
 namespace rlhi {
@@ -22,8 +26,19 @@ class RowBlocks {
   void share(const std::vector<int32_t>& blocks);    // one reference more on each
   void release(std::vector<int32_t>& blocks);        // one less on each; those without any are free again. Empties `blocks`.
 
+  // Whole blocks in use that hold the beginning of `prompt`, but never its last token, whose hidden state must be computed.
+  std::vector<int32_t> find_beginning(const std::vector<int32_t>& prompt) const;
+  // `blocks` are the prompt's: its whole blocks can be found until they are free again.
+  void remember(const std::vector<int32_t>& prompt, const std::vector<int32_t>& blocks);
+
  private:
+  // The block before (-1: none) and a block's tokens. Whoever holds a block holds those before it, so a key's block lives as long.
+  using Key = std::pair<int32_t, std::vector<int32_t>>;
+  static Key key_of(const std::vector<int32_t>& prompt, std::size_t index, int32_t before);
+
   std::vector<int32_t> references_;
+  std::map<Key, int32_t> remembered_;
+  std::vector<std::map<Key, int32_t>::iterator> entries_;  // by block; end() where it is not remembered
   std::vector<int32_t> free_;                  // the most recently freed is taken first: its memory is warm
 };
 

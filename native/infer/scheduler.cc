@@ -32,15 +32,14 @@ bool Scheduler::start_sample() {
   const GenerateRequest& request = opened_ ? *opened_->params : requests_[next_request_];
   // The last token of an answer is never fed back, so it needs no row.
   const int64_t answer_blocks = blocks_for(request.max_new_tokens - 1);
-  const int64_t prompt_blocks = opened_ ? 0 : blocks_for(static_cast<int64_t>(request.prompt.size()));
-  if (blocks_.free() < answer_blocks + prompt_blocks) return false;
+  std::vector<int32_t> beginning;
+  int64_t prompt_blocks = 0;
   if (!opened_) {
-    opened_ = std::make_shared<Prompt>();
-    opened_->request = static_cast<int64_t>(next_request_++);
-    opened_->params = &request;
-    opened_->blocks = blocks_.take(prompt_blocks);
-    unread_.push_back(opened_);
+    beginning = blocks_.find_beginning(request.prompt);
+    prompt_blocks = blocks_for(static_cast<int64_t>(request.prompt.size())) - static_cast<int64_t>(beginning.size());
   }
+  if (blocks_.free() < answer_blocks + prompt_blocks) return false;
+  if (!opened_) open_request(request, std::move(beginning), prompt_blocks);
   Sample& sample = samples_.emplace_back();
   sample.prompt = opened_;
   sample.prompt_blocks = opened_->blocks;
@@ -54,6 +53,21 @@ bool Scheduler::start_sample() {
     opened_.reset();
   }
   return true;
+}
+
+// A beginning shared with an earlier prompt is not read again: prompts are read in order, so its rows are there by then, or
+// are written by the same forward (each layer writes all new rows before it attends to any).
+void Scheduler::open_request(const GenerateRequest& request, std::vector<int32_t> beginning, int64_t more_blocks) {
+  opened_ = std::make_shared<Prompt>();
+  opened_->request = static_cast<int64_t>(next_request_++);
+  opened_->params = &request;
+  opened_->read = static_cast<int64_t>(beginning.size()) * kRowBlock;
+  blocks_.share(beginning);
+  const std::vector<int32_t> rest = blocks_.take(more_blocks);
+  opened_->blocks = std::move(beginning);
+  opened_->blocks.insert(opened_->blocks.end(), rest.begin(), rest.end());
+  blocks_.remember(request.prompt, opened_->blocks);
+  unread_.push_back(opened_);
 }
 
 ForwardBatch Scheduler::next_forward(int64_t max_tokens) {

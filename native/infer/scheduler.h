@@ -60,6 +60,7 @@ class Scheduler {
 
  private:
   bool start_sample();
+  void open_request(const GenerateRequest& request, std::vector<int32_t> beginning, int64_t more_blocks);
   void add_decoding(ForwardBatch& batch, Sample& sample);
   void add_prompt_chunk(ForwardBatch& batch, const std::shared_ptr<Prompt>& prompt, int64_t max_tokens);
 

@@ -278,6 +278,48 @@ TEST("generator: the context can be filled to its last position") {
   EXPECT_EQ(full.ids.size(), size_t{125});
 }
 
+TEST("generator: prompts that begin alike share the beginning and change no sample") {
+  ModelConfig config = tiny_config(Architecture::mistral);
+  config.max_position = 400;
+  TinyModel model(config, DType::f32);
+  Numbers numbers(23);
+  const std::vector<int32_t> common = random_ids(numbers, 2 * kRowBlock, config.vocab_size);
+  std::vector<GenerateRequest> requests;
+  for (const int64_t tail : {0, 1, 63, 64, 65, 100, 0, 7}) {
+    std::vector<int32_t> prompt = common;
+    const auto more = random_ids(numbers, tail, config.vocab_size);
+    prompt.insert(prompt.end(), more.begin(), more.end());
+    requests.push_back(request_of(prompt, 2, 20, 1, requests.size()));
+  }
+  requests.push_back(requests[5]);
+  requests.push_back(request_of(std::vector<int32_t>(common.begin(), common.begin() + 70), 1, 20, 1, 5));
+  requests.push_back(request_of(std::vector<int32_t>(common.begin() + 64, common.end()), 1, 20, 1, 5));  // the same tokens elsewhere
+  const Outcomes expected = alone(model, requests);
+  EXPECT(generate(model, requests) == expected);
+  EXPECT(generate(model, requests, options_of(2)) == expected);
+  EXPECT(generate(model, requests, options_of(3, 64)) == expected);
+  EXPECT(generate(model, requests, options_of(8, 200, 6 * kRowBlock)) == expected);
+}
+
+TEST("generator: a prompt's beginning is found while it is held, and not after") {
+  RowBlocks blocks(20 * kRowBlock);
+  std::vector<int32_t> prompt(3 * kRowBlock);
+  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i % 50);
+  EXPECT(blocks.find_beginning(prompt).empty());
+  std::vector<int32_t> held = blocks.take(3);
+  blocks.remember(prompt, held);
+  EXPECT(blocks.find_beginning(prompt) == std::vector<int32_t>(held.begin(), held.begin() + 2));  // never the last token's block
+  std::vector<int32_t> longer = prompt, other = prompt;
+  longer.push_back(1);
+  other[70] = 49;
+  EXPECT(blocks.find_beginning(longer) == held);
+  EXPECT(blocks.find_beginning(other) == std::vector<int32_t>(held.begin(), held.begin() + 1));
+  EXPECT(blocks.find_beginning({1}).empty());
+  blocks.release(held);
+  EXPECT(blocks.find_beginning(longer).empty());
+  EXPECT_EQ(blocks.free(), 20);
+}
+
 TEST("generator: cache blocks are shared by count and come back") {
   RowBlocks blocks(5 * kRowBlock + 3);
   EXPECT_EQ(blocks.total(), 5);
