@@ -58,7 +58,7 @@ test("a winner in one order only is a tie", () => {
 
 test("seeded numbers are uniform, and hashes split users stably", () => {
   const random = seededRandom(42);
-  const counts = new Array<number>(10).fill(0);
+  const counts = Array.from({ length: 10 }, () => 0);
   for (let i = 0; i < 20000; i += 1) {
     const bin = Math.floor(random() * 10);
     counts[bin] = (counts[bin] ?? 0) + 1;

@@ -9,7 +9,7 @@ import { combineVerdicts, judgeAnswers, judgementKey } from "../lib/eval/judge.j
 import type { JudgeTask } from "../lib/eval/judge.js";
 import { requestsOf, selectRequests } from "../lib/eval/requests.js";
 import type { EvalRequest, JudgementRecord } from "../lib/eval/types.js";
-import { winRates } from "../lib/eval/user-eval.js";
+import { preferences, winRates } from "../lib/eval/user-eval.js";
 import { JsonlAppender, readAllJsonl } from "../lib/files.js";
 import { silent } from "../lib/progress.js";
 import { criteria } from "../lib/prompts/user-eval.js";
@@ -27,9 +27,12 @@ function request(id: string, user: string, kind: EvalRequest["kind"] = "first", 
   return { id, user_id: user, conversation_id: id, turn: 0, kind, persona, messages: [{ role: "user", content: `question ${id}` }] };
 }
 
+function unused(): never {
+  throw new Error("not a judge's work");
+}
+
 /** A judge that decides by what it is shown; only chooseLabel is ever called. */
 function judgeBy(choose: (prompt: string) => "A" | "B", asked: LabelRequest[] = []): ChatModel {
-  const unused = (): never => { throw new Error("not a judge's work"); };
   return {
     spec: "openai:http://127.0.0.1:1#judge", context_length: Infinity,
     fingerprint: async () => "judge-1", countTokens: () => 0, chat: unused, score: unused, close: async () => {},
@@ -117,6 +120,26 @@ test("verdicts are appended as they come and not asked for again", async () => {
   assert.equal(asked.length, 2);
   assert.equal(second.length, 2);
   assert.equal(readFileSync(file, "utf8").trim().split("\n").length, 8);
+});
+
+test("the mean preference tells apart what an order effect makes ties", async () => {
+  const tasks = ["a", "b"].map((id): JudgeTask => ({ request: request(id, id), answers: { base: "x", trained: "y" } }));
+  // Always A, but surer of it where the trained model stands there.
+  const judge = judgeBy(() => "A");
+  const leaning: ChatModel = {
+    ...judge,
+    chooseLabel: async (requests, options) => requests.map((r, i): LabelChoice => {
+      const trainedFirst = /Answer A:\n```\ny\n/.test(r.messages.at(-1)?.content ?? "");
+      const choice = { label: "A", probabilities: trainedFirst ? [0.9, 0.1] : [0.6, 0.4] };
+      options?.onResult?.(i, choice);
+      return choice;
+    }),
+  };
+  const comparisons = combineVerdicts(tasks, await judged(tasks, leaning, scratch()));
+  assert.ok(comparisons.every(({ verdict }) => verdict === "tie"));
+  const { mean, interval } = preferences(comparisons, 100, 1).overall.all;
+  assert.ok(Math.abs((mean ?? 0) - 0.65) < 1e-12, "(0.9 + 0.4) / 2");
+  assert.ok(interval !== null && Math.abs(interval.low - 0.65) < 1e-12);
 });
 
 test("the probability recorded is the trained model's, whichever place it stood in", async () => {
