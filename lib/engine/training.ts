@@ -89,7 +89,7 @@ export async function train(job: TrainJob): Promise<TrainFacts> {
   const latest = checkpoints.latest();
   if (record?.state === "finished" && latest !== undefined) {
     publishModel(latest, job.files.model);
-    return trainFacts(job, record, latest.step, await heldOutCount(job));
+    return trainFacts(job, record, latest.step, await pairCounts(job.files.pairs));
   }
   const fresh: TrainingRecord = { format: 1, state: "running", hash, settings, held_out_before: null, held_out_after: null };
   const session = await Session.open(job, checkpoints, record ?? fresh, latest, identities);
@@ -118,19 +118,25 @@ function otherSettings(where: string, record: TrainingRecord, now: Record<string
   });
 }
 
-async function heldOutCount(job: TrainJob): Promise<number> {
-  const pairs = await PairsFile.open(job.files.pairs);
-  await pairs.close();
-  return pairs.heldOut.filter(Boolean).length;
+interface PairCounts {
+  pairs: number;
+  held_out_pairs: number;
 }
 
-async function trainFacts(job: TrainJob, record: TrainingRecord, resumedFrom: number, heldOut: number): Promise<TrainFacts> {
+async function pairCounts(path: string): Promise<PairCounts> {
+  const pairs = await PairsFile.open(path);
+  await pairs.close();
+  const held_out_pairs = pairs.heldOut.filter(Boolean).length;
+  return { pairs: pairs.rows - held_out_pairs, held_out_pairs };
+}
+
+async function trainFacts(job: TrainJob, record: TrainingRecord, resumedFrom: number, counts: PairCounts): Promise<TrainFacts> {
   const lines = await readAllJsonl<MetricsLine>(job.files.metrics);
   const last = lines.at(-1);
   const tokens = lines.reduce((sum, line) => sum + line.num_tokens, 0);
   const seconds = last?.elapsed ?? 0;
   return {
-    model: job.files.model, steps: last?.step ?? 0, pairs: job.pairs.count - heldOut, held_out_pairs: heldOut, epochs: last?.epoch ?? 0,
+    model: job.files.model, steps: last?.step ?? 0, ...counts, epochs: last?.epoch ?? 0,
     loss_first: lines[0]?.loss ?? Number.NaN, loss_last: last?.loss ?? Number.NaN, margin_last: last?.["rewards/margins"] ?? Number.NaN,
     held_out_before: record.held_out_before, held_out_after: record.held_out_after, num_tokens: tokens, seconds,
     tokens_per_second: seconds > 0 ? tokens / seconds : 0, resumed_from: resumedFrom,
@@ -213,7 +219,7 @@ class Session {
     if (this.#heldOut.length > 0) this.#writeRecord({ held_out_after: await this.#measureHeldOut(trainer, "held-out pairs after training") });
     publishModel(last, job.files.model);
     this.#writeRecord({ state: "finished" });
-    return trainFacts(job, this.record, done, this.#heldOut.length);
+    return trainFacts(job, this.record, done, { pairs: this.pairs.rows - this.#heldOut.length, held_out_pairs: this.#heldOut.length });
   }
 
   #options(): TrainOptions {
