@@ -136,7 +136,7 @@ describe("the report in a browser", { skip: executablePath === undefined ? "no C
     for (const [i, criterion] of (["personalization", "instruction_following", "overall"] as const).entries()) {
       for (const [j, kind] of (["all", "first", "follow_up"] as const).entries()) {
         const rate = evaluation?.win_rates[criterion][kind];
-        assert.equal(rows[3 * i + j], `${percent(rate?.rate)} ${percent(rate?.interval?.low)} to ${percent(rate?.interval?.high)}${rate?.wins} won, ${rate?.ties} tied, ${rate?.losses} lost`);
+        assert.equal(rows[3 * i + j], `${percent(rate?.rate)} ${percent(rate?.interval?.low)} to ${percent(rate?.interval?.high)}${rate?.wins} won, ${rate?.ties} tied, ${rate?.losses} lostmean preference ${(100 * (evaluation?.preferences[criterion][kind].mean ?? Number.NaN)).toFixed(1)} %`);
       }
     }
     assert.match((await textsOf(page, "#evaluation .lead"))[0] ?? "", new RegExp(`^${evaluation?.requests} real requests of ${evaluation?.users} users`));
@@ -194,6 +194,19 @@ describe("the report in a browser", { skip: executablePath === undefined ? "no C
     assert.match((await textsOf(page, "#training .lead"))[0] ?? "", /^5,000 optimizer steps with the sigmoid loss, .*mean of 32 steps/);
     const [svg, line] = await Promise.all([page.locator("#training svg").first().boundingBox(), page.locator("#training svg .mark-line path").first().boundingBox()]);
     assert.ok(line !== null && svg !== null && line.width > 0.7 * svg.width && line.x >= svg.x && line.x + line.width <= svg.x + svg.width + 1);
+  });
+
+  test("values that hardly differ get an axis whose labels do", async () => {
+    for (const steps of [1, 2]) {
+      const { folder } = await report(`flat-${steps}`, { steps });
+      const { page } = await visit(browser, folder.report, 1200);
+      for (const i of [0, 1]) {
+        const labels = await textsOf(page, `#training figure:nth-child(${i + 1}) svg .role-axis-label text`);
+        const y = labels.filter((text) => text.includes("."));
+        assert.ok(y.length >= 3 && new Set(y).size === y.length, labels.join(" "));
+      }
+      await page.close();
+    }
   });
 
   test("one step draws one point", async () => {

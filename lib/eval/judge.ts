@@ -107,15 +107,15 @@ function comparisonsOf(task: JudgeTask): Pending[] {
 
 /** One comparison a request and criterion: the winner of both orders, or a tie. Requests with verdicts missing are left out. */
 export function combineVerdicts(tasks: readonly JudgeTask[], verdicts: readonly JudgementRecord[]): Comparison[] {
-  const winners = new Map(verdicts.map((v) => [`${v.id}\u0000${v.criterion}\u0000${v.shown_first}`, v.winner]));
+  const given = new Map(verdicts.map((v) => [`${v.id}\u0000${v.criterion}\u0000${v.shown_first}`, v]));
   return tasks.flatMap(({ request, answers }) =>
     criteria.flatMap((criterion): Comparison[] => {
       const base = { id: request.id, user_id: request.user_id, kind: request.kind, criterion };
-      if (answers.base === answers.trained) return [{ ...base, verdict: "tie" }];
-      const one = winners.get(`${request.id}\u0000${criterion}\u0000trained`);
-      const other = winners.get(`${request.id}\u0000${criterion}\u0000base`);
+      if (answers.base === answers.trained) return [{ ...base, verdict: "tie", probability: 0.5 }];
+      const one = given.get(`${request.id}\u0000${criterion}\u0000trained`);
+      const other = given.get(`${request.id}\u0000${criterion}\u0000base`);
       if (one === undefined || other === undefined) return [];
-      return [{ ...base, verdict: combineOrders(asVerdict(one), asVerdict(other)) }];
+      return [{ ...base, verdict: combineOrders(asVerdict(one.winner), asVerdict(other.winner)), probability: (one.probability_trained + other.probability_trained) / 2 }];
     }),
   );
 }

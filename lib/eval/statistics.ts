@@ -1,7 +1,7 @@
 /** Numbers from verdicts. Knows nothing of judges, prompts or files. */
 import { seededRandom } from "../random.js";
 
-/** One comparison's outcome for the first side: 1 won, 0 lost, 0.5 tied. */
+/** One comparison's outcome for the first side: 1 won, 0 lost, 0.5 tied (or a probability between). */
 export interface Outcome {
   /** Outcomes of one cluster (a user) are not independent: they are resampled together. */
   cluster: string;
@@ -26,15 +26,29 @@ export interface WinRate {
 }
 
 export function winRate(outcomes: readonly Outcome[], options: { resamples: number; seed: number; level?: number }): WinRate {
-  const clusters = groupByCluster(outcomes);
-  const total = outcomes.reduce((sum, o) => sum + o.value, 0);
+  const { mean, interval } = meanOf(outcomes, options);
   return {
-    rate: outcomes.length === 0 ? null : total / outcomes.length,
+    rate: mean,
     wins: outcomes.filter((o) => o.value === 1).length,
     ties: outcomes.filter((o) => o.value === 0.5).length,
     losses: outcomes.filter((o) => o.value === 0).length,
     comparisons: outcomes.length,
-    clusters: clusters.length,
+    clusters: groupByCluster(outcomes).length,
+    interval,
+  };
+}
+
+export interface Mean {
+  mean: number | null;
+  /** As in WinRate. */
+  interval: Interval | null;
+}
+
+/** Mean of any values, with the interval of a win rate. */
+export function meanOf(outcomes: readonly Outcome[], options: { resamples: number; seed: number; level?: number }): Mean {
+  const clusters = groupByCluster(outcomes);
+  return {
+    mean: outcomes.length === 0 ? null : outcomes.reduce((sum, o) => sum + o.value, 0) / outcomes.length,
     interval: clusters.length < 2 ? null : bootstrapMean(clusters, options.resamples, options.seed, options.level ?? 0.95),
   };
 }

@@ -52,4 +52,6 @@ export interface Comparison {
   kind: EvalRequest["kind"];
   criterion: Criterion;
   verdict: Verdict;
+  /** The judge's probability that the trained model's answer is better, the mean of both orders. */
+  probability: number;
 }

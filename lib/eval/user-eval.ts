@@ -13,8 +13,8 @@ import { RlhiError } from "../errors.js";
 import { combineVerdicts, judgeAnswers, judgementKey } from "./judge.js";
 import type { JudgeTask } from "./judge.js";
 import { requestsOf, selectRequests } from "./requests.js";
-import { outcomeOf, winRate } from "./statistics.js";
-import type { WinRate } from "./statistics.js";
+import { meanOf, outcomeOf, winRate } from "./statistics.js";
+import type { Mean, WinRate } from "./statistics.js";
 import type { AnswerRecord, Comparison, EvalRequest, JudgementRecord, Side } from "./types.js";
 
 export interface UserEvalFacts extends StageFacts {
@@ -25,6 +25,11 @@ export interface UserEvalFacts extends StageFacts {
   judge: string;
   /** By criterion, then by all, first and follow-up turns. */
   win_rates: Record<Criterion, Record<"all" | EvalRequest["kind"], WinRate>>;
+  /**
+   * The mean probability the judge gave the trained model's answer, both orders averaged, so that a leaning to one place
+   * cancels out: tells more than verdicts where that leaning makes most of them ties.
+   */
+  preferences: Record<Criterion, Record<"all" | EvalRequest["kind"], Mean>>;
   /** Share of comparisons in which the judge named whichever answer stood first (or second) both times. */
   order_disagreement: number | null;
 }
@@ -150,6 +155,7 @@ async function judgeStage(context: StageContext, tasks: readonly JudgeTask[], ba
     trained,
     judge: judgeFingerprint,
     win_rates: winRates(comparisons, config.eval.bootstrap, config.seed),
+    preferences: preferences(comparisons, config.eval.bootstrap, config.seed),
     order_disagreement: orderDisagreement(tasks, comparisons),
   };
 }
@@ -170,11 +176,16 @@ export async function readEvaluation(context: RunFiles, facts: UserEvalFacts): P
 
 /** Win rates of the trained model, with intervals over users. */
 export function winRates(comparisons: readonly Comparison[], resamples: number, seed: number): UserEvalFacts["win_rates"] {
-  const rate = (criterion: Criterion, kind: EvalRequest["kind"] | "all"): WinRate => {
-    const chosen = comparisons.filter((c) => c.criterion === criterion && (kind === "all" || c.kind === kind));
-    return winRate(chosen.map((c) => ({ cluster: c.user_id, value: outcomeOf[c.verdict] })), { resamples, seed });
-  };
-  return Object.fromEntries(criteria.map((c) => [c, { all: rate(c, "all"), first: rate(c, "first"), follow_up: rate(c, "follow_up") }])) as UserEvalFacts["win_rates"];
+  return byCriterion(comparisons, (some) => winRate(some.map((c) => ({ cluster: c.user_id, value: outcomeOf[c.verdict] })), { resamples, seed }));
+}
+
+export function preferences(comparisons: readonly Comparison[], resamples: number, seed: number): UserEvalFacts["preferences"] {
+  return byCriterion(comparisons, (some) => meanOf(some.map((c) => ({ cluster: c.user_id, value: c.probability })), { resamples, seed }));
+}
+
+function byCriterion<Figure>(comparisons: readonly Comparison[], figure: (some: readonly Comparison[]) => Figure): Record<Criterion, Record<"all" | EvalRequest["kind"], Figure>> {
+  const of = (criterion: Criterion, kind: EvalRequest["kind"] | "all"): Figure => figure(comparisons.filter((c) => c.criterion === criterion && (kind === "all" || c.kind === kind)));
+  return Object.fromEntries(criteria.map((c) => [c, { all: of(c, "all"), first: of(c, "first"), follow_up: of(c, "follow_up") }])) as Record<Criterion, Record<"all" | EvalRequest["kind"], Figure>>;
 }
 
 function orderDisagreement(tasks: readonly JudgeTask[], comparisons: readonly Comparison[]): number | null {

@@ -56,19 +56,29 @@ export interface LineChart {
   points: readonly Point[];
   /** A dashed line. */
   reference: number | null;
-  yFormat: string;
-  /** Keeps a range in view even where all values are close. */
-  yDomain?: [number, number];
+  /** Shares between 0 and 1, shown as percentages on their whole range. */
+  share?: boolean;
 }
 
 const longest = 160;
+/** Smallest range of values an axis shows. */
+const leastSpan = 1e-3;
+
+/** A range that shows all values and is not all noise where they are the same, and as many digits as its steps need. */
+export function valueAxis(values: readonly number[]): { domain: [number, number]; format: string } {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const padding = Math.max(0, leastSpan - (high - low)) / 2;
+  const span = high - low + 2 * padding;
+  return { domain: [low - padding, high + padding], format: `.${Math.max(0, Math.ceil(-Math.log10(span / 5)))}f` };
+}
 
 /** One series over training steps. Long ones are condensed, with a band from the lowest to the highest value. */
-export async function lineChart({ label, color, points, reference, yFormat, yDomain }: LineChart): Promise<Markup> {
+export async function lineChart({ label, color, points, reference, share = false }: LineChart): Promise<Markup> {
   const { buckets, size } = condense(points, longest);
   const rounded = buckets.map(({ x, y, low, high }) => ({ x: short(x), y: short(y), low: short(low), high: short(high) }));
   const last = Math.max(...buckets.map(({ x }) => x));
-  const y = { type: "quantitative" as const, title: null, scale: yDomain === undefined ? { zero: false } : { domain: yDomain }, axis: { format: yFormat, tickCount: 4 } };
+  const { domain, format } = share ? { domain: [0, 1], format: ".0%" } : valueAxis([...rounded.flatMap(({ low, high }) => [low, high]), ...(reference === null ? [] : [reference])]);
+  const y = { type: "quantitative" as const, title: null, scale: { domain, nice: true }, axis: { format, tickCount: 4 } };
   const x = { field: "x", type: "quantitative" as const, title: "optimizer step", scale: { nice: false }, axis: { tickMinStep: 1, format: ",d", tickCount: Math.min(5, Math.max(1, last - 1)), grid: false } };
   const spec: TopLevelSpec = {
     width,

@@ -13,6 +13,7 @@ import type { FeedbackRecord } from "../feedback/types.js";
 import { readJsonl } from "../files.js";
 import { pairFilters } from "../pairs/types.js";
 import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "../pairs/types.js";
+import { criteria } from "../prompts/user-eval.js";
 import { hashUnit } from "../random.js";
 import type { RunFolder } from "../run/folder.js";
 import type { ManifestData } from "../run/manifest.js";
@@ -44,7 +45,7 @@ export async function reportData(folder: RunFolder, config: RunConfig): Promise<
     loss_type: config.train.loss_type,
     loss_at_reference: lossAtReference(config),
     held_out: trained === undefined || trained.held_out_after === null ? null : { before: trained.held_out_before, after: trained.held_out_after },
-    win_rates: evaluated === undefined ? [] : Object.entries(evaluated.win_rates).flatMap(([criterion, kinds]) => Object.entries(kinds).map(([kind, rate]) => ({ criterion, kind, rate }))),
+    win_rates: evaluated === undefined ? [] : winRates(evaluated),
     order_disagreement: evaluated?.order_disagreement ?? null,
     eval_requests: evaluated?.requests ?? 0,
     eval_users: evaluated?.users ?? 0,
@@ -57,6 +58,10 @@ export async function reportData(folder: RunFolder, config: RunConfig): Promise<
     provenance: provenance(manifest),
     settings: changedSettings(config),
   };
+}
+
+function winRates({ win_rates, preferences }: UserEvalFacts): ReportData["win_rates"] {
+  return criteria.flatMap((criterion) => (["all", "first", "follow_up"] as const).map((kind) => ({ criterion, kind, rate: win_rates[criterion][kind], preference: preferences[criterion][kind] })));
 }
 
 interface KnownFacts {

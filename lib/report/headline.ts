@@ -11,7 +11,7 @@ export async function headline(folder: RunFolder, config: RunConfig): Promise<Re
 const key = (name: string): string => name.replace(/[ -]/g, "_");
 
 export function headlineOf(data: ReportData): Record<string, unknown> {
-  const overall = data.win_rates.find(({ criterion, kind }) => criterion === "overall" && kind === "all")?.rate;
+  const { rate: overall, preference } = data.win_rates.find(({ criterion, kind }) => criterion === "overall" && kind === "all") ?? {};
   const interval = overall?.interval ?? null;
   return {
     conversations: data.mined?.conversations ?? 0,
@@ -28,6 +28,8 @@ export function headlineOf(data: ReportData): Record<string, unknown> {
     held_out_margin_after: data.held_out?.after["rewards/margins"] ?? null,
     win_rate: overall?.rate ?? null,
     win_rate_interval: interval === null ? null : [interval.low, interval.high],
+    mean_preference: preference?.mean ?? null,
+    order_disagreement: data.order_disagreement,
     seconds_by_stage: Object.fromEntries(data.times.map(({ name, seconds }) => [name, seconds])),
   };
 }

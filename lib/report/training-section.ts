@@ -10,7 +10,7 @@ interface Curve {
   title: string;
   note: string;
   value: (point: MetricPoint) => number;
-  chart: Pick<LineChart, "color" | "reference" | "yFormat" | "yDomain">;
+  chart: Pick<LineChart, "color" | "reference" | "share">;
 }
 
 export async function trainingSection(data: ReportData): Promise<Markup> {
@@ -29,9 +29,9 @@ ${heldOutCard(data.held_out)}`;
 
 function curves({ loss_at_reference }: ReportData): Curve[] {
   return [
-    { title: "Loss", note: loss_at_reference === null ? "lower is better" : "dashed: ln 2, where the policy still is its reference", value: (m) => m.loss, chart: { color: palette.main, reference: loss_at_reference, yFormat: ".3~f" } },
-    { title: "Reward margin", note: "chosen over rejected; above 0 the model prefers what users asked for", value: (m) => m.margin, chart: { color: palette.good, reference: 0, yFormat: ".3~f" } },
-    { title: "Pairs ranked right", note: "share of pairs with a margin above 0; an untouched model has none", value: (m) => m.accuracy, chart: { color: palette.bad, reference: 0.5, yFormat: ".0%", yDomain: [0, 1] } },
+    { title: "Loss", note: loss_at_reference === null ? "lower is better" : "dashed: ln 2, where the policy still is its reference", value: (m) => m.loss, chart: { color: palette.main, reference: loss_at_reference } },
+    { title: "Reward margin", note: "chosen over rejected; above 0 the model prefers what users asked for", value: (m) => m.margin, chart: { color: palette.good, reference: 0 } },
+    { title: "Pairs ranked right", note: "share of pairs with a margin above 0; an untouched model has none", value: (m) => m.accuracy, chart: { color: palette.bad, reference: 0.5, share: true } },
   ];
 }
 
@@ -39,7 +39,7 @@ async function curveCard({ title, note, value, chart }: Curve, metrics: readonly
   const points = metrics.map((m) => ({ x: m.step, y: value(m) }));
   const finite = points.filter(({ y }) => Number.isFinite(y));
   const [first, last] = [finite[0], finite.at(-1)];
-  const write = (y: number | undefined): string => (title === "Pairs ranked right" ? percent(y ?? null) : fixed(y, 3));
+  const write = (y: number | undefined): string => (chart.share === true ? percent(y ?? null) : fixed(y, 3));
   const label = `${title} over ${plural(metrics.length, "step")}: from ${write(first?.y)} at step ${first?.x ?? 0} to ${write(last?.y)} at step ${last?.x ?? 0}`;
   return html`<figure class="card"><figcaption><h3>${title}</h3><p class="soft">${note}</p></figcaption>${await lineChart({ label, points, ...chart })}</figure>`;
 }

@@ -1,7 +1,7 @@
 /** Everything the page shows, read from the run folder; no HTML here. */
 import type { Message } from "../conversations/types.js";
 import type { HeldOutMetrics } from "../engine/checkpoints.js";
-import type { WinRate } from "../eval/statistics.js";
+import type { Mean, WinRate } from "../eval/statistics.js";
 import type { PairMethod } from "../pairs/types.js";
 
 export interface Count {
@@ -90,7 +90,7 @@ export interface ReportData {
   /** What the loss is by definition while the policy equals its reference; null where the loss has no such value. */
   loss_at_reference: number | null;
   held_out: HeldOutPairs | null;
-  win_rates: { criterion: string; kind: string; rate: WinRate }[];
+  win_rates: { criterion: string; kind: string; rate: WinRate; preference: Mean | null }[];
   order_disagreement: number | null;
   eval_requests: number;
   eval_users: number;

@@ -1,4 +1,5 @@
 import type { UserEvalFacts } from "../../eval/user-eval.js";
+import type { Criterion } from "../../prompts/user-eval.js";
 import type { RunContext } from "../../run/context.js";
 import type { StageFacts } from "../../run/stage.js";
 import type { Tools } from "../command.js";
@@ -29,6 +30,7 @@ function printRates({ folder }: RunContext, stageFacts: StageFacts, skipped: boo
     return {
       criterion: criterion.replace(/_/g, " "), turns: name, won: wins, tied: ties, lost: losses, "win rate": percent(rate),
       "95 % interval": interval === null ? "-" : `${percent(interval.low)} to ${percent(interval.high)}`,
+      "mean preference": percent(facts.preferences[criterion as Criterion][kind as keyof typeof kinds].mean),
     };
   }));
   out.table(rows);
