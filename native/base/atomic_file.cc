@@ -85,7 +85,7 @@ void AtomicFile::commit() {
 
 void AtomicFile::fail_system(const char* doing) {
   const int error = errno;
-  fail(ErrorCode::io, path_, ": cannot ", doing, " (", written_, " bytes so far): ", std::strerror(error));
+  fail(ErrorCode::io, path_, ": cannot ", doing, ": ", std::strerror(error));
 }
 
 void write_text_file(const std::string& path, const std::string& text) {
