@@ -93,7 +93,7 @@ describe("a chat model behind an endpoint", () => {
     const notes: string[] = [];
     const model = await open(server.spec, { concurrency: 6 }, notes);
     const schema = { name: "persona", schema: { type: "object" } };
-    const answers = await model.chat(Array.from({ length: 6 }, (_, i) => request(`Write a JSON object about this user ${i}`, { json_schema: schema })));
+    const answers = await model.chat(Array.from({ length: 6 }, (_, i) => request(`Describe this user as a JSON object ${i}`, { json_schema: schema })));
     for (const [answer] of answers) assert.equal(typeof (JSON.parse(answer?.text ?? "") as { summary: unknown }).summary, "string");
     assert.equal(notes.filter((note) => note.includes("does without response_format")).length, 1);
     assert.ok(!("response_format" in (server.requests.at(-1) ?? {})));

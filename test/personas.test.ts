@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { ChatModel, ChatRequest } from "../lib/chat-models/types.js";
 import { runConfigSchema } from "../lib/config.js";
-import type { Conversation } from "../lib/conversations/types.js";
+import type { Conversation, FeedbackLabel } from "../lib/conversations/types.js";
 import { earlierConversations, historyDigest } from "../lib/personas/history.js";
 import { inferPersonas } from "../lib/personas/infer.js";
 import { parsePersona, summaryOnly } from "../lib/personas/parse.js";
@@ -89,7 +89,7 @@ describe("a persona from what a model wrote", () => {
   });
 
   it("is none where there is nothing in it", () => {
-    for (const text of ["", "no JSON at all", "[]", "{}", "42", '{"summary": ""}', '{"summary": "one or two sentences: what they do and how they like answers", "preferences": []}']) assert.equal(parsePersona(text, ids), undefined, text);
+    for (const text of ["", "no JSON at all", "[]", "{}", "42", '{"summary": ""}', '{"summary": "one or two sentences: what this user works on and how they like to be answered"}', `{"summary": "${"they like short lists and ".repeat(20)}"}`]) assert.equal(parsePersona(text, ids), undefined, text);
   });
 
   it("stays text whatever it holds", () => {
@@ -144,12 +144,23 @@ function scripted(rounds: string[][]): ChatModel & { asked: ChatRequest[][] } {
   };
 }
 
+const labelled = (_: string, turn: number): FeedbackLabel => (turn === 2 ? "reattempt_with_feedback" : "positive_feedback");
+const settings = runConfigSchema.parse({ model: "m", data: { path: "d" } }).personas;
+
 describe("inferring many personas", () => {
+  it("takes the user's own words of feedback where the model cannot be read", async () => {
+    const earlier = [conversation("before", "2024-01-01T00:00:00Z", ["q", "a", "Shorter, please.\nNo lists.", "b", "thanks"])];
+    const records: PersonaRecord[] = [];
+    const options = { settings, seed: 1, feedback: labelled, signal: new AbortController().signal, onResult: (record: PersonaRecord) => records.push(record) };
+    await inferPersonas(scripted([["hm"], ["still no JSON at all, but prose"]]), [{ conversation: conversation("now", "2024-02-02T00:00:00Z", ["now"]), earlier }], options);
+    assert.equal(records[0]?.outcome, "quotes");
+    assert.deepEqual(records[0]?.persona?.preferences, [{ dimension: "said of an earlier answer", value: '"Shorter, please. No lists."', evidence: "before" }]);
+  });
+
   it("asks again once where an answer cannot be read, then takes a summary or nothing", async () => {
     const good = '{"summary": "Cooks.", "preferences": []}';
     const model = scripted([[good, "hm", "{}", ""], [good, "This user likes short answers very much.", "..."]]);
     const records: PersonaRecord[] = [];
-    const settings = runConfigSchema.parse({ model: "m", data: { path: "d" } }).personas;
     const tasks = ["a", "b", "c", "d"].map((id) => ({ conversation: conversation(id, "2024-02-02T00:00:00Z", ["now"]), earlier: [conversation(`${id}-before`, "2024-01-01T00:00:00Z", ["then"])] }));
     await inferPersonas(model, tasks, { settings, seed: 1, feedback: noFeedback, signal: new AbortController().signal, onResult: (record) => records.push(record) });
     assert.deepEqual(records.map(({ conversation_id, outcome }) => [conversation_id, outcome]), [["a", "json"], ["b", "json_retry"], ["c", "summary"], ["d", "nothing"]]);

@@ -2,6 +2,8 @@
 import type { Conversation, FeedbackLabel } from "../conversations/types.js";
 import { followUpTurns, userTurns } from "../conversations/types.js";
 import { clip } from "../prompts/prompt.js";
+import { oneLine } from "./render.js";
+import type { Persona } from "./types.js";
 
 /** Label of a follow-up, by conversation and turn; null: the classifier abstained. */
 export type FeedbackLookup = (conversation_id: string, turn: number) => FeedbackLabel | null | undefined;
@@ -29,6 +31,23 @@ const feedbackNames: Record<FeedbackLabel, string> = {
   clarification: "added",
   other: "said",
 };
+
+/** Quoted feedback in a persona made without the model. */
+const maxQuotes = 5;
+const maxQuoteChars = 160;
+
+/** The user's latest words on how answers should have been, each with the conversation it stands in. */
+export function feedbackQuotes(earlier: readonly Conversation[], feedback: FeedbackLookup): Persona["preferences"] {
+  const quotes = earlier.flatMap((conversation) =>
+    followUpTurns(conversation)
+      .filter((turn) => feedback(conversation.conversation_id, turn) === "reattempt_with_feedback")
+      .map((turn) => ({
+        dimension: "said of an earlier answer",
+        value: `"${clip(oneLine(conversation.messages[turn]?.content ?? ""), maxQuoteChars)}"`,
+        evidence: conversation.conversation_id,
+      })));
+  return quotes.slice(-maxQuotes);
+}
 
 /** Characters of one message shown where there is room. */
 const fullMessage = 600;

@@ -1,10 +1,13 @@
-/** Personas of many conversations in one batch: asked once, asked again where the answer cannot be read, then taken as a summary. */
+/**
+ * Personas of many conversations in one batch: asked once, asked again where the answer cannot be read. A model that is too
+ * small even then gives way to the user's own words of feedback, or, where there are none, to the prose it wrote.
+ */
 import type { ChatModel, ChatRequest } from "../chat-models/types.js";
 import type { RunConfig } from "../config.js";
 import type { Conversation } from "../conversations/types.js";
 import { personaPrompt, personaSchema } from "../prompts/persona.js";
 import { hashSeed } from "../random.js";
-import { historyDigest } from "./history.js";
+import { feedbackQuotes, historyDigest } from "./history.js";
 import type { FeedbackLookup, HistoryDigest } from "./history.js";
 import { parsePersona, summaryOnly } from "./parse.js";
 import type { PersonaRecord } from "./types.js";
@@ -28,7 +31,8 @@ const longestHistory = 6000;
 /** The template's own tokens and the beginning of the answer. */
 const spareTokens = 32;
 /** What the answer begins with where the model can be made to; a small model then goes on in the form asked for. */
-const begun = '{"summary": "';
+const subject = "This user";
+const begun = `{"summary": "${subject}`;
 
 interface Asked {
   task: PersonaTask;
@@ -68,7 +72,9 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
       const text = completions[0]?.text ?? "";
       const parsed = parsePersona(text, digest.ids);
       if (parsed !== undefined) return record(task, digest, { persona: parsed.persona, outcome: "json_retry", dropped_preferences: parsed.dropped });
-      const persona = summaryOnly(text.startsWith(begun) ? text.slice(begun.length) : text);
+      const preferences = feedbackQuotes(task.earlier.slice(-options.settings.max_conversations), options.feedback);
+      if (preferences.length > 0) return record(task, digest, { persona: { summary: "", preferences }, outcome: "quotes", dropped_preferences: 0 });
+      const persona = summaryOnly(text.startsWith(begun) ? text.slice(begun.length - subject.length) : text);
       record(task, digest, { persona, outcome: persona === null ? "nothing" : "summary", dropped_preferences: 0 });
     },
   });

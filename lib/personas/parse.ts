@@ -1,5 +1,6 @@
 /** A persona from what a model wrote; every preference must point at a conversation that the model was shown. */
 import { parseJsonLoosely } from "../text/json.js";
+import { personaPrompt } from "../prompts/persona.js";
 import { oneLine, words } from "./render.js";
 import type { Persona } from "./types.js";
 
@@ -12,8 +13,6 @@ export interface ParsedPersona {
 const maxPreferences = 12;
 const maxSummaryWords = 80;
 const maxValueWords = 30;
-/** Texts copied from the prompt instead of filled in. */
-const placeholders = new Set(["one or two sentences: what they do and how they like answers", "length, format, tone, language, level or topic", "what they prefer"]);
 
 /** undefined where the text holds neither a summary nor a preference that counts. `ids`: conversation by shown name. */
 export function parsePersona(text: string, ids: ReadonlyMap<string, string>): ParsedPersona | undefined {
@@ -51,7 +50,26 @@ function conversationOf(evidence: unknown, ids: ReadonlyMap<string, string>): st
 function plain(value: unknown, maxWords: number): string {
   if (typeof value !== "string" && typeof value !== "number") return "";
   const text = words(oneLine(String(value))).slice(0, maxWords).join(" ");
-  return placeholders.has(text) ? "" : text;
+  return isEcho(text) || isLoop(text) ? "" : text;
+}
+
+const echoLength = 5;
+const instructions = new Set(runs(personaPrompt.render({ history: "" }).map(({ content }) => content).join("\n"), echoLength));
+
+/** Small models repeat what they were told to write: runs of words that stand in the prompt. */
+function isEcho(text: string): boolean {
+  return runs(text, echoLength).some((run) => instructions.has(run));
+}
+
+/** They also go in circles: most of the text's word triples occur more than once. */
+function isLoop(text: string): boolean {
+  const triples = runs(text, 3);
+  return triples.length >= 10 && new Set(triples).size < 0.6 * triples.length;
+}
+
+function runs(text: string, length: number): string[] {
+  const all = text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+  return all.slice(length - 1).map((_, index) => all.slice(index, index + length).join(" "));
 }
 
 /** A persona of only a summary, from a text that is no JSON: its first sentences. null where nothing readable is left. */
@@ -59,5 +77,5 @@ export function summaryOnly(text: string): Persona | null {
   const prose = oneLine(text.replace(/```\w*/g, " ").replace(/"?\b(summary|preferences|dimension|value|evidence)\b"?\s*:/gi, " ").replace(/["{}[\]]/g, " "));
   const sentences = prose.match(/[^.!?。！？]+[.!?。！？]*/gu) ?? [];
   const summary = words(sentences.slice(0, 2).join(" ")).slice(0, 60).join(" ");
-  return (summary.match(/\p{L}/gu)?.length ?? 0) < 10 || placeholders.has(summary) ? null : { summary, preferences: [] };
+  return (summary.match(/\p{L}/gu)?.length ?? 0) < 10 || isEcho(summary) || isLoop(prose) ? null : { summary, preferences: [] };
 }

@@ -13,8 +13,11 @@ export interface PersonaRecord {
   persona: Persona | null;
   /** The earlier conversations it came from, oldest first. */
   from_conversations: string[];
-  /** How it came about: asked once, asked again, only a summary from a text that was no JSON, nothing usable, nothing to learn from. */
-  outcome: "json" | "json_retry" | "summary" | "nothing" | "no_history";
+  /**
+   * How it came about: the model's JSON at the first or the second asking; the user's own words of feedback, where neither
+   * could be read; a summary from a text that was no JSON; nothing usable; nothing to learn from.
+   */
+  outcome: "json" | "json_retry" | "quotes" | "summary" | "nothing" | "no_history";
   /** Preferences left out because they named no conversation that was shown. */
   dropped_preferences: number;
   prompt_hash: string;

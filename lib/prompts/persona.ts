@@ -3,7 +3,7 @@ import { definePrompt } from "./prompt.js";
 
 export const personaPrompt = definePrompt({
   id: "persona",
-  version: 1,
+  version: 2,
   messages: [
     {
       role: "system",
@@ -15,9 +15,7 @@ export const personaPrompt = definePrompt({
 
 {{history}}
 
-Write a JSON object about this user:
-{"summary": "one or two sentences: what they do and how they like answers", "preferences": [{"dimension": "length, format, tone, language, level or topic", "value": "what they prefer", "evidence": "id of a conversation above, such as C1"}]}
-At most six preferences. JSON only.`,
+Describe this user as a JSON object with two fields. "summary" is one or two sentences: what this user works on and how they like to be answered. "preferences" is a list of at most six objects with the fields "dimension" (length, format, tone, language, level or another), "value" (what this user prefers there) and "evidence" (the id of the conversation that shows it). Write only the JSON.`,
     },
   ],
   slots: { history: "text" },

@@ -157,7 +157,7 @@ const topics = ["soil", "bread", "rivers", "maps", "tea", "clocks", "paint", "br
 function answer(request: ServerRequest, index: number): string {
   const prompt = lastText(request);
   const name = request.response_format?.json_schema?.name;
-  if (name === "persona" || /Write a JSON object about this user/.test(prompt)) {
+  if (name === "persona" || /Describe this user as a JSON object/.test(prompt)) {
     const ids = [...prompt.matchAll(/^(C\d+)$/gm)].map(([, id]) => id as string);
     return JSON.stringify({
       summary: `Writes about ${topics[hash(prompt) % topics.length]} and likes short answers.`,

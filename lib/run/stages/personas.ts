@@ -100,7 +100,7 @@ function withoutHistory({ user_id, conversation_id }: Conversation): PersonaReco
 }
 
 async function factsOf({ folder, config }: StageContext): Promise<Record<string, unknown>> {
-  const outcomes: Record<PersonaRecord["outcome"], number> = { json: 0, json_retry: 0, summary: 0, nothing: 0, no_history: 0 };
+  const outcomes: Record<PersonaRecord["outcome"], number> = { json: 0, json_retry: 0, quotes: 0, summary: 0, nothing: 0, no_history: 0 };
   const users = new Set<string>();
   let conversations = 0;
   let personas = 0;
