@@ -34,7 +34,7 @@ export const feedbackStage: Stage = async (context) => {
     appender.close();
     progress.stop();
   }
-  return { ...await factsOf(folder.feedback), classifier: config.feedback.classifier, prompts: { [feedbackPrompt.id]: feedbackPrompt.hash } };
+  return { ...await factsOf(folder.feedback), classifier: config.feedback.classifier, prompts: config.feedback.classifier === "rules" ? {} : { [feedbackPrompt.id]: feedbackPrompt.hash } };
 };
 
 function keyOf({ conversation_id, turn }: { conversation_id: string; turn: number }): string {
