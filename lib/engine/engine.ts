@@ -88,9 +88,14 @@ export class Engine {
     const native = await addon.loadModel({
       path: options.path, dtype: options.dtype, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, onProgress: options.onProgress,
     });
-    const info = native.info();
-    if (tokenizer !== null) native.setTokenBytes(...tokenBytesFor(tokenizer, info.vocabSize));
-    return new Engine(options.path, native, info, tokenizer);
+    try {
+      const info = native.info();
+      if (tokenizer !== null) native.setTokenBytes(...tokenBytesFor(tokenizer, info.vocabSize));
+      return new Engine(options.path, native, info, tokenizer);
+    } catch (error) {
+      await native.close();
+      throw error;
+    }
   }
 
   /** Longest prompt plus answer, in tokens; Infinity where the configuration names none. */

@@ -13,7 +13,7 @@ export interface TokenizerSource {
   template: string | undefined;
   /** End-of-text ids that the checkpoint's own configuration names. */
   eos: number[];
-  /** Hash of the tokenizer's contents. */
+  /** Hash of tokenizer.json's contents, whatever its layout: the same for a GGUF file and the folder made from it. */
   identity: string;
   /** For messages. */
   where: string;
@@ -57,7 +57,7 @@ export function sourceFromFolder(folder: string): TokenizerSource {
     config: { ...specials, ...config },
     template: templateOfFolder(folder, config),
     eos: [...eosOf(join(folder, "generation_config.json")), ...eosOf(join(folder, "config.json"))],
-    identity: sha256(readFileSync(path)),
+    identity: sha256(JSON.stringify(json)),
     where: folder,
     folder,
   };
