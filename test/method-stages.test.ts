@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
 import type { RunConfig } from "../lib/config.js";
 import { isHeldOut } from "../lib/conversations/index.js";
+import { RlhiError } from "../lib/errors.js";
 import { readAllJsonl } from "../lib/files.js";
 import type { CandidateRecord, FilteredRecord, PairRecord } from "../lib/pairs/types.js";
 import type { PersonaRecord } from "../lib/personas/types.js";
@@ -205,6 +207,42 @@ describe("the comparisons, each one switch", () => {
     const four = new Set((await ids(4)).map(({ id }) => id));
     assert.equal(four.size, 4);
     assert.ok(three.every(({ id }) => four.has(id)));
+  });
+});
+
+describe("the stages on the embedded engine alone", () => {
+  it("run with one model in every role, and give the same again", async (t) => {
+    const files = ["personas.jsonl", "candidates.jsonl", "pairs.jsonl", "filtered.jsonl"];
+    const made = await Promise.all([1, 2].map(async () => {
+      const run = await methodRun(temporaryFolder(t), sampleLogs(3, 2));
+      const facts = await runAll(run);
+      return { facts, texts: files.map((name) => readFileSync(`${run.dir}/${name}`, "utf8").split("\n").toSorted((a, b) => (a < b ? -1 : 1))) };
+    }));
+    assert.deepEqual(made[0]?.texts, made[1]?.texts);
+    const personas = (made[0]?.texts[0] ?? []).filter((line) => line !== "").map((line) => JSON.parse(line) as PersonaRecord);
+    assert.equal(personas.length, 6);
+    // Random weights write no JSON: what they know of the user is what the user said.
+    for (const { outcome, persona, from_conversations } of personas) {
+      if (from_conversations.length === 0) assert.equal(outcome, "no_history");
+      else assert.ok(persona?.preferences.every(({ evidence }) => from_conversations.includes(evidence)), outcome);
+    }
+    assert.equal(made[0]?.facts["rewrite"]?.["rewrites"], 6);
+    assert.equal(made[0]?.facts["reward"]?.["answers"], 36);
+  });
+});
+
+describe("a stage whose endpoint fails", () => {
+  it("stops with the endpoint's error, keeps what was answered, and goes on when it is back", async (t) => {
+    const { run, server } = await withServer(t, sampleLogs(4, 3), { endpoint: { max_retries: 0, concurrency: 1 } });
+    server.options.misbehave = (_, count) => (count >= 3 ? { kind: "status", status: 500, message: "on fire" } : undefined);
+    await assert.rejects(runAll(run, ["personas"]), (error) => error instanceof RlhiError && error.code === "ERR_ENDPOINT" && error.message.includes("HTTP 500: on fire"));
+    const kept = await file<PersonaRecord>(run, "personas.jsonl");
+    assert.equal(kept.filter(({ outcome }) => outcome === "json").length, 3);
+    const asked = server.requests.length;
+    delete server.options.misbehave;
+    await runAll(run, ["personas"]);
+    assert.equal((await file<PersonaRecord>(run, "personas.jsonl")).length, 12);
+    assert.equal(server.requests.length - asked, 5, "8 personas, 3 of them there");
   });
 });
 
