@@ -11,7 +11,7 @@ constexpr float kNoMaximum = -1e30f;  // as in kernel_softmax.h
 
 int64_t forward_floats(const Kernels& kernels, int head_dim) {
   const int64_t stride = round_up(head_dim, kernels.nr);
-  return 3 * kScoreStride * stride + kernels.key_block * (kScoreStride + 2 * stride) + 4 * kScoreStride + 256;
+  return 3 * kTileColumns * stride + kernels.key_block * (kScoreStride + 2 * stride) + 4 * kTileColumns + 256;
 }
 
 void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
@@ -23,52 +23,51 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
   float* sums = memory.take(tile.columns * stride);
   float* keys = memory.take(kernels.key_block * n);
   float* values = memory.take(kernels.key_block * stride);
-  AttentionBlock b;
-  b.scores = memory.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
-  float* position = memory.take(width);
-  b.running_max = memory.take(width);
-  b.running_sum = memory.take(width);
-  b.rescale = memory.take(width);
+  float* scores = memory.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
+  float *position = memory.take(width), *running_max = memory.take(width), *running_sum = memory.take(width), *rescale = memory.take(width);
   for (int c = 0; c < width; ++c) {
     position[c] = static_cast<float>(tile.position(std::min(c, tile.columns - 1)));
-    b.running_max[c] = kNoMaximum;
-    b.running_sum[c] = 0;
+    running_max[c] = kNoMaximum;
+    running_sum[c] = 0;
   }
-  b.position = position;
-  b.window = static_cast<float>(a.window);
-  b.columns = static_cast<int>(round_up(tile.columns, kernels.width));
+  std::fill(sums, sums + tile.columns * stride, 0.0f);
   gather_columns(kernels, tile, a.q, a.scale, rows, stride);
   pack_columns_of(kernels, tile, rows, stride, columns);
 
-  bool started = false;
   tile.for_key_blocks(kernels.key_block, [&](const KeyBlock& block) {
     pack_keys(kernels, tile, block, a.k, keys);
-    multiply_keys(kernels, tile, block, keys, columns, b.scores);
-    b.keys = block.keys;
-    b.masked = block.masked;
-    b.first_position = static_cast<float>(block.position);
-    kernels.attention_softmax(b);
-    for (int c = 0; started && c < tile.columns; ++c) {
-      if (b.rescale[c] != 1.0f) kernels.scale(sums + c * stride, b.rescale[c], n);
-    }
     int64_t value_stride = 0;
     const float* v = key_rows(kernels, tile, block, a.v, values, value_stride);
-    add_to_columns(kernels, tile, block, b.scores, v, value_stride, sums, stride, started);
-    started = true;
+    tile.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) {
+      multiply_keys(kernels, part, seen, keys, columns + first * n, scores);
+      AttentionBlock b;
+      b.scores = scores;
+      b.keys = seen.keys;
+      b.columns = static_cast<int>(round_up(part.columns, kernels.width));
+      b.masked = seen.masked;
+      b.first_position = static_cast<float>(seen.position);
+      b.window = static_cast<float>(a.window);
+      b.position = position + first;
+      b.running_max = running_max + first, b.running_sum = running_sum + first, b.rescale = rescale + first;
+      kernels.attention_softmax(b);
+      for (int c = first; c < first + part.columns; ++c) {
+        if (rescale[c] != 1.0f) kernels.scale(sums + c * stride, rescale[c], n);
+      }
+      add_to_columns(kernels, part, seen, scores, v, value_stride, sums + first * stride, stride);
+    });
   });
 
   for (int c = 0; c < tile.columns; ++c) {
-    const float sum = started ? b.running_sum[c] : 0.0f;
+    const float sum = running_sum[c];
     char* out = row_pointer(a.out, tile.row(c), tile.head(c) * n);
     if (sum > 0) {
       kernels.convert(out, a.out.dtype, sums + c * stride, DType::f32, n, 1.0f / sum);
     } else {  // a query that sees no key
-      std::fill(sums, sums + n, 0.0f);
-      kernels.convert(out, a.out.dtype, sums, DType::f32, n, 1.0f);
+      kernels.convert(out, a.out.dtype, sums + c * stride, DType::f32, n, 1.0f);
     }
     if (a.lse) {
       reinterpret_cast<float*>(row_pointer(a.lse, tile.row(c)))[tile.head(c)] =
-          static_cast<float>(static_cast<double>(b.running_max[c]) + std::log(static_cast<double>(sum)));
+          static_cast<float>(static_cast<double>(running_max[c]) + std::log(static_cast<double>(sum)));
     }
   }
 }
@@ -83,15 +82,15 @@ void attention(Backend* backend, const AttentionArgs& a) {
   tasks.clear();
   for (int64_t i = a.n_segments - 1; i >= 0; --i) {
     const int64_t columns = static_cast<int64_t>(a.segments[i].length) * group;
-    for (int64_t tile = (columns + kScoreStride - 1) / kScoreStride - 1; tile >= 0; --tile) {
-      for (int g = 0; g < a.n_kv_heads; ++g) tasks.push_back({i, tile * kScoreStride, g});
+    for (int64_t tile = (columns + kTileColumns - 1) / kTileColumns - 1; tile >= 0; --tile) {
+      for (int g = 0; g < a.n_kv_heads; ++g) tasks.push_back({i, tile * kTileColumns, g});
     }
   }
   backend->pool.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const AttentionTask& task = tasks[static_cast<size_t>(i)];
     const QuerySegment& segment = a.segments[task.segment];
     const int64_t columns = static_cast<int64_t>(segment.length) * group - task.first_column;
-    const QueryTile tile{a, segment, task.kv_head, group, task.first_column, static_cast<int>(std::min<int64_t>(kScoreStride, columns))};
+    const QueryTile tile{a, segment, task.kv_head, group, task.first_column, static_cast<int>(std::min<int64_t>(kTileColumns, columns))};
     run_tile(backend->kernels, backend->local[static_cast<size_t>(thread)], tile);
   });
 }

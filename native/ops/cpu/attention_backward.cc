@@ -81,7 +81,7 @@ Trees find_trees(const AttentionArgs& a) {
 
 int64_t backward_floats(const Kernels& kernels, int head_dim, int64_t key_rows) {
   const int64_t stride = round_up(head_dim, kernels.nr);
-  return 2 * key_rows * stride + 5 * kScoreStride * stride + kernels.key_block * (2 * kScoreStride + 4 * stride) + 4 * kScoreStride + 512;
+  return 2 * key_rows * stride + 5 * kTileColumns * stride + kernels.key_block * (2 * kScoreStride + 4 * stride) + 4 * kTileColumns + 512;
 }
 
 // One tree and one key/value head.
@@ -95,19 +95,19 @@ class TreeBackward {
     dv_ = memory_.take(rows * stride_);
     std::memset(dk_, 0, static_cast<size_t>(rows * stride_) * sizeof(float));
     std::memset(dv_, 0, static_cast<size_t>(rows * stride_) * sizeof(float));
-    q_ = memory_.take(kScoreStride * stride_);
-    dout_ = memory_.take(kScoreStride * stride_);
-    q_columns_ = memory_.take(kScoreStride * n_);
-    dout_columns_ = memory_.take(kScoreStride * n_);
-    dq_ = memory_.take(kScoreStride * stride_);
+    q_ = memory_.take(kTileColumns * stride_);
+    dout_ = memory_.take(kTileColumns * stride_);
+    q_columns_ = memory_.take(kTileColumns * n_);
+    dout_columns_ = memory_.take(kTileColumns * n_);
+    dq_ = memory_.take(kTileColumns * stride_);
     k_panels_ = memory_.take(kernels.key_block * n_);
     v_panels_ = memory_.take(kernels.key_block * n_);
     k_rows_ = memory_.take(kernels.key_block * stride_);
     block_.scores = memory_.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
     block_.dscores = memory_.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
-    block_.position = position_ = memory_.take(kScoreStride);
-    block_.lse = lse_ = memory_.take(kScoreStride);
-    block_.delta = delta_ = memory_.take(kScoreStride);
+    position_ = memory_.take(kTileColumns);
+    lse_ = memory_.take(kTileColumns);
+    delta_ = memory_.take(kTileColumns);
     block_.window = static_cast<float>(a_.window);
   }
 
@@ -116,8 +116,8 @@ class TreeBackward {
     for (const int64_t i : trees_.segments[static_cast<size_t>(tree_)]) {
       const QuerySegment& s = a_.segments[i];
       const int64_t columns = static_cast<int64_t>(s.length) * group;
-      for (int64_t first = 0; first < columns; first += kScoreStride) {
-        run_tile(QueryTile{a_, s, kv_head_, group, first, static_cast<int>(std::min<int64_t>(kScoreStride, columns - first))});
+      for (int64_t first = 0; first < columns; first += kTileColumns) {
+        run_tile(QueryTile{a_, s, kv_head_, group, first, static_cast<int>(std::min<int64_t>(kTileColumns, columns - first))});
       }
     }
     for (const int64_t i : trees_.segments[static_cast<size_t>(tree_)]) store_keys(a_.segments[i]);
@@ -129,8 +129,7 @@ class TreeBackward {
     pack_columns_of(kernels_, tile, q_, stride_, q_columns_);
     gather_columns(kernels_, tile, args_.dout, 1.0f, dout_, stride_);
     pack_columns_of(kernels_, tile, dout_, stride_, dout_columns_);
-    block_.columns = static_cast<int>(round_up(tile.columns, kernels_.width));
-    for (int c = 0; c < block_.columns; ++c) {
+    for (int c = 0; c < round_up(tile.columns, kernels_.width); ++c) {
       const int at = std::min(c, tile.columns - 1);
       position_[c] = static_cast<float>(tile.position(at));
       lse_[c] = reinterpret_cast<const float*>(row_pointer(a_.lse, tile.row(at)))[tile.head(at)];
@@ -141,32 +140,34 @@ class TreeBackward {
 
   void run_tile(const QueryTile& tile) {
     load_columns(tile);
-    bool started = false;
+    std::memset(dq_, 0, static_cast<size_t>(kTileColumns * stride_) * sizeof(float));
     tile.for_key_blocks(kernels_.key_block, [&](const KeyBlock& block) {
-      run_block(tile, block, started);
-      started = true;
+      pack_keys(kernels_, tile, block, a_.k, k_panels_);
+      pack_keys(kernels_, tile, block, a_.v, v_panels_);
+      int64_t k_stride = 0;
+      const float* k = key_rows(kernels_, tile, block, a_.k, k_rows_, k_stride);
+      tile.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) { run_part(part, first, seen, k, k_stride); });
     });
-    if (!started) std::memset(dq_, 0, static_cast<size_t>(kScoreStride * stride_) * sizeof(float));
     for (int c = 0; c < tile.columns; ++c) {
       kernels_.convert(row_pointer(args_.dq, tile.row(c), tile.head(c) * n_), args_.dq.dtype, dq_ + c * stride_, DType::f32, n_, a_.scale);
     }
   }
 
-  void run_block(const QueryTile& tile, const KeyBlock& block, bool started) {
-    pack_keys(kernels_, tile, block, a_.k, k_panels_);
-    pack_keys(kernels_, tile, block, a_.v, v_panels_);
-    multiply_keys(kernels_, tile, block, k_panels_, q_columns_, block_.scores);
-    multiply_keys(kernels_, tile, block, v_panels_, dout_columns_, block_.dscores);
+  void run_part(const QueryTile& part, int first, const KeyBlock& block, const float* k, int64_t k_stride) {
+    multiply_keys(kernels_, part, block, k_panels_, q_columns_ + first * n_, block_.scores);
+    multiply_keys(kernels_, part, block, v_panels_, dout_columns_ + first * n_, block_.dscores);
     block_.keys = block.keys;
+    block_.columns = static_cast<int>(round_up(part.columns, kernels_.width));
     block_.masked = block.masked;
     block_.first_position = static_cast<float>(block.position);
+    block_.position = position_ + first;
+    block_.lse = lse_ + first;
+    block_.delta = delta_ + first;
     kernels_.attention_softmax_backward(block_);
-    int64_t k_stride = 0;
-    const float* k = key_rows(kernels_, tile, block, a_.k, k_rows_, k_stride);
-    add_to_columns(kernels_, tile, block, block_.dscores, k, k_stride, dq_, stride_, started);
+    add_to_columns(kernels_, part, block, block_.dscores, k, k_stride, dq_ + first * stride_, stride_);
     const int64_t at = (trees_.span_offset[static_cast<size_t>(block.span)] + block.offset) * stride_;
-    add_to_keys(kernels_, tile, block, block_.scores, dout_, stride_, dv_ + at, stride_);
-    add_to_keys(kernels_, tile, block, block_.dscores, q_, stride_, dk_ + at, stride_);  // q_ holds scale times q
+    add_to_keys(kernels_, part, block, block_.scores, dout_ + first * stride_, stride_, dv_ + at, stride_);
+    add_to_keys(kernels_, part, block, block_.dscores, q_ + first * stride_, stride_, dk_ + at, stride_);  // q_ holds scale times q
   }
 
   void store_keys(const QuerySegment& s) {

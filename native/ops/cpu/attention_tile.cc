@@ -18,7 +18,7 @@ void pack_columns_of(const Kernels& kernels, const QueryTile& tile, const float*
 
 void pack_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to) {
   const int64_t k = tile.args.head_dim;
-  const RowPanels panels(block.keys, kernels.mr);
+  const RowPanels panels(block.packed, kernels.mr);
   for (int64_t i = 0; i < panels.count; ++i) {
     const int64_t row = panels.begin(i);
     kernels.pack_a(to + row * k, row_pointer(t, block.row + row, tile.kv_head * k), t.dtype, t.row_stride, false, panels.size(i), k);
@@ -38,16 +38,16 @@ const float* key_rows(const Kernels& kernels, const QueryTile& tile, const KeyBl
   return to;
 }
 
-void multiply_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* keys, const float* columns, float* scores) {
-  const RowPanels panels(block.keys, kernels.mr);
+void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* keys, const float* columns, float* scores) {
+  const RowPanels panels(block.packed, kernels.mr);
   GemmTile t;
-  t.k = tile.args.head_dim;
+  t.k = part.args.head_dim;
   t.b_stride = kernels.nr;
   t.out_stride = kScoreStride;
-  for (int c = 0; c < tile.columns; c += kernels.nr) {
+  for (int c = 0; c < part.columns; c += kernels.nr) {
     t.b = columns + static_cast<int64_t>(c) * t.k;
-    t.cols = std::min(kernels.nr, static_cast<int>(round_up(tile.columns - c, kernels.width)));  // whole vectors, for the softmax
-    for (int64_t i = 0; i < panels.count; ++i) {
+    t.cols = std::min(kernels.nr, static_cast<int>(round_up(part.columns - c, kernels.width)));  // whole vectors, for the softmax
+    for (int64_t i = 0; i < panels.count && panels.begin(i) < block.keys; ++i) {
       const int64_t row = panels.begin(i);
       t.rows = panels.size(i);
       t.a = keys + row * t.k;
@@ -58,40 +58,40 @@ void multiply_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock
   }
 }
 
-void add_to_columns(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
-                    float* sums, int64_t sums_stride, bool accumulate) {
-  const RowPanels panels(tile.columns, kernels.mr);
+void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
+                    float* sums, int64_t sums_stride) {
+  const RowPanels panels(part.columns, kernels.mr);
   GemmTile t;
   t.k = block.keys;
   t.a_stride = kScoreStride;
   t.b_stride = stride;
   t.in_stride = t.out_stride = sums_stride;
-  for (int d = 0; d < tile.args.head_dim; d += kernels.nr) {
+  for (int d = 0; d < part.args.head_dim; d += kernels.nr) {
     t.b = rows + d;
-    t.cols = std::min(kernels.nr, tile.args.head_dim - d);
+    t.cols = std::min(kernels.nr, part.args.head_dim - d);
     for (int64_t i = 0; i < panels.count; ++i) {
       const int64_t column = panels.begin(i);
       float* to = sums + column * sums_stride + d;
       t.rows = panels.size(i);
       t.a = scores + column;
-      t.in = accumulate ? to : nullptr;
+      t.in = to;
       t.out = to;
       kernels.gemm_tile(t);
     }
   }
 }
 
-void add_to_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
+void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
                  float* sums, int64_t sums_stride) {
   const RowPanels panels(block.keys, kernels.mr);
   GemmTile t;
-  t.k = tile.columns;
+  t.k = part.columns;
   t.a_by_rows = true;
   t.b_stride = stride;
   t.in_stride = t.out_stride = sums_stride;
-  for (int d = 0; d < tile.args.head_dim; d += kernels.nr) {
+  for (int d = 0; d < part.args.head_dim; d += kernels.nr) {
     t.b = columns + d;
-    t.cols = std::min(kernels.nr, tile.args.head_dim - d);
+    t.cols = std::min(kernels.nr, part.args.head_dim - d);
     for (int64_t i = 0; i < panels.count; ++i) {
       const int64_t key = panels.begin(i);
       float* to = sums + key * sums_stride + d;

@@ -9,12 +9,15 @@
 
 namespace rlhi::ops {
 
+constexpr int kTileColumns = 192;  // of a tile: its keys are packed once for all of them; a multiple of kScoreStride
+
 struct KeyBlock {
   int64_t span, offset;  // which span of the call, and where in it
-  int64_t row;        // of k and v
-  int keys;           // those after the tile's last query are cut off
-  int32_t position;   // of the first key
-  bool masked;        // some column does not see some key
+  int64_t row;           // of k and v
+  int32_t position;      // of the first key
+  int packed;            // keys of the block as the whole tile sees it
+  int keys;              // the first of them, up to the last that some column sees
+  bool masked;           // some column does not see some of these
 };
 
 // Columns [first, first + columns) of one segment and one key/value head.
@@ -31,18 +34,35 @@ struct QueryTile {
 
   // Calls f(KeyBlock) for every block of keys that some column sees, in order.
   template <class F>
-  void for_key_blocks(int block, const F& f) const {
-    const int64_t oldest = position(0), newest = position(columns - 1), window = args.window;
+  void for_key_blocks(int size, const F& f) const {
     for (int s = 0; s < segment.n_spans; ++s) {
       const KeySpan& span = args.spans[segment.first_span + s];
-      for (int32_t at = 0; at < span.length; at += block) {
-        const int64_t begin = span.position + at, end = span.position + std::min<int64_t>(span.length, at + block);
-        const int64_t seen = std::min(end, newest + 1);
-        if (begin >= seen || (window > 0 && end - 1 <= oldest - window)) continue;
-        const bool masked = seen - 1 > oldest || (window > 0 && begin <= newest - window);
-        f(KeyBlock{segment.first_span + s, at, span.row + at, static_cast<int>(seen - begin), static_cast<int32_t>(begin), masked});
+      for (int32_t at = 0; at < span.length; at += size) {
+        const int keys = std::min(size, span.length - at);
+        KeyBlock block = seen_by(*this, KeyBlock{segment.first_span + s, at, span.row + at, span.position + at, keys, keys, false});
+        block.packed = block.keys;
+        if (block.keys > 0) f(block);
       }
     }
+  }
+
+  // Calls f(part, first column of the part, block as the part sees it) for the parts of at most kScoreStride columns.
+  template <class F>
+  void for_parts(const KeyBlock& block, const F& f) const {
+    for (int c = 0; c < columns; c += kScoreStride) {
+      const QueryTile part{args, segment, kv_head, group, first + c, std::min(kScoreStride, columns - c)};
+      const KeyBlock seen = seen_by(part, block);
+      if (seen.keys > 0) f(part, c, seen);
+    }
+  }
+
+  static KeyBlock seen_by(const QueryTile& tile, KeyBlock block) {
+    const int64_t oldest = tile.position(0), newest = tile.position(tile.columns - 1), begin = block.position, window = tile.args.window;
+    block.keys = static_cast<int>(std::clamp<int64_t>(newest + 1 - begin, 0, block.keys));
+    const int64_t last = begin + block.keys - 1;
+    if (window > 0 && last <= oldest - window) block.keys = 0;
+    block.masked = last > oldest || (window > 0 && begin <= newest - window);
+    return block;
   }
 };
 
@@ -70,13 +90,15 @@ void pack_columns_of(const Kernels& kernels, const QueryTile& tile, const float*
 void pack_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to);
 // A key block's rows as floats, `stride` apart; returns t's own rows (and their stride) where those can be read in whole vectors.
 const float* key_rows(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, float* to, int64_t& stride);
+
+// For a part of a tile (for_parts); `columns`, `sums` and so on begin at its first column.
 // scores[key][column] = keys . columns
-void multiply_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* keys, const float* columns, float* scores);
-// sums[column][head_dim] (+)= scores^T rows
-void add_to_columns(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
-                    float* sums, int64_t sums_stride, bool accumulate);
+void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* keys, const float* columns, float* scores);
+// sums[column][head_dim] += scores^T rows
+void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
+                    float* sums, int64_t sums_stride);
 // sums[key][head_dim] += scores columns
-void add_to_keys(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
+void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
                  float* sums, int64_t sums_stride);
 
 // Throws invalid_argument where shapes, segments and spans do not fit together.

@@ -8,9 +8,10 @@ using rlhi::bf16;
 using rlhi::DType;
 
 // e^x to about 1 ulp: x = n ln 2 + r, a polynomial of degree 6 in r (minimax in relative error, 4e-9), times 2^n.
-// 0 below -104 (and for -inf), +inf above 88.73; NaN stays NaN.
+// 0 below -87.33, where results would be denormal (hundreds of cycles each, and masked scores are all there); +inf above
+// 88.73; NaN stays NaN.
 inline V vexp(V x) {
-  const V clamped = vmin(vset(89.0f), vmax(vset(-105.0f), x));
+  const V lowest = vset(-87.33f), clamped = vmin(vset(89.0f), vmax(lowest, x));
   const V n = vround(clamped * vset(1.44269504f));
   V r = vfma(n, vset(-0.693359375f), clamped);
   r = vfma(n, vset(2.12194440e-4f), r);
@@ -20,7 +21,7 @@ inline V vexp(V x) {
   p = vfma(p, r, vset(1.666652039e-1f));
   p = vfma(p, r, vset(4.999999343e-1f));
   p = vfma(p, r * r, r);
-  return vscale2(p + vset(1.0f), n);
+  return vselect_less(x, lowest, vzero(), vscale2(p + vset(1.0f), n));
 }
 // 1 / (1 + e^-x)
 inline V vsigmoid(V x) { return vset(1.0f) / (vset(1.0f) + vexp(vzero() - x)); }

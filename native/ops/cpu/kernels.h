@@ -14,7 +14,7 @@ namespace rlhi::ops {
 
 constexpr int kMaxTileRows = 16;   // upper bounds of Kernels::mr and nr
 constexpr int kMaxTileCols = 32;
-constexpr int kScoreStride = 192;  // columns of an attention score block (see AttentionBlock)
+constexpr int kScoreStride = 64;    // columns of an attention score block (see AttentionBlock)
 
 // out[i,j] = (in[i,j] + bias[j]) + sum_p a[i,p] b[p,j], the sum taken in order of p from zero.
 struct GemmTile {
