@@ -158,8 +158,8 @@ describe("inferring many personas", () => {
   });
 
   it("asks again once where an answer cannot be read, then takes a summary or nothing", async () => {
-    const good = '{"summary": "Cooks.", "preferences": []}';
-    const model = scripted([[good, "hm", "{}", ""], [good, "This user likes short answers very much.", "..."]]);
+    const good = '{"summary": "Cooks.", "preferences": [{"dimension": "length", "value": "short", "evidence": "C1"}]}';
+    const model = scripted([[good, '{"summary": "Rests on nothing.", "preferences": []}', "{}", ""], [good, "This user likes short answers very much.", "..."]]);
     const records: PersonaRecord[] = [];
     const tasks = ["a", "b", "c", "d"].map((id) => ({ conversation: conversation(id, "2024-02-02T00:00:00Z", ["now"]), earlier: [conversation(`${id}-before`, "2024-01-01T00:00:00Z", ["then"])] }));
     await inferPersonas(model, tasks, { settings, seed: 1, feedback: noFeedback, signal: new AbortController().signal, onResult: (record) => records.push(record) });

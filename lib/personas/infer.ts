@@ -1,6 +1,6 @@
 /**
- * Personas of many conversations in one batch: asked once, asked again where the answer cannot be read. A model that is too
- * small even then gives way to the user's own words of feedback, or, where there are none, to the prose it wrote.
+ * Personas of many conversations in one batch: asked once, asked again where the answer cannot be read or rests on nothing.
+ * A model that is too small even then gives way to the user's own words of feedback, or, where there are none, to its summary.
  */
 import type { ChatModel, ChatRequest } from "../chat-models/types.js";
 import type { RunConfig } from "../config.js";
@@ -10,6 +10,7 @@ import { hashSeed } from "../random.js";
 import { feedbackQuotes, historyDigest } from "./history.js";
 import type { FeedbackLookup, HistoryDigest } from "./history.js";
 import { parsePersona, summaryOnly } from "./parse.js";
+import type { ParsedPersona } from "./parse.js";
 import type { PersonaRecord } from "./types.js";
 
 export interface PersonaTask {
@@ -60,7 +61,7 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
     onResult(index, completions) {
       const one = asked[index] as Asked;
       const parsed = parsePersona(completions[0]?.text ?? "", one.digest.ids);
-      if (parsed === undefined) unread.push(one);
+      if (!isGrounded(parsed)) unread.push(one);
       else record(one.task, one.digest, { persona: parsed.persona, outcome: "json", dropped_preferences: parsed.dropped });
     },
   });
@@ -71,13 +72,19 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
       const { task, digest } = unread[index] as Asked;
       const text = completions[0]?.text ?? "";
       const parsed = parsePersona(text, digest.ids);
-      if (parsed !== undefined) return record(task, digest, { persona: parsed.persona, outcome: "json_retry", dropped_preferences: parsed.dropped });
+      const dropped_preferences = parsed?.dropped ?? 0;
+      if (isGrounded(parsed)) return record(task, digest, { persona: parsed.persona, outcome: "json_retry", dropped_preferences });
       const preferences = feedbackQuotes(task.earlier.slice(-options.settings.max_conversations), options.feedback);
-      if (preferences.length > 0) return record(task, digest, { persona: { summary: "", preferences }, outcome: "quotes", dropped_preferences: 0 });
-      const persona = summaryOnly(text.startsWith(begun) ? text.slice(begun.length - subject.length) : text);
-      record(task, digest, { persona, outcome: persona === null ? "nothing" : "summary", dropped_preferences: 0 });
+      if (preferences.length > 0) return record(task, digest, { persona: { summary: "", preferences }, outcome: "quotes", dropped_preferences });
+      const persona = parsed?.persona ?? summaryOnly(text.startsWith(begun) ? text.slice(begun.length - subject.length) : text);
+      record(task, digest, { persona, outcome: persona === null ? "nothing" : "summary", dropped_preferences });
     },
   });
+}
+
+/** At least one preference rests on a conversation that was shown: what has none may be about anybody. */
+function isGrounded(parsed: ParsedPersona | undefined): parsed is ParsedPersona {
+  return parsed !== undefined && parsed.persona.preferences.length > 0;
 }
 
 function ask(model: ChatModel, task: PersonaTask, { settings, seed, feedback }: InferOptions): Asked {

@@ -15,7 +15,7 @@ export interface PersonaRecord {
   from_conversations: string[];
   /**
    * How it came about: the model's JSON at the first or the second asking; the user's own words of feedback, where neither
-   * could be read; a summary from a text that was no JSON; nothing usable; nothing to learn from.
+   * could be read; a summary, resting on nothing; nothing usable; nothing to learn from.
    */
   outcome: "json" | "json_retry" | "quotes" | "summary" | "nothing" | "no_history";
   /** Preferences left out because they named no conversation that was shown. */
