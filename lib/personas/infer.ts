@@ -61,7 +61,7 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
     onResult(index, completions) {
       const one = asked[index] as Asked;
       const parsed = parsePersona(completions[0]?.text ?? "", one.digest.ids);
-      if (!isGrounded(parsed)) unread.push(one);
+      if (parsed === undefined || !isGrounded(parsed)) unread.push(one);
       else record(one.task, one.digest, { persona: parsed.persona, outcome: "json", dropped_preferences: parsed.dropped });
     },
   });
@@ -73,7 +73,7 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
       const text = completions[0]?.text ?? "";
       const parsed = parsePersona(text, digest.ids);
       const dropped_preferences = parsed?.dropped ?? 0;
-      if (isGrounded(parsed)) return record(task, digest, { persona: parsed.persona, outcome: "json_retry", dropped_preferences });
+      if (parsed !== undefined && isGrounded(parsed)) return record(task, digest, { persona: parsed.persona, outcome: "json_retry", dropped_preferences });
       const preferences = feedbackQuotes(task.earlier.slice(-options.settings.max_conversations), options.feedback);
       if (preferences.length > 0) return record(task, digest, { persona: { summary: "", preferences }, outcome: "quotes", dropped_preferences });
       const persona = parsed?.persona ?? summaryOnly(text.startsWith(begun) ? text.slice(begun.length - subject.length) : text);
@@ -83,8 +83,8 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
 }
 
 /** At least one preference rests on a conversation that was shown: what has none may be about anybody. */
-function isGrounded(parsed: ParsedPersona | undefined): parsed is ParsedPersona {
-  return parsed !== undefined && parsed.persona.preferences.length > 0;
+function isGrounded({ persona }: ParsedPersona): boolean {
+  return persona.preferences.length > 0;
 }
 
 function ask(model: ChatModel, task: PersonaTask, { settings, seed, feedback }: InferOptions): Asked {
