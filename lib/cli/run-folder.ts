@@ -73,7 +73,8 @@ export interface StageCommand {
   describe: string;
   /** Paragraphs under the flags in --help. */
   details: string;
-  examples: readonly (readonly [string, string])[];
+  /** Default: the two that every stage has. */
+  examples?: readonly (readonly [string, string])[];
   load: () => Promise<Stage>;
   /** Loads what people see besides the facts; default: the facts. */
   print?: (run: RunContext, facts: StageFacts, skipped: boolean, tools: Tools) => void;
@@ -83,7 +84,8 @@ export interface StageCommand {
 
 /** A command that runs one stage of a run folder. */
 export function stageCommand(spec: StageCommand): Command {
-  const { stage, describe, details, examples, always = false } = spec;
+  const { stage, describe, details, always = false } = spec;
+  const examples = spec.examples ?? [[`$0 ${stage} run.yaml`, "in runs/run; stopped or killed, the same command goes on"], [`$0 ${stage} runs/two --json`, "in the folder of an earlier run, facts as JSON"]];
   return defineCommand<CommonFlags & RunFlags & { force: boolean }>({
     command: `${stage} [config]`,
     describe,
@@ -95,7 +97,12 @@ export function stageCommand(spec: StageCommand): Command {
       const { runStage } = await import("../run/run-stage.js");
       const { facts, skipped } = await runStage(stage, await spec.load(), run, flags.force || always);
       if (spec.print !== undefined && !tools.out.json) spec.print(run, facts, skipped, tools);
-      else tools.out.facts({ stage, run: run.folder.dir, skipped, ...facts }, `${stage} of ${shortPath(run.folder.dir)}${skipped ? " (done before)" : ""}`);
+      else tools.out.facts({ stage, run: run.folder.dir, skipped, ...shown(facts, tools.out.json) }, `${stage} of ${shortPath(run.folder.dir)}${skipped ? " (done before)" : ""}`);
     }),
   });
+}
+
+/** People need no hashes of prompts on the screen; manifest.json has them. */
+function shown({ prompts, ...facts }: StageFacts, json: boolean): StageFacts {
+  return json && prompts !== undefined ? { ...facts, prompts } : facts;
 }
