@@ -1,5 +1,5 @@
 /** conversations.parquet: written through DuckDB, so that neither sorting nor writing needs the data in memory. */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { DuckDBAppender } from "@duckdb/node-api";
 import { RlhiError } from "../errors.js";
@@ -13,49 +13,60 @@ const messagesType = "STRUCT(role VARCHAR, content VARCHAR, language VARCHAR, fl
 /** Conversations in one row group: a reader holds one in memory, a writer one a thread. */
 const rowGroupSize = 2048;
 
+/** Text of conversations that is held in memory at once while writing. */
+const chunkBytes = 32 * 2 ** 20;
+
 /** Name of the Parquet metadata entry that says how the file was made. */
 const madeBy = "rlhi-native";
 
 /**
- * Conversations on their way into a file: table `staged` (seq, conversation_id, user_id, time_ms, content_hash, language,
- * follow_ups, json), seq counting up in the order of `add`. Data that does not fit into memory lies in `${path}.work`.
+ * Conversations on their way into a file. Their text goes to a plain file in `${path}.work`; what filters and order need
+ * goes to table `staged` (seq, conversation_id, user_id, time_ms, content_hash, language, follow_ups, start, bytes), seq
+ * counting up in the order of `add`. So only narrow columns are ever sorted, and memory does not grow with the texts.
  */
 export class ConversationStore {
   #appender: DuckDBAppender | undefined;
   #rows = 0;
+  #size = 0;
 
-  private constructor(readonly path: string, readonly database: Database) {}
+  private constructor(readonly path: string, readonly database: Database, private readonly texts: number) {}
 
   static async create(path: string): Promise<ConversationStore> {
-    const work = `${path}.work`;
+    const work = workFolder(path);
+    let texts: number;
     try {
       mkdirSync(dirname(path), { recursive: true });
       rmSync(work, { recursive: true, force: true });
       mkdirSync(work);
+      texts = openSync(join(work, "texts"), "w+");
     } catch (error) {
       throw cannotWrite(path, error);
     }
     const database = await Database.open({ spill: work });
     await database.run(`CREATE TABLE staged (seq INTEGER, conversation_id VARCHAR, user_id VARCHAR, time_ms BIGINT, content_hash VARCHAR,
-      language VARCHAR, follow_ups INTEGER, json VARCHAR)`);
-    const store = new ConversationStore(path, database);
+      language VARCHAR, follow_ups INTEGER, start BIGINT, bytes INTEGER)`);
+    const store = new ConversationStore(path, database, texts);
     store.#appender = await database.connection.createAppender("staged");
     return store;
   }
 
   add(conversation: Conversation): void {
-    const appender = this.#appender as DuckDBAppender;
-    appender.appendInteger((this.#rows += 1));
-    appender.appendVarchar(conversation.conversation_id);
-    appender.appendVarchar(conversation.user_id);
-    appender.appendBigInt(BigInt(Date.parse(conversation.timestamp)));
-    appender.appendVarchar(contentHash(conversation));
-    appender.appendVarchar(conversation.language);
-    appender.appendInteger(followUpTurns(conversation).length);
-    appender.appendVarchar(JSON.stringify({ context_messages: 0, ...conversation }));
-    appender.endRow();
-    // Each flush makes what was added so far evictable.
-    if (this.#rows % rowGroupSize === 0) this.#guard(() => appender.flushSync());
+    const text = Buffer.from(JSON.stringify({ context_messages: 0, ...conversation }));
+    this.#guard(() => {
+      for (let at = 0; at < text.byteLength; ) at += writeSync(this.texts, text, at, text.byteLength - at, this.#size + at);
+      const appender = this.#appender as DuckDBAppender;
+      appender.appendInteger((this.#rows += 1));
+      appender.appendVarchar(conversation.conversation_id);
+      appender.appendVarchar(conversation.user_id);
+      appender.appendBigInt(BigInt(Date.parse(conversation.timestamp)));
+      appender.appendVarchar(contentHash(conversation));
+      appender.appendVarchar(conversation.language);
+      appender.appendInteger(followUpTurns(conversation).length);
+      appender.appendBigInt(BigInt(this.#size));
+      appender.appendInteger(text.byteLength);
+      appender.endRow();
+      this.#size += text.byteLength;
+    });
   }
 
   /** Must be called once, before any query of `staged`. */
@@ -69,20 +80,12 @@ export class ConversationStore {
    * "#2", "#3", ... in that order. Atomic: the file appears whole, under its name, at the end.
    */
   async write(keep: string, facts: Record<string, unknown>): Promise<void> {
-    const temporary = join(`${this.path}.work`, "conversations.parquet");
-    const query = `
-      SELECT conversation_id || CASE WHEN copy > 1 THEN '#' || copy ELSE '' END AS conversation_id, user_id,
-        make_timestamp_ms(time_ms) AT TIME ZONE 'UTC' AS timestamp, json_extract_string(json, '$.source') AS source, json_extract_string(json, '$.model') AS model, language,
-        CAST(json_extract(json, '$.flagged') AS BOOLEAN) AS flagged,
-        from_json(json_extract(json, '$.messages'), '[{"role":"VARCHAR","content":"VARCHAR","language":"VARCHAR","flagged":"BOOLEAN","gold_label":"VARCHAR"}]')::${messagesType} AS messages,
-        CAST(json_extract(json, '$.context_messages') AS INTEGER) AS context_messages
-      FROM staged JOIN (
-        SELECT seq, row_number() OVER (PARTITION BY conversation_id ORDER BY user_id, time_ms, seq) AS copy FROM staged WHERE seq IN (SELECT seq FROM ${keep})
-      ) USING (seq)
-      ORDER BY user_id, time_ms, staged.conversation_id, seq`;
+    const temporary = join(workFolder(this.path), "conversations.parquet");
     try {
-      await this.database.run(`COPY (${query}) TO ${sqlText(temporary)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE ${rowGroupSize},
-        KV_METADATA {${sqlText(madeBy)}: ${sqlText(JSON.stringify(facts))}})`);
+      const parts = await this.#writeParts(keep);
+      // The parts are in order and the copy keeps it.
+      await this.database.run(`COPY (SELECT * FROM read_parquet([${parts.map(sqlPath).join(", ")}])) TO ${sqlText(temporary)} (FORMAT parquet, COMPRESSION zstd,
+        ROW_GROUP_SIZE ${rowGroupSize}, KV_METADATA {${sqlText(madeBy)}: ${sqlText(JSON.stringify(facts))}})`);
       const fd = openSync(temporary, "r");
       fsyncSync(fd);
       closeSync(fd);
@@ -92,8 +95,60 @@ export class ConversationStore {
     }
   }
 
+  /** Files of about chunkBytes of text each, in the final order. */
+  async #writeParts(keep: string): Promise<string[]> {
+    await this.database.run(`CREATE TABLE placed AS SELECT row_number() OVER (ORDER BY user_id, time_ms, conversation_id, seq) AS place,
+      conversation_id || CASE WHEN copy > 1 THEN '#' || copy ELSE '' END AS id, start, bytes
+      FROM (SELECT *, row_number() OVER (PARTITION BY conversation_id ORDER BY user_id, time_ms, seq) AS copy FROM staged WHERE seq IN (SELECT seq FROM ${keep}))`);
+    const parts: string[] = [];
+    let chunk: { id: string; text: string }[] = [];
+    let size = 0;
+    for await (const [id, start, bytes] of this.database.stream("SELECT id, start::VARCHAR, bytes::VARCHAR FROM placed ORDER BY place")) {
+      chunk.push({ id: id ?? "", text: this.#text(Number(start), Number(bytes)) });
+      size += Number(bytes);
+      if (size < chunkBytes && chunk.length < 16 * rowGroupSize) continue;
+      parts.push(await this.#writePart(parts.length, chunk));
+      chunk = [];
+      size = 0;
+    }
+    if (chunk.length > 0 || parts.length === 0) parts.push(await this.#writePart(parts.length, chunk));
+    return parts;
+  }
+
+  #text(start: number, bytes: number): string {
+    const text = Buffer.alloc(bytes);
+    for (let at = 0; at < bytes; ) {
+      const n = readSync(this.texts, text, at, bytes - at, start + at);
+      if (n === 0) throw new Error("the work folder was changed while mining");
+      at += n;
+    }
+    return text.toString("utf8");
+  }
+
+  /** On a connection of its own: the one that streams `placed` is busy. */
+  async #writePart(number: number, chunk: readonly { id: string; text: string }[]): Promise<string> {
+    const path = join(workFolder(this.path), `part-${number}.parquet`);
+    const database = await Database.open();
+    try {
+      await database.run("CREATE TABLE chunk (place INTEGER, id VARCHAR, json VARCHAR)");
+      const appender = await database.connection.createAppender("chunk");
+      for (const [place, { id, text }] of chunk.entries()) {
+        appender.appendInteger(place);
+        appender.appendVarchar(id);
+        appender.appendVarchar(text);
+        appender.endRow();
+      }
+      appender.closeSync();
+      await database.run(`COPY (${partQuery}) TO ${sqlText(path)} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE ${rowGroupSize})`);
+    } finally {
+      database.close();
+    }
+    return path;
+  }
+
   /** Frees the memory and removes the work folder, whether or not the file was written. */
   close(): void {
+    closeSync(this.texts);
     this.database.close();
   }
 
@@ -106,6 +161,18 @@ export class ConversationStore {
   }
 }
 
+const partQuery = `
+  SELECT id AS conversation_id, json_extract_string(json, '$.user_id') AS user_id, CAST(json_extract_string(json, '$.timestamp') AS TIMESTAMPTZ) AS timestamp,
+    json_extract_string(json, '$.source') AS source, json_extract_string(json, '$.model') AS model, json_extract_string(json, '$.language') AS language,
+    CAST(json_extract(json, '$.flagged') AS BOOLEAN) AS flagged,
+    from_json(json_extract(json, '$.messages'), '[{"role":"VARCHAR","content":"VARCHAR","language":"VARCHAR","flagged":"BOOLEAN","gold_label":"VARCHAR"}]')::${messagesType} AS messages,
+    CAST(json_extract(json, '$.context_messages') AS INTEGER) AS context_messages
+  FROM chunk ORDER BY place`;
+
+function workFolder(path: string): string {
+  return `${path}.work`;
+}
+
 /** Users' messages and answers, whoever had them, whenever. */
 function contentHash(conversation: Conversation): string {
   const turns = conversation.messages.filter(({ role }) => role !== "system");
@@ -114,7 +181,7 @@ function contentHash(conversation: Conversation): string {
 
 function cannotWrite(path: string, error: unknown): RlhiError {
   const message = (error as Error).message.split("\n")[0] ?? "";
-  const full = /space|ENOSPC|No such file|write/i.test(message);
+  const full = /space|ENOSPC|could not write/i.test(message);
   return new RlhiError("ERR_WRITE", {
     what: "cannot write the conversations",
     where: path,
