@@ -136,7 +136,7 @@ describe("the report in a browser", { skip: executablePath === undefined ? "no C
     for (const [i, criterion] of (["personalization", "instruction_following", "overall"] as const).entries()) {
       for (const [j, kind] of (["all", "first", "follow_up"] as const).entries()) {
         const rate = evaluation?.win_rates[criterion][kind];
-        assert.equal(rows[3 * i + j], `${percent(rate?.rate)} ${percent(rate?.interval?.low)} to ${percent(rate?.interval?.high)}${rate?.wins} won, ${rate?.ties} tied, ${rate?.losses} lostmean preference ${(100 * (evaluation?.preferences[criterion][kind].mean ?? Number.NaN)).toFixed(1)} %`);
+        assert.equal(rows[3 * i + j], `${percent(rate?.rate)} ${percent(rate?.interval?.low)} to ${percent(rate?.interval?.high)}${rate?.wins} won, ${rate?.ties} tied, ${rate?.losses} lostpreference ${(100 * (evaluation?.preferences[criterion][kind].mean ?? Number.NaN)).toFixed(1)} %`);
       }
     }
     assert.match((await textsOf(page, "#evaluation .lead"))[0] ?? "", new RegExp(`^${evaluation?.requests} real requests of ${evaluation?.users} users`));

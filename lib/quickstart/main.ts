@@ -12,6 +12,7 @@ import type { RunConfig, RunConfigInput } from "../config.js";
 import { packageRoot } from "../engine/addon.js";
 import { RlhiError, UsageError } from "../errors.js";
 import { sha256 } from "../files.js";
+import { pairFilters } from "../pairs/types.js";
 import { openRun } from "../run/context.js";
 import { runPipeline } from "../run/pipeline.js";
 import { headline } from "../report/headline.js";
@@ -30,7 +31,8 @@ export function quickstartConfig(model: string, data: string, minConversations =
     personas: { max_new_tokens: 128, max_conversations: 5, max_words: 100 },
     rewrites: { max: 48, max_new_tokens: 128 },
     rewards: { n: 4, max: 36, max_new_tokens: 96, score_without_persona: false },
-    pairs: { max_tokens: 1024, min_margin: 0.02 },
+    // A small model hardly ever comes to its end within limits this short; both answers of a pair are cut alike.
+    pairs: { max_tokens: 1024, min_margin: 0.02, filters: pairFilters.filter((name) => name !== "unfinished_answer") },
     train: { learning_rate: 2e-6, pairs_per_step: 8, num_epochs: 2, warmup_steps: 2, save_steps: 5, max_tokens_per_micro_batch: 1536 },
     eval: { max_prompts: 24, max_new_tokens: 96 },
   };

@@ -20,7 +20,7 @@ ${verdict(data)}
 <thead><tr><th scope="col">turns</th><th scope="col"><span class="scale"><span>0 %</span><span>50 %</span><span>100 %</span></span></th><th scope="col" class="n">won, 95 % interval</th></tr></thead>
 ${criteria.map((criterion) => html`<tbody><tr><th scope="rowgroup" colspan="3">${criterion.replace(/_/g, " ")}</th></tr>${rows.filter((r) => r.criterion === criterion).map(({ kind, rate, preference }) => rateRow(kind, rate, preference))}</tbody>`)}
 </table>
-<p class="soft">Share of comparisons won by the trained model, ties as half. Intervals by bootstrap over users; none for fewer than two users. The mean preference is the probability the judge gave the trained model's answer, both orders averaged.</p></div>
+<p class="soft">Share of comparisons won by the trained model, ties as half. Intervals by bootstrap over users; none for fewer than two users. The preference is the mean probability the judge gave the trained model's answer, both orders averaged.</p></div>
 ${data.answer_examples.length === 0 ? "" : html`<h3 class="examples">${data.answer_examples.length === 1 ? "One comparison" : `${data.answer_examples.length} comparisons, chosen by a hash`}</h3>
 ${data.answer_examples.map(answerArticle)}`}`;
 }
@@ -32,9 +32,9 @@ function verdict({ win_rates, order_disagreement }: ReportData): Markup {
   const { interval } = overall;
   const text = order_disagreement !== null && order_disagreement > 0.8 ? `The judge cannot tell these answers apart: in ${percent(order_disagreement)} of the comparisons it named whichever stood in the same place. A stronger one (models.judge) could.`
     : interval === null ? "Too few users to tell the models apart."
-      : interval.low > 0.5 ? "The trained model is preferred: the interval of the overall win rate lies above 50 %."
-        : interval.high < 0.5 ? "The base model is preferred: the interval of the overall win rate lies below 50 %."
-          : "No difference is shown: the interval of the overall win rate includes 50 %. More requests of more users would narrow it.";
+      : interval.low > 0.5 ? "The trained model is preferred: the interval of the overall win rate lies above 50\u00a0%."
+        : interval.high < 0.5 ? "The base model is preferred: the interval of the overall win rate lies below 50\u00a0%."
+          : "No difference is shown: the interval of the overall win rate includes 50\u00a0%. More requests of more users would narrow it.";
   return html`<p class="verdict">${text}</p>`;
 }
 
@@ -44,5 +44,5 @@ function rateRow(kind: string, { rate, interval, wins, ties, losses }: WinRate, 
   const range = interval === null ? "" : html`<i class="range" style="left:${at(interval.low)};width:${at(interval.high - interval.low)}"></i>`;
   return html`<tr><th scope="row">${kindNames[kind] ?? kind}</th>
 <td><span class="forest ${kind === "all" ? "strong" : ""}" aria-hidden="true">${range}<i class="dot" style="left:${at(rate ?? 0)}"></i></span></td>
-<td class="n"><b>${percent(rate)}</b>${interval === null ? "" : html` <span class="nowrap">${percent(interval.low)} to ${percent(interval.high)}</span>`}<br><span class="soft">${wins} won, ${ties} tied, ${losses} lost${preference === null || preference.mean === null ? "" : html`<br>mean preference ${percent(preference.mean, 1)}`}</span></td></tr>`;
+<td class="n"><b>${percent(rate)}</b>${interval === null ? "" : html` <span class="nowrap">${percent(interval.low)} to ${percent(interval.high)}</span>`}<br><span class="soft">${wins} won, ${ties} tied, ${losses} lost${preference === null || preference.mean === null ? "" : html`<br>preference ${percent(preference.mean, 1)}`}</span></td></tr>`;
 }

@@ -1,4 +1,4 @@
-/** Runs of the command line in processes of their own, which a test can stop or kill at a stage. */
+/** Runs of the command line (or of another compiled script) in processes of their own, which a test can stop or kill at a stage. */
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -22,8 +22,8 @@ export interface RunningCommand {
   shown(text: string): Promise<void>;
 }
 
-export function startCommand(args: readonly string[], cwd: string): RunningCommand {
-  const child = spawn(process.execPath, [main, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"] });
+export function startCommand(args: readonly string[], cwd: string, script = main): RunningCommand {
+  const child = spawn(process.execPath, [script, ...args], { cwd, stdio: ["ignore", "pipe", "pipe"] });
   let [stdout, stderr] = ["", ""];
   const waiting = new Set<() => void>();
   child.stdout.setEncoding("utf8").on("data", (text: string) => { stdout += text; });
@@ -43,8 +43,8 @@ export function startCommand(args: readonly string[], cwd: string): RunningComma
   return { child, ended, shown };
 }
 
-export function runCommand(args: readonly string[], cwd: string): Promise<Ended> {
-  return startCommand(args, cwd).ended;
+export function runCommand(args: readonly string[], cwd: string, script = main): Promise<Ended> {
+  return startCommand(args, cwd, script).ended;
 }
 
 /** Writes run.yaml into `dir`; returns its path. */
