@@ -58,14 +58,16 @@ size_t type_bytes(GgufType type) {  // least bytes of one value
 GgufType read_type(Cursor& in, const std::string& what) {
   const uint64_t at = in.at();
   const uint32_t type = in.number<uint32_t>(what + " (type)");
-  check(type <= 12, ErrorCode::invalid_file, in.path(), ": malformed at byte ", at, ": ", what, " has value type ", type, ", 0 to 12 are known");
+  check(type <= 12, ErrorCode::invalid_file, in.path(), ": malformed at byte ", at, ": ", what, " has value type ", type,
+        ", 0 to 12 are known");
   return static_cast<GgufType>(type);
 }
 
 bool read_bool(Cursor& in, const std::string& what) {
   const uint64_t at = in.at();
   const uint8_t value = in.number<uint8_t>(what);
-  check(value <= 1, ErrorCode::invalid_file, in.path(), ": malformed at byte ", at, ": ", what, " is a boolean of value ", static_cast<int>(value));
+  check(value <= 1, ErrorCode::invalid_file, in.path(), ": malformed at byte ", at, ": ", what, " is a boolean of value ",
+        static_cast<int>(value));
   return value == 1;
 }
 
@@ -104,15 +106,15 @@ GgufValue read_value(Cursor& in, GgufType type, const std::string& what, int dep
 }
 
 GgufValue read_array(Cursor& in, const std::string& what, int depth) {
-  check(depth <= kMaxArrayDepth, ErrorCode::invalid_file, in.path(), ": malformed at byte ", in.at(), ": ", what, " nests arrays deeper than ",
-        kMaxArrayDepth);
+  check(depth <= kMaxArrayDepth, ErrorCode::invalid_file, in.path(), ": malformed at byte ", in.at(), ": ", what,
+        " nests arrays deeper than ", kMaxArrayDepth);
   GgufValue result;
   result.type = GgufType::array;
   result.element = read_type(in, what);
   const uint64_t count = in.number<uint64_t>(what + " (count)");
   // Checked before anything is reserved: a torn count must not ask for terabytes.
-  check(count <= in.left() / type_bytes(result.element), ErrorCode::invalid_file, in.path(), ": cut off or malformed at byte ", in.at(), ": ", what,
-        " would have ", count, " elements, the file has ", in.left(), " more bytes");
+  check(count <= in.left() / type_bytes(result.element), ErrorCode::invalid_file, in.path(), ": cut off or malformed at byte ", in.at(),
+        ": ", what, " would have ", count, " elements, the file has ", in.left(), " more bytes");
   const size_t n = static_cast<size_t>(count);
   const auto fill = [&](auto list, const auto& read) {
     list.reserve(n);
@@ -131,9 +133,10 @@ GgufValue read_array(Cursor& in, const std::string& what, int depth) {
 
 // ggml's tensor types by their number, for messages; the holes are types it has dropped.
 const char* ggml_type_name(uint32_t type) {
-  static const char* const names[] = {"F32", "F16", "Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
-                                      "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16",
-                                      "I32", "I64", "F64", "IQ1_M", "BF16"};
+  static const char* const names[] = {
+      "F32", "F16", "Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
+      "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M",
+      "BF16"};
   return type < std::size(names) ? names[type] : "";
 }
 
@@ -192,8 +195,8 @@ void read_header(Cursor& in, uint64_t& n_tensors, uint64_t& n_keys) {
   check(version == 2 || version == 3, ErrorCode::unsupported, in.path(), ": GGUF version ", version, "; 2 and 3 are read");
   n_tensors = in.number<uint64_t>("the number of tensors");
   n_keys = in.number<uint64_t>("the number of keys");
-  check(n_tensors <= in.left() / 24 && n_keys <= in.left() / 13, ErrorCode::invalid_file, in.path(), ": cut off or malformed at byte 8: ", n_tensors,
-        " tensors and ", n_keys, " keys do not fit in ", in.left(), " more bytes");
+  check(n_tensors <= in.left() / 24 && n_keys <= in.left() / 13, ErrorCode::invalid_file, in.path(),
+        ": cut off or malformed at byte 8: ", n_tensors, " tensors and ", n_keys, " keys do not fit in ", in.left(), " more bytes");
 }
 
 }  // namespace
@@ -210,7 +213,8 @@ GgufFile::GgufFile(const std::string& path) : file_(path) {
     metadata_.emplace_back(std::move(key), std::move(value));
   }
   const int64_t parts = integer("split.count", 1);
-  check(parts <= 1, ErrorCode::unsupported, path, ": one of ", parts, " parts of a split GGUF file; merge them first (llama-gguf-split --merge)");
+  check(parts <= 1, ErrorCode::unsupported, path, ": one of ", parts,
+        " parts of a split GGUF file; merge them first (llama-gguf-split --merge)");
 
   std::vector<TensorInfo> infos;
   for (uint64_t i = 0; i < n_tensors; ++i) infos.push_back(read_tensor_info(in, i));
@@ -221,11 +225,11 @@ GgufFile::GgufFile(const std::string& path) : file_(path) {
   const uint64_t start = (in.at() + step - 1) / step * step;
   for (TensorInfo& info : infos) {
     GgufTensor& t = info.tensor;
-    check(info.offset % step == 0, ErrorCode::invalid_file, path, ": tensor ", t.name, " begins at offset ", info.offset, ", not a multiple of the alignment ",
-          step);
+    check(info.offset % step == 0, ErrorCode::invalid_file, path, ": tensor ", t.name, " begins at offset ", info.offset,
+          ", not a multiple of the alignment ", step);
     const bool inside = start <= file_.size() && info.offset <= file_.size() - start && t.bytes <= file_.size() - start - info.offset;
-    check(inside, ErrorCode::invalid_file, path, ": cut off: tensor ", t.name, " takes ", t.bytes, " bytes from byte ", start, " + ", info.offset,
-          ", the file has ", file_.size());
+    check(inside, ErrorCode::invalid_file, path, ": cut off: tensor ", t.name, " takes ", t.bytes, " bytes from byte ", start, " + ",
+          info.offset, ", the file has ", file_.size());
     t.data = file_.data() + start + info.offset;
     check(tensor_names_.emplace(t.name, tensors_.size()).second, ErrorCode::invalid_file, path, ": tensor ", t.name, " stands twice");
     tensors_.push_back(std::move(t));
@@ -247,7 +251,8 @@ int64_t GgufFile::integer(const std::string& key, int64_t absent) const {
   if (!value) return absent;
   if (const int64_t* n = value->get<int64_t>()) return *n;
   const uint64_t* n = value->get<uint64_t>();
-  check(n && *n <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()), ErrorCode::invalid_file, path(), ": key ", key, " is not an integer");
+  check(n && *n <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()), ErrorCode::invalid_file, path(), ": key ", key,
+        " is not an integer");
   return static_cast<int64_t>(*n);
 }
 

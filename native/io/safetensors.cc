@@ -68,7 +68,8 @@ SafetensorsEntry parse_entry(const std::string& name, const Json& json, const st
   range = parse_range(json, where);
   entry.bytes = static_cast<size_t>(range.end - range.begin);
   const size_t expected = shape_bytes(entry.shape, element, where);
-  check(entry.bytes == expected, ErrorCode::invalid_file, where, ": dtype and shape take ", expected, " bytes, data_offsets hold ", entry.bytes);
+  check(entry.bytes == expected, ErrorCode::invalid_file, where, ": dtype and shape take ", expected, " bytes, data_offsets hold ",
+        entry.bytes);
   return entry;
 }
 
@@ -87,8 +88,10 @@ void SafetensorsFile::parse() {
   const uint64_t size = file_.size();
   check(size >= 8, ErrorCode::invalid_file, path, ": a safetensors file has at least 8 bytes, found ", size, " (is it cut off?)");
   const uint64_t header_bytes = read_u64(file_.data());
-  check(header_bytes <= kMaxHeaderBytes, ErrorCode::invalid_file, path, ": not a safetensors file: its header would have ", header_bytes, " bytes");
-  check(header_bytes <= size - 8, ErrorCode::invalid_file, path, ": cut off: the header alone needs ", header_bytes + 8, " bytes, found ", size);
+  check(header_bytes <= kMaxHeaderBytes, ErrorCode::invalid_file, path, ": not a safetensors file: its header would have ", header_bytes,
+        " bytes");
+  check(header_bytes <= size - 8, ErrorCode::invalid_file, path, ": cut off: the header alone needs ", header_bytes + 8, " bytes, found ",
+        size);
   const char* text = reinterpret_cast<const char*>(file_.data()) + 8;
   const Json header = Json::parse(std::string_view(text, static_cast<size_t>(header_bytes)), path + ": header");
   check(header.is_object(), ErrorCode::invalid_file, path, ": the header is ", header.kind_name(), ", expected an object");
@@ -127,8 +130,8 @@ void SafetensorsFile::parse() {
     // Only made into a pointer when it lies inside; the sum is checked below.
     sorted.back().data = next <= data_bytes ? data + ranges[i].begin : nullptr;
   }
-  check(next == data_bytes, ErrorCode::invalid_file, path, next > data_bytes ? ": cut off: expected " : ": expected ", next + 8 + header_bytes,
-        " bytes, found ", size);
+  check(next == data_bytes, ErrorCode::invalid_file, path, next > data_bytes ? ": cut off: expected " : ": expected ",
+        next + 8 + header_bytes, " bytes, found ", size);
   tensors_ = std::move(sorted);
   for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
 }
@@ -151,7 +154,8 @@ namespace {
 
 // A shard's name comes from a file, so it must stay inside the folder.
 void check_shard_name(const std::string& name, const std::string& where) {
-  const bool inside = !name.empty() && name.find('/') == std::string::npos && name.find('\\') == std::string::npos && name != "." && name != "..";
+  const bool inside =
+      !name.empty() && name.find('/') == std::string::npos && name.find('\\') == std::string::npos && name != "." && name != "..";
   check(inside, ErrorCode::invalid_file, where, ": \"", name, "\" is not a file name inside the folder");
 }
 
@@ -172,7 +176,8 @@ std::vector<std::shared_ptr<SafetensorsFile>> open_index(const std::string& fold
   std::vector<std::shared_ptr<SafetensorsFile>> files;
   std::unordered_map<std::string, std::shared_ptr<SafetensorsFile>> by_name;
   for (const JsonMember& m : weight_map->members()) {
-    check(m.value.is_string(), ErrorCode::invalid_file, index_path, ": weight_map of ", m.key, " is ", m.value.kind_name(), ", expected a string");
+    check(m.value.is_string(), ErrorCode::invalid_file, index_path, ": weight_map of ", m.key, " is ", m.value.kind_name(),
+          ", expected a string");
     std::shared_ptr<SafetensorsFile>& file = by_name[m.value.as_string()];
     if (!file) {
       file = open_shard(folder, m.value.as_string(), index_path, m.key);

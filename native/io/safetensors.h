@@ -65,7 +65,8 @@ struct SafetensorsInfo {
 using SafetensorsSink = std::function<void(const void* data, size_t bytes)>;
 
 // Writes tensors one after the other in the given order: `fill(i, sink)` is called once a tensor and must hand exactly
-// its bytes to sink. `metadata` becomes __metadata__. Atomic (base/atomic_file.h). Throws io; internal where fill hands too much or too little.
+// its bytes to sink. `metadata` becomes __metadata__. Atomic (base/atomic_file.h). Throws io; internal where fill hands
+// too much or too little.
 void write_safetensors(const std::string& path, const std::vector<SafetensorsInfo>& tensors,
                        const std::function<void(size_t index, const SafetensorsSink& sink)>& fill,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});

@@ -60,7 +60,8 @@ void write_safetensors(const std::string& path, const std::vector<SafetensorsInf
     const uint64_t expected = static_cast<uint64_t>(tensors[i].bytes());
     const uint64_t before = file.written();
     fill(i, [&](const void* data, size_t bytes) {
-      check(file.written() - before + bytes <= expected, ErrorCode::internal, path, ": more than ", expected, " bytes for ", tensors[i].name);
+      check(file.written() - before + bytes <= expected, ErrorCode::internal, path, ": more than ", expected, " bytes for ",
+            tensors[i].name);
       file.write(data, bytes);
     });
     check(file.written() - before == expected, ErrorCode::internal, path, ": ", file.written() - before, " bytes for ", tensors[i].name,

@@ -60,7 +60,8 @@ class Reader {
   bool boolean(const char* key, bool absent) const {
     const Json* value = find(key);
     if (!value) return absent;
-    check(value->kind() == Json::Kind::boolean, ErrorCode::invalid_file, where_, ": ", key, " is ", value->dump(), ", expected true or false");
+    check(value->kind() == Json::Kind::boolean, ErrorCode::invalid_file, where_, ": ", key, " is ", value->dump(),
+          ", expected true or false");
     return value->as_bool();
   }
   std::string text(const char* key, const char* absent) const {
@@ -71,7 +72,8 @@ class Reader {
   }
   int32_t token_id(const char* key, int32_t absent) const {
     const int64_t id = integer(key, absent);
-    check(id >= -1 && id <= std::numeric_limits<int32_t>::max(), ErrorCode::invalid_file, where_, ": ", key, " is ", id, ", which is no token id");
+    check(id >= -1 && id <= std::numeric_limits<int32_t>::max(), ErrorCode::invalid_file, where_, ": ", key, " is ", id,
+          ", which is no token id");
     return static_cast<int32_t>(id);
   }
   const std::string& where() const { return where_; }
@@ -179,8 +181,8 @@ std::vector<int32_t> read_qwen_windows(const Reader& config, int64_t n_layers) {
   for (size_t i = 0; i < windows.size(); ++i) {
     const Json& type = types->items()[i];
     const bool sliding = type.is_string() && type.as_string() == "sliding_attention";
-    check(sliding || (type.is_string() && type.as_string() == "full_attention"), ErrorCode::unsupported, config.where(), ": layer_types[", i,
-          "] is ", type.dump(), "; full_attention and sliding_attention are supported");
+    check(sliding || (type.is_string() && type.as_string() == "full_attention"), ErrorCode::unsupported, config.where(), ": layer_types[",
+          i, "] is ", type.dump(), "; full_attention and sliding_attention are supported");
     check(!sliding || checked > 0, ErrorCode::invalid_file, config.where(), ": layer_types[", i,
           "] is sliding_attention, but there is no window (use_sliding_window, sliding_window)");
     windows[i] = sliding ? checked : 0;
@@ -272,7 +274,8 @@ void check_sizes(const ModelConfig& c, const std::string& where) {
   check(c.n_layers <= 10000, ErrorCode::invalid_file, where, ": num_hidden_layers is ", c.n_layers, ", expected at most 10000");
   check(c.head_dim <= 65536 && c.n_heads <= 65536, ErrorCode::invalid_file, where, ": head_dim ", c.head_dim, " with ", c.n_heads,
         " heads is out of range");
-  check(c.head_dim % 2 == 0, ErrorCode::unsupported, where, ": head_dim is ", c.head_dim, "; an even number is supported (rotary embedding)");
+  check(c.head_dim % 2 == 0, ErrorCode::unsupported, where, ": head_dim is ", c.head_dim,
+        "; an even number is supported (rotary embedding)");
   check(c.n_heads % c.n_kv_heads == 0, ErrorCode::invalid_file, where, ": num_attention_heads (", c.n_heads,
         ") is not a multiple of num_key_value_heads (", c.n_kv_heads, ")");
   const auto positive_real = [&](const char* key, double value) {

@@ -29,8 +29,8 @@ class Keys {
     if (!list) return file_.integer(prefix_ + key, absent);
     check(!list->empty(), ErrorCode::invalid_file, file_.path(), ": key ", prefix_, key, " is an empty array");
     for (const int64_t n : *list) {
-      check(n == list->front(), ErrorCode::unsupported, file_.path(), ": key ", prefix_, key, " differs between layers (", list->front(), " and ", n,
-            "); one value for all layers is supported");
+      check(n == list->front(), ErrorCode::unsupported, file_.path(), ": key ", prefix_, key, " differs between layers (", list->front(),
+            " and ", n, "); one value for all layers is supported");
     }
     return list->front();
   }
@@ -70,8 +70,8 @@ void read_llama3_divisors(const GgufFile& file, const Keys& keys, ModelConfig& c
   for (size_t i = 0; i < divisors.size(); ++i) {
     const double expected = static_cast<double>(frequencies[i]) / static_cast<double>(llama3_frequency(frequencies[i], rope));
     const double found = static_cast<double>(divisors[i]);
-    check(std::abs(found - expected) <= 1e-4 * expected, ErrorCode::unsupported, file.path(), ": tensor rope_freqs.weight[", i, "] is ", found,
-          ", llama3 scaling with factor ", rope.factor, ", low_freq_factor 1, high_freq_factor 4 and ", rope.original_max_position,
+    check(std::abs(found - expected) <= 1e-4 * expected, ErrorCode::unsupported, file.path(), ": tensor rope_freqs.weight[", i, "] is ",
+          found, ", llama3 scaling with factor ", rope.factor, ", low_freq_factor 1, high_freq_factor 4 and ", rope.original_max_position,
           " original positions gives ", expected, "; only that scaling is supported");
   }
   c.rope = rope;
@@ -80,8 +80,8 @@ void read_llama3_divisors(const GgufFile& file, const Keys& keys, ModelConfig& c
 void read_rope(const GgufFile& file, const Keys& keys, ModelConfig& c) {
   c.rope.theta = keys.real("rope.freq_base", 10000.0);
   const int64_t rotated = keys.integer("rope.dimension_count", c.head_dim);
-  check(rotated == c.head_dim, ErrorCode::unsupported, file.path(), ": ", keys.name("rope.dimension_count"), " is ", rotated, ", head_dim is ",
-        c.head_dim, "; rotating all of it is supported");
+  check(rotated == c.head_dim, ErrorCode::unsupported, file.path(), ": ", keys.name("rope.dimension_count"), " is ", rotated,
+        ", head_dim is ", c.head_dim, "; rotating all of it is supported");
   const std::string type = keys.text("rope.scaling.type", "none");
   // Files older than scaling.type have the linear factor alone.
   const double old_factor = keys.real("rope.scale_linear", 1.0);
@@ -90,7 +90,8 @@ void read_rope(const GgufFile& file, const Keys& keys, ModelConfig& c) {
         "; none, linear and llama3 (tensor rope_freqs.weight) are supported");
   const bool linear = (type == "linear" || file.find(keys.name("rope.scale_linear"))) && factor != 1.0;
   if (linear) {
-    check(!file.find_tensor("rope_freqs.weight"), ErrorCode::unsupported, file.path(), ": linear rotary scaling and tensor rope_freqs.weight together");
+    check(!file.find_tensor("rope_freqs.weight"), ErrorCode::unsupported, file.path(),
+          ": linear rotary scaling and tensor rope_freqs.weight together");
     c.rope.type = RopeType::linear;
     c.rope.factor = factor;
     return;
@@ -100,7 +101,8 @@ void read_rope(const GgufFile& file, const Keys& keys, ModelConfig& c) {
 
 void read_sizes(const GgufFile& file, const Keys& keys, ModelConfig& c) {
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
-  check(embedding && embedding->shape.size() == 2, ErrorCode::invalid_file, file.path(), ": tensor token_embd.weight is missing or not a matrix");
+  check(embedding && embedding->shape.size() == 2, ErrorCode::invalid_file, file.path(),
+        ": tensor token_embd.weight is missing or not a matrix");
   c.vocab_size = embedding->shape[0];
   c.hidden_size = keys.required("embedding_length");
   c.intermediate_size = keys.required("feed_forward_length");
@@ -118,7 +120,8 @@ void read_sizes(const GgufFile& file, const Keys& keys, ModelConfig& c) {
         keys.name("attention.layer_norm_rms_epsilon"), " is missing");
   c.rms_norm_eps = std::stod(concat(static_cast<float>(keys.real("attention.layer_norm_rms_epsilon", 0))));
   const int64_t experts = keys.integer("expert_count", 0);
-  check(experts == 0, ErrorCode::unsupported, file.path(), ": ", keys.name("expert_count"), " is ", experts, "; dense models are supported");
+  check(experts == 0, ErrorCode::unsupported, file.path(), ": ", keys.name("expert_count"), " is ", experts,
+        "; dense models are supported");
 }
 
 // Biases are not in the metadata; the tensors say.
@@ -128,8 +131,8 @@ void read_biases(const GgufFile& file, ModelConfig& c) {
   const bool as_built = c.architecture == Architecture::qwen2     ? c.qkv_bias && !c.o_bias
                         : c.architecture == Architecture::mistral ? !c.qkv_bias && !c.o_bias
                                                                   : c.qkv_bias == c.o_bias;
-  check(as_built, ErrorCode::unsupported, file.path(), ": biases of q, k, v ", c.qkv_bias ? "are there" : "are absent", ", of the attention's output ",
-        c.o_bias ? "are there" : "are absent", ", which no ", model_class(c.architecture), " has");
+  check(as_built, ErrorCode::unsupported, file.path(), ": biases of q, k, v ", c.qkv_bias ? "are there" : "are absent",
+        ", of the attention's output ", c.o_bias ? "are there" : "are absent", ", which no ", model_class(c.architecture), " has");
 }
 
 int32_t token_id(const GgufFile& file, const char* key, int64_t vocab_size) {
@@ -145,8 +148,8 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   const int32_t window = checked_window(keys.integer("attention.sliding_window", 0), file.path());
   ModelConfig c;
   c.architecture = read_architecture(file, window);
-  check(window == 0 || c.architecture == Architecture::mistral, ErrorCode::unsupported, file.path(), ": ", keys.name("attention.sliding_window"), " is ",
-        window, "; a window is supported for the llama architecture");
+  check(window == 0 || c.architecture == Architecture::mistral, ErrorCode::unsupported, file.path(), ": ",
+        keys.name("attention.sliding_window"), " is ", window, "; a window is supported for the llama architecture");
   read_sizes(file, keys, c);
   check_sizes(c, file.path());
   read_rope(file, keys, c);

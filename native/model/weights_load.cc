@@ -28,8 +28,8 @@ void read_generation_config(const std::string& path, ModelConfig& config) {
   const io::Json::Array one = {*eos};
   std::vector<int32_t> ids;
   for (const io::Json& id : eos->is_array() ? eos->items() : one) {
-    check(id.is_integer() && id.as_int() >= 0 && id.as_int() < config.vocab_size, ErrorCode::invalid_file, path, ": eos_token_id holds ", id.dump(),
-          ", the vocabulary has ", config.vocab_size);
+    check(id.is_integer() && id.as_int() >= 0 && id.as_int() < config.vocab_size, ErrorCode::invalid_file, path, ": eos_token_id holds ",
+          id.dump(), ", the vocabulary has ", config.vocab_size);
     ids.push_back(static_cast<int32_t>(id.as_int()));
   }
   if (!ids.empty()) config.eos_token_ids = ids;
@@ -76,7 +76,8 @@ void check_tensors(const Checkpoint& checkpoint, const ModelConfig& config, cons
   for (const NamedParameter& p : parameters) {
     known.insert(p.name);
     const auto found = checkpoint.tensors.find(p.name);
-    check(found != checkpoint.tensors.end(), ErrorCode::invalid_file, checkpoint.path, ": tensor ", p.name, " ", shape_text(p.shape), " is missing");
+    check(found != checkpoint.tensors.end(), ErrorCode::invalid_file, checkpoint.path, ": tensor ", p.name, " ", shape_text(p.shape),
+          " is missing");
     check(found->second.shape == p.shape, ErrorCode::invalid_file, checkpoint.path, ": tensor ", p.name, " has shape ",
           shape_text(found->second.shape), ", expected ", shape_text(p.shape));
   }

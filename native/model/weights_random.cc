@@ -44,7 +44,8 @@ void upload_floats(const std::vector<float>& from, void* to, DType dtype, const 
 
 }  // namespace
 
-std::unique_ptr<Weights> random_weights(const ModelConfig& config, DType dtype, uint64_t seed, const ops::Table& ops, ops::Backend* backend) {
+std::unique_ptr<Weights> random_weights(const ModelConfig& config, DType dtype, uint64_t seed, const ops::Table& ops,
+                                        ops::Backend* backend) {
   auto weights = std::make_unique<Weights>(config, dtype, ops, backend);
   for (const NamedParameter& p : weights->parameters) {
     if (p.name.ends_with(".bias")) continue;  // zero, as allocated

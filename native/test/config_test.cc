@@ -15,7 +15,8 @@ ModelConfig read(const std::string& text) { return config_from_json(io::Json::pa
 // A small valid configuration with more members appended.
 std::string with(const std::string& type, const std::string& more = "") {
   return R"({"model_type":")" + type +
-         R"(","hidden_size":64,"intermediate_size":96,"num_hidden_layers":4,"num_attention_heads":4,"num_key_value_heads":2,"vocab_size":100)" +
+         R"(","hidden_size":64,"intermediate_size":96,"num_hidden_layers":4,"num_attention_heads":4,)" +
+         R"("num_key_value_heads":2,"vocab_size":100)" +
          (more.empty() ? "" : "," + more) + "}";
 }
 
@@ -65,14 +66,17 @@ TEST("config: biases, q/k norm and head_dim as the architecture has them") {
 TEST("config: sliding windows layer by layer") {
   EXPECT(read(with("mistral", R"("sliding_window":16)")).layer_window == std::vector<int32_t>(4, 16));
   EXPECT(read(with("qwen2", R"("sliding_window":16,"max_window_layers":2)")).layer_window == std::vector<int32_t>(4, 0));
-  EXPECT(read(with("qwen2", R"("use_sliding_window":true,"sliding_window":16,"max_window_layers":2)")).layer_window == (std::vector<int32_t>{0, 0, 16, 16}));
+  EXPECT(read(with("qwen2", R"("use_sliding_window":true,"sliding_window":16,"max_window_layers":2)")).layer_window ==
+         (std::vector<int32_t>{0, 0, 16, 16}));
   EXPECT(read(with("qwen3", R"("use_sliding_window":true,"max_window_layers":3)")).layer_window == (std::vector<int32_t>{0, 0, 0, 4096}));
   const std::string types = R"("layer_types":["sliding_attention","full_attention","full_attention","sliding_attention"])";
-  EXPECT(read(with("qwen2", R"("use_sliding_window":true,"sliding_window":8,)" + types)).layer_window == (std::vector<int32_t>{8, 0, 0, 8}));
+  EXPECT(read(with("qwen2", R"("use_sliding_window":true,"sliding_window":8,)" + types)).layer_window ==
+         (std::vector<int32_t>{8, 0, 0, 8}));
   EXPECT_ERROR(read(with("qwen2", types)), ErrorCode::invalid_file, "layer_types[0] is sliding_attention, but there is no window");
-  EXPECT_ERROR(read(with("qwen2", R"("layer_types":["full_attention"])")), ErrorCode::invalid_file, "layer_types has 1 entries, expected one for each of 4");
-  EXPECT_ERROR(read(with("qwen2", R"("layer_types":["full_attention","full_attention","full_attention","linear_attention"])")), ErrorCode::unsupported,
-               "layer_types[3] is \"linear_attention\"");
+  EXPECT_ERROR(read(with("qwen2", R"("layer_types":["full_attention"])")), ErrorCode::invalid_file,
+               "layer_types has 1 entries, expected one for each of 4");
+  EXPECT_ERROR(read(with("qwen2", R"("layer_types":["full_attention","full_attention","full_attention","linear_attention"])")),
+               ErrorCode::unsupported, "layer_types[3] is \"linear_attention\"");
 }
 
 TEST("config: the old and the new form of rotary parameters are the same") {
@@ -80,12 +84,14 @@ TEST("config: the old and the new form of rotary parameters are the same") {
   const ModelConfig old_form = read(with("llama", R"("rope_theta":500000.0,"rope_scaling":{"rope_type":"llama3",)" + llama3 + "}"));
   const ModelConfig new_form = read(with("llama", R"("rope_parameters":{"rope_theta":500000.0,"rope_type":"llama3",)" + llama3 + "}"));
   EXPECT(same(old_form, new_form));
-  EXPECT(new_form.rope.type == RopeType::llama3 && new_form.rope.factor == 8 && new_form.rope.original_max_position == 64 && new_form.rope.theta == 500000);
+  EXPECT(new_form.rope.type == RopeType::llama3 && new_form.rope.factor == 8 && new_form.rope.original_max_position == 64 &&
+         new_form.rope.theta == 500000);
   const ModelConfig linear = read(with("llama", R"("rope_scaling":{"type":"linear","factor":2})"));
   EXPECT(linear.rope.type == RopeType::linear && linear.rope.factor == 2 && linear.rope.theta == 10000);
   EXPECT(read(with("llama", R"("rope_parameters":{"rope_theta":7.0,"rope_type":"default"})")).rope.theta == 7);
   EXPECT(read(with("llama", R"("rope_scaling":{})")).rope.type == RopeType::standard);
-  EXPECT_ERROR(read(with("llama", R"("rope_scaling":{"type":"linear"})")), ErrorCode::invalid_file, "rope_scaling: factor is missing; rope_type linear needs it");
+  EXPECT_ERROR(read(with("llama", R"("rope_scaling":{"type":"linear"})")), ErrorCode::invalid_file,
+               "rope_scaling: factor is missing; rope_type linear needs it");
   for (const char* type : {"dynamic", "yarn", "longrope", "mrope"}) {
     EXPECT_ERROR(read(with("llama", R"("rope_scaling":{"factor":2.0,"type":")" + std::string(type) + "\"}")), ErrorCode::unsupported,
                  concat("rope_type is ", type, "; default, linear and llama3 are supported"));
@@ -93,7 +99,9 @@ TEST("config: the old and the new form of rotary parameters are the same") {
 }
 
 TEST("config: what is not run is refused, naming the key, what was found and what is supported") {
-  const auto expect = [&](const std::string& text, const char* part, ErrorCode code = ErrorCode::unsupported) { EXPECT_ERROR(read(text), code, part); };
+  const auto expect = [&](const std::string& text, const char* part, ErrorCode code = ErrorCode::unsupported) {
+    EXPECT_ERROR(read(text), code, part);
+  };
   expect(with("mixtral"), "config.json: model_type is mixtral; llama, mistral, qwen2 and qwen3 are supported");
   expect(with("qwen3_moe"), "model_type is qwen3_moe");
   expect(with("gemma2"), "model_type is gemma2");
@@ -165,7 +173,8 @@ TEST("rope: tables agree with transformers' frequencies at positions up to 32,00
     size_t index;
     double frequency;
   };
-  const std::string llama3 = R"("rope_theta":500000.0,"head_dim":16,"rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":64})";
+  const std::string llama3 = R"("rope_theta":500000.0,"head_dim":16,"rope_scaling":{"rope_type":"llama3","factor":8.0,)"
+                             R"("low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":64})";
   const Known known[] = {
       {"llama3", 0, 1},
       {"llama3", 1, 0.079403013},

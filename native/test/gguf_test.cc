@@ -102,7 +102,8 @@ TEST("gguf: a file cut off at any byte is invalid") {
     EXPECT_ERROR(GgufFile(write(dir, bytes.substr(0, n))), ErrorCode::invalid_file, n < 4 ? "cut off" : "");
   }
   EXPECT_EQ(GgufFile(write(dir, bytes.substr(0, bytes.size() - padding))).tensors().size(), 2u);
-  EXPECT_ERROR(GgufFile(write(dir, bytes.substr(0, bytes.size() - padding - 1))), ErrorCode::invalid_file, "cut off: tensor t.matrix takes 24 bytes");
+  EXPECT_ERROR(GgufFile(write(dir, bytes.substr(0, bytes.size() - padding - 1))), ErrorCode::invalid_file,
+               "cut off: tensor t.matrix takes 24 bytes");
 }
 
 TEST("gguf: any single damaged byte of the header is an error or a valid file, never a crash") {
@@ -126,11 +127,15 @@ TEST("gguf: any single damaged byte of the header is an error or a valid file, n
 
 TEST("gguf: what is not read is refused by name") {
   const TempDir dir;
-  const auto expect = [&](const GgufBuilder& b, ErrorCode code, const char* part) { EXPECT_ERROR(GgufFile(write(dir, b.bytes())), code, part); };
+  const auto expect = [&](const GgufBuilder& b, ErrorCode code, const char* part) {
+    EXPECT_ERROR(GgufFile(write(dir, b.bytes())), code, part);
+  };
   expect(GgufBuilder().tensor("blk.0.q", {256}, 12, std::string(144, 'x')), ErrorCode::unsupported, "tensor blk.0.q (its type at byte");
-  expect(GgufBuilder().tensor("blk.0.q", {256}, 12, std::string(144, 'x')), ErrorCode::unsupported, "has type 12 Q4_K; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read");
+  expect(GgufBuilder().tensor("blk.0.q", {256}, 12, std::string(144, 'x')), ErrorCode::unsupported,
+         "has type 12 Q4_K; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read");
   expect(GgufBuilder().tensor("t", {256}, 99, "x"), ErrorCode::unsupported, "has type 99");
-  expect(GgufBuilder().tensor("t", {33}, 8, std::string(34, 'x')), ErrorCode::invalid_file, "rows of 33 numbers, Q8_0 needs a multiple of 32");
+  expect(GgufBuilder().tensor("t", {33}, 8, std::string(34, 'x')), ErrorCode::invalid_file,
+         "rows of 33 numbers, Q8_0 needs a multiple of 32");
   expect(GgufBuilder().tensor("t", {1, 1, 1, 1, 1}, 0, "xxxx"), ErrorCode::invalid_file, "tensor t has 5 dimensions");
   expect(GgufBuilder().tensor("t", {0}, 0, "xxxx"), ErrorCode::invalid_file, "tensor t has an extent of 0");
   expect(GgufBuilder().tensor("t", {~uint64_t{0}, 8}, 0, "xxxx"), ErrorCode::invalid_file, "tensor t has an extent of");
@@ -138,7 +143,8 @@ TEST("gguf: what is not read is refused by name") {
   expect(GgufBuilder().u32("k", 1).u32("k", 2), ErrorCode::invalid_file, "key k stands twice");
   expect(GgufBuilder().key("k", 13, "xxxx"), ErrorCode::invalid_file, "key k has value type 13");
   expect(GgufBuilder().key("k", 7, "\2"), ErrorCode::invalid_file, "key k is a boolean of value 2");
-  expect(GgufBuilder().key("k", 9, bytes_of<uint32_t>(8) + bytes_of<uint64_t>(uint64_t{1} << 60)), ErrorCode::invalid_file, "key k would have");
+  expect(GgufBuilder().key("k", 9, bytes_of<uint32_t>(8) + bytes_of<uint64_t>(uint64_t{1} << 60)), ErrorCode::invalid_file,
+         "key k would have");
   expect(GgufBuilder().u32("general.alignment", 3), ErrorCode::invalid_file, "general.alignment is 3");
   expect(GgufBuilder().key("split.count", 2, bytes_of<uint16_t>(3)), ErrorCode::unsupported, "one of 3 parts");
   GgufBuilder old;

@@ -50,8 +50,8 @@ TEST("json: what is not JSON is refused with its byte offset") {
   EXPECT_ERROR(parse("[1, 2,]"), ErrorCode::invalid_file, "byte 6: expected a value, found ']'");
   EXPECT_ERROR(parse("{\"a\" 1}"), ErrorCode::invalid_file, "byte 5: expected ':', found '1'");
   EXPECT_ERROR(parse("{\"a\":1,\"a\":2}"), ErrorCode::invalid_file, "the key \"a\" stands twice");
-  for (const char* bad : {"01", "1.", ".5", "+1", "1e", "-", "tru", "nan", "Infinity", "[1 2]", "{a:1}", "{'a':1}", "// x\n1", "1 2", "[", "{", "\"",
-                          "{\"a\":}", "{,}", "[,]", "\xEF\xBB\xBF{}"}) {
+  for (const char* bad : {"01",      "1.",      ".5",  "+1", "1e", "-",  "tru",      "nan", "Infinity", "[1 2]",         "{a:1}",
+                          "{'a':1}", "// x\n1", "1 2", "[",  "{",  "\"", "{\"a\":}", "{,}", "[,]",      "\xEF\xBB\xBF{}"}) {
     EXPECT_ERROR(parse(bad), ErrorCode::invalid_file, "not valid JSON");
   }
 }
@@ -75,11 +75,13 @@ TEST("json: what is written reads back the same, reals recognisable as such") {
   json.set("text", Json::string("a\"\\\n\x01\xC3\xA9"));
   json.set("list", Json::array({Json::boolean(false), Json(), Json::array(), Json::object()}));
   json.set("n", Json::integer(4));  // replaced in place
-  EXPECT_EQ(json.dump(), "{\"theta\": 10000.0, \"eps\": 1e-06, \"n\": 4, \"text\": \"a\\\"\\\\\\n\\u0001\xC3\xA9\", \"list\": [false, null, [], {}]}");
+  EXPECT_EQ(json.dump(),
+            "{\"theta\": 10000.0, \"eps\": 1e-06, \"n\": 4, \"text\": \"a\\\"\\\\\\n\\u0001\xC3\xA9\", \"list\": [false, null, [], {}]}");
   EXPECT_EQ(parse(json.dump(2)).dump(), json.dump());
   EXPECT(!parse(json.dump()).find("theta")->is_integer());
   EXPECT_EQ(Json::real(100000).dump(), "100000.0");
-  for (const double x : {0.0, 0.1, 1.0 / 3, 1e-4, 9e-5, 1e15, 1e16, 5e-324, 1.7976931348623157e308, -123456789.125}) EXPECT_EQ(parse(Json::real(x).dump()).as_double(), x);
+  for (const double x : {0.0, 0.1, 1.0 / 3, 1e-4, 9e-5, 1e15, 1e16, 5e-324, 1.7976931348623157e308, -123456789.125})
+    EXPECT_EQ(parse(Json::real(x).dump()).as_double(), x);
   EXPECT_ERROR(Json::real(std::numeric_limits<double>::infinity()), ErrorCode::invalid_argument, "JSON cannot hold");
 }
 

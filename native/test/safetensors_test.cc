@@ -57,7 +57,8 @@ TEST("safetensors: a file cut off at any byte is invalid, with expected and foun
     EXPECT_ERROR(SafetensorsFile(dir.file("cut")), ErrorCode::invalid_file, concat("found ", n));
   }
   write_bytes(dir.file("long"), bytes + "x");
-  EXPECT_ERROR(SafetensorsFile(dir.file("long")), ErrorCode::invalid_file, concat("expected ", bytes.size(), " bytes, found ", bytes.size() + 1));
+  EXPECT_ERROR(SafetensorsFile(dir.file("long")), ErrorCode::invalid_file,
+               concat("expected ", bytes.size(), " bytes, found ", bytes.size() + 1));
 }
 
 TEST("safetensors: any single damaged byte of the header is an error or a valid file, never a crash") {
@@ -93,7 +94,8 @@ TEST("safetensors: headers that contradict themselves are refused, naming the te
          "tensor v begins at byte 8 of the data, expected 4 (a hole between tensors)");
   expect(R"({"w":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8, "tensor w: dtype and shape take 12 bytes, data_offsets hold 8");
   expect(R"({"w":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8, "tensor w: shape holds -2");
-  expect(R"({"w":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}})", 8, "tensor w: the shape's product is too large");
+  expect(R"({"w":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}})", 8,
+         "tensor w: the shape's product is too large");
   expect(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8, "tensor w: data_offsets [8, 0] are not a range");
   expect(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}})", 8, "are not a range");
   expect(R"({"w":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", 8, "data_offsets has 1 numbers");
@@ -111,14 +113,17 @@ TEST("safetensors: integer tensors are no weights") {
   const TempDir dir;
   write_bytes(dir.file("f"), file_bytes(R"({"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}})", 8));
   const SafetensorsFile file(dir.file("f"));
-  EXPECT_ERROR(io::float_dtype(file.tensors()[0], file.path()), ErrorCode::unsupported, "tensor ids has dtype I64; F32, F16 and BF16 are read");
+  EXPECT_ERROR(io::float_dtype(file.tensors()[0], file.path()), ErrorCode::unsupported,
+               "tensor ids has dtype I64; F32, F16 and BF16 are read");
 }
 
 TEST("safetensors: a writer handed too much or too little leaves no file") {
   const TempDir dir;
   const std::vector<SafetensorsInfo> infos = {{"a", DType::f32, {2}}};
-  EXPECT_ERROR(io::write_safetensors(dir.file("f"), infos, [](size_t, const io::SafetensorsSink& sink) { sink("1234", 4); }), ErrorCode::internal, "4 bytes for a, expected 8");
-  EXPECT_ERROR(io::write_safetensors(dir.file("f"), infos, [](size_t, const io::SafetensorsSink& sink) { sink("123456789", 9); }), ErrorCode::internal, "more than 8 bytes");
+  EXPECT_ERROR(io::write_safetensors(dir.file("f"), infos, [](size_t, const io::SafetensorsSink& sink) { sink("1234", 4); }),
+               ErrorCode::internal, "4 bytes for a, expected 8");
+  EXPECT_ERROR(io::write_safetensors(dir.file("f"), infos, [](size_t, const io::SafetensorsSink& sink) { sink("123456789", 9); }),
+               ErrorCode::internal, "more than 8 bytes");
   EXPECT_EQ(dir.entries(), 0u);
 }
 
@@ -148,7 +153,8 @@ TEST("safetensors: folders: one file, shards by their index, and what can be mis
   one("s2", "x");
   one("s3", "y");
   expect(R"({"weight_map":{"x":"s1","y":"s3","x2":"s2"}})", "x2 is missing");
-  io::write_safetensors(dir.file("s3"), {{"y", DType::f32, {1}}, {"x", DType::f32, {1}}}, [](size_t, const io::SafetensorsSink& sink) { sink("1234", 4); });
+  io::write_safetensors(dir.file("s3"), {{"y", DType::f32, {1}}, {"x", DType::f32, {1}}},
+                        [](size_t, const io::SafetensorsSink& sink) { sink("1234", 4); });
   expect(R"({"weight_map":{"x":"s1","y":"s3"}})", "tensor x is also in");
   one("model.safetensors", "x");
   EXPECT_EQ(io::open_safetensors_folder(dir.path()).size(), 1u);

@@ -64,7 +64,8 @@ TEST("weights: merged tensors are aligned, their parts lie one after the other, 
         used[static_cast<size_t>(p.offset + i)] = true;
       }
     }
-    for (const Tensor& merged : {weights->embed, layer.input_norm, layer.qkv, layer.o, layer.gate_up, layer.down, weights->final_norm, weights->head}) {
+    for (const Tensor& merged :
+         {weights->embed, layer.input_norm, layer.qkv, layer.o, layer.gate_up, layer.down, weights->final_norm, weights->head}) {
       EXPECT_EQ((static_cast<float*>(merged.data) - static_cast<float*>(weights->data())) % 32, 0);
     }
     for (size_t i = 0; i < used.size(); ++i) EXPECT(used[i] || static_cast<float*>(weights->data())[i] == 0.0f);
@@ -142,7 +143,8 @@ TEST("weights: a source config.json keeps what this engine does not model, but i
 }
 
 // Rewrites a folder's only file with other tensors: `change` may edit, drop (false) or leave each.
-void rewrite(const std::string& dir, const std::function<bool(io::SafetensorsInfo&)>& change, const std::vector<io::SafetensorsInfo>& more = {}) {
+void rewrite(const std::string& dir, const std::function<bool(io::SafetensorsInfo&)>& change,
+             const std::vector<io::SafetensorsInfo>& more = {}) {
   std::vector<io::SafetensorsInfo> infos;
   {
     const io::SafetensorsFile file(dir + "/model.safetensors");
@@ -162,19 +164,22 @@ TEST("weights: missing, misshapen and unknown tensors are refused by name with b
   const auto weights = random_weights(tiny_config(Architecture::llama), DType::f32, 5, backend().table(), backend().handle());
   const auto keep = [](io::SafetensorsInfo&) { return true; };
   const TempDir dir;
-  const auto expect = [&](const std::function<bool(io::SafetensorsInfo&)>& change, const std::vector<io::SafetensorsInfo>& more, const char* part) {
+  const auto expect = [&](const std::function<bool(io::SafetensorsInfo&)>& change, const std::vector<io::SafetensorsInfo>& more,
+                          const char* part) {
     save(dir.path(), *weights, DType::f32);
     rewrite(dir.path(), change, more);
     EXPECT_ERROR(load(dir.path()), ErrorCode::invalid_file, part);
   };
-  expect([](io::SafetensorsInfo& i) { return i.name != "model.layers.1.mlp.up_proj.weight"; }, {}, "tensor model.layers.1.mlp.up_proj.weight [72, 48] is missing");
+  expect([](io::SafetensorsInfo& i) { return i.name != "model.layers.1.mlp.up_proj.weight"; }, {},
+         "tensor model.layers.1.mlp.up_proj.weight [72, 48] is missing");
   expect(
       [](io::SafetensorsInfo& i) {
         if (i.name == "model.norm.weight") i.shape = {47};
         return true;
       },
       {}, "tensor model.norm.weight has shape [47], expected [48]");
-  expect(keep, {{"model.layers.2.input_layernorm.weight", DType::f32, {48}}}, "tensor model.layers.2.input_layernorm.weight [48] is not one of this architecture's");
+  expect(keep, {{"model.layers.2.input_layernorm.weight", DType::f32, {48}}},
+         "tensor model.layers.2.input_layernorm.weight [48] is not one of this architecture's");
   save(dir.path(), *weights, DType::f32);
   rewrite(dir.path(), keep, {{"lm_head.weight", DType::f32, {61, 48}}, {"model.layers.0.self_attn.rotary_emb.inv_freq", DType::f32, {4}}});
   EXPECT_EQ(load(dir.path())->embed.get<float>()[0], 0.0f);  // a tied head's copy and rotary buffers are let be
@@ -201,7 +206,8 @@ TEST("weights: paths that hold no model are refused by name") {
   EXPECT_ERROR(load_config(dir.path()), ErrorCode::invalid_file, "config.json is missing");
   write_bytes(dir.file("x.txt"), "hello, this is some text and no model");
   EXPECT_ERROR(load_config(dir.file("x.txt")), ErrorCode::invalid_file, "not a GGUF file");
-  EXPECT_ERROR(save(dir.file("absent"), *random_weights(tiny_config(Architecture::llama), DType::f32, 1, backend().table(), backend().handle()), DType::f32),
+  EXPECT_ERROR(save(dir.file("absent"),
+                    *random_weights(tiny_config(Architecture::llama), DType::f32, 1, backend().table(), backend().handle()), DType::f32),
                ErrorCode::io, "not a folder");
 }
 
@@ -255,10 +261,15 @@ GgufBuilder gguf_keys(const ModelConfig& c, const std::string& architecture) {
   GgufBuilder b;
   b.text("general.architecture", architecture);
   const std::string a = architecture + ".";
-  b.u32(a + "block_count", u32(c.n_layers)).u32(a + "embedding_length", u32(c.hidden_size)).u32(a + "feed_forward_length", u32(c.intermediate_size));
-  b.u32(a + "attention.head_count", u32(c.n_heads)).u32(a + "attention.head_count_kv", u32(c.n_kv_heads)).u32(a + "context_length", u32(c.max_position));
+  b.u32(a + "block_count", u32(c.n_layers))
+      .u32(a + "embedding_length", u32(c.hidden_size))
+      .u32(a + "feed_forward_length", u32(c.intermediate_size));
+  b.u32(a + "attention.head_count", u32(c.n_heads))
+      .u32(a + "attention.head_count_kv", u32(c.n_kv_heads))
+      .u32(a + "context_length", u32(c.max_position));
   b.u32(a + "attention.key_length", u32(c.head_dim)).u32(a + "attention.value_length", u32(c.head_dim));
-  b.f32(a + "attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps)).f32(a + "rope.freq_base", static_cast<float>(c.rope.theta));
+  b.f32(a + "attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps))
+      .f32(a + "rope.freq_base", static_cast<float>(c.rope.theta));
   if (c.layer_window[0] > 0) b.u32(a + "attention.sliding_window", u32(c.layer_window[0]));
   b.u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
   return b;
@@ -303,7 +314,8 @@ TEST("weights: GGUF options that are not run are refused by name") {
   const ModelConfig c = tiny_config(Architecture::llama);
   const auto weights = random_weights(c, DType::f32, 8, backend().table(), backend().handle());
   const TempDir dir;
-  const auto expect = [&](const std::function<void(GgufBuilder&)>& add, ErrorCode code, const std::string& part, const std::string& architecture = "llama") {
+  const auto expect = [&](const std::function<void(GgufBuilder&)>& add, ErrorCode code, const std::string& part,
+                          const std::string& architecture = "llama") {
     GgufBuilder b = gguf_keys(c, architecture);
     add(b);
     add_tensors(b, *weights, true);
@@ -335,7 +347,8 @@ TEST("weights: GGUF rotary scaling: linear from metadata, llama3 from its tensor
     write_bytes(dir.file("m.gguf"), b.bytes());
     return load_config(dir.file("m.gguf"));
   };
-  const ModelConfig linear = config_with([](GgufBuilder& b) { b.text("llama.rope.scaling.type", "linear").f32("llama.rope.scaling.factor", 4); });
+  const ModelConfig linear =
+      config_with([](GgufBuilder& b) { b.text("llama.rope.scaling.type", "linear").f32("llama.rope.scaling.factor", 4); });
   EXPECT(linear.rope.type == RopeType::linear && linear.rope.factor == 4);
 
   // The divisors as llama.cpp's converter computes them.
@@ -351,7 +364,8 @@ TEST("weights: GGUF rotary scaling: linear from metadata, llama3 from its tensor
   divisors[9] *= 1.01f;
   EXPECT_ERROR(config_with(with_divisors), ErrorCode::unsupported, "rope_freqs.weight[9] is");
   divisors.pop_back();
-  EXPECT_ERROR(config_with([&](GgufBuilder& b) { b.floats("rope_freqs.weight", {15}, divisors); }), ErrorCode::invalid_file, "rope_freqs.weight is not F32 [16]");
+  EXPECT_ERROR(config_with([&](GgufBuilder& b) { b.floats("rope_freqs.weight", {15}, divisors); }), ErrorCode::invalid_file,
+               "rope_freqs.weight is not F32 [16]");
 }
 
 TEST("weights: reference folders load and save to the same tensors") {
@@ -380,7 +394,8 @@ TEST("weights: a real GGUF file of Q4_1, Q8_0 and F32 tensors loads") {
   EXPECT(c.rope.theta == 100000 && c.rms_norm_eps == 1e-5 && c.rope.type == RopeType::standard);
   const auto weights = load(path, DType::bf16);
   double largest = 0;
-  for (int64_t i = 0; i < weights->embed.size(); ++i) largest = std::max(largest, std::abs(static_cast<double>(to_float(weights->embed.get<bf16>()[i]))));
+  for (int64_t i = 0; i < weights->embed.size(); ++i)
+    largest = std::max(largest, std::abs(static_cast<double>(to_float(weights->embed.get<bf16>()[i]))));
   EXPECT(largest > 0.1 && largest < 10);
 }
 
