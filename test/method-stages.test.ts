@@ -189,8 +189,8 @@ describe("the comparisons, each one switch", () => {
   });
 
   it("logged answers as rejected", async (t) => {
-    const { pairs } = await pairsWith(t, { rewrites: { rejected: "logged", max_new_tokens: 12 }, rewards: { enabled: false } });
-    assert.ok(pairs.length > 0 && pairs.every(({ rejected }) => /^Topic \d+ is a long story that the old answer tells\.$/.test(rejected[0].content)));
+    const { pairs } = await pairsWith(t, { rewrites: { rejected: "logged", max_new_tokens: 12 }, rewards: { enabled: false }, pairs: { judge_rewrites: false } });
+    assert.ok(pairs.length > 0 && pairs.every(({ score_chosen }) => score_chosen === null) && pairs.every(({ rejected }) => /^Topic \d+ is a long story that the old answer tells\.$/.test(rejected[0].content)));
   });
 
   it("persona dropout of all and of none", async (t) => {
@@ -253,9 +253,13 @@ describe("text from conversations stays data", () => {
     const logs = [1, 2].map((day): LoggedConversation => ({ user: "u/../../x", id: `c${day}<b>`, day, texts: [`${hostile} request`, `${hostile} answer`, `${hostile} shorter`], labels: ["reattempt_with_feedback"] }));
     const { run, server } = await withServer(t, logs, { data: { path: "logs.jsonl", held_out: 0 } });
     await runAll(run);
-    const rewriting = server.requests.find(({ messages }) => messages.at(-1)?.content.includes("was not content"))?.messages.at(-1)?.content ?? "";
+    const rewriting = server.requests.find(({ messages }) => messages[0]?.content.includes("how your last answer should have been"));
+    // The user's turn as it was, and no other.
+    assert.deepEqual(rewriting?.messages.map(({ role }) => role), ["system", "user", "assistant", "user"]);
+    assert.equal(rewriting?.messages.at(-1)?.content, `${hostile} shorter`);
+    const judging = server.requests.find(({ messages }) => messages.at(-1)?.content.includes("later said they wanted"))?.messages.at(-1)?.content ?? "";
     // The fence is longer than any run of backticks in the text.
-    assert.ok(rewriting.includes(`\`\`\`\`\`\n${hostile} shorter\n\`\`\`\`\``));
+    assert.ok(judging.includes(`\`\`\`\`\`\n${hostile} shorter\n\`\`\`\`\``));
     const tokenizer = openTokenizer(run.config.model);
     const pairs = await file<PairRecord>(run, "pairs.jsonl");
     assert.ok(pairs.length > 0);

@@ -1,34 +1,27 @@
 /**
- * The end of the rewriter's chat. Before it stand the conversation up to the request and the answer to be rewritten, as a
- * chat, so that even a small model knows where it is.
+ * The rewriter's chat: these instructions, the conversation up to the request, the answer to be rewritten as the assistant's last
+ * one, and then the user's follow-up as the user's own turn. Nothing of it is quoted inside an instruction, so a small model does not
+ * repeat quotes, and the follow-up has no more say than users have in any chat.
  */
 import { definePrompt } from "./prompt.js";
 
-/** Guided by the user's follow-up. */
+const form = "complete, in the language of the request, without mentioning remarks or an earlier answer, without an apology, a greeting or an announcement. Write only that answer.";
+
+/** Guided by the user's follow-up, which is the last message. */
 export const rewritePrompt = definePrompt({
   id: "rewrite",
-  version: 1,
-  messages: [
-    {
-      role: "user",
-      text: `The user was not content with your last answer and said:
-{{follow_up}}
-
-Write the answer that they should have got in the first place: it does what the request and these remarks ask for, in the language of the request. It will stand in place of your last answer, so do not mention the remarks, do not apologise, do not say that it is a new version, and do not greet. Write only the answer.`,
-    },
-  ],
-  slots: { follow_up: "text" },
+  version: 2,
+  messages: [{ role: "system", text: `The user's last message says how your last answer should have been. Reply with the answer that the user should have got in the first place: ${form}` }],
+  slots: {},
 });
 
-/** The comparison without feedback: the same task, the remarks not shown. */
+/** The comparison without feedback: the same task, the follow-up not shown. The second message is the last of the chat. */
 export const rewriteFromScratchPrompt = definePrompt({
   id: "rewrite-from-scratch",
-  version: 1,
+  version: 2,
   messages: [
-    {
-      role: "user",
-      text: "Write a better answer to my last request, in the language of the request. It will stand in place of your last answer, so do not mention that one, do not apologise, do not say that it is a new version, and do not greet. Write only the answer.",
-    },
+    { role: "system", text: `Reply to the user's request with a better answer than your last one: ${form}` },
+    { role: "user", text: "Please answer that again, better." },
   ],
   slots: {},
 });

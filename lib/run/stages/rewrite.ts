@@ -91,12 +91,13 @@ async function rejectedAnswers(context: StageContext, tasks: readonly Task[]): P
 /** The conversation, the rejected answer, and what to do: with the user's follow-up, or (comparison) without it. */
 function rewriterRequest({ config }: StageContext, rewriter: ChatModel, { request, persona }: Task, rejected: Rejected): ChatRequest {
   const { temperature, top_p, top_k, min_p, max_new_tokens, from_scratch } = config.rewrites;
-  const instruction = from_scratch ? rewriteFromScratchPrompt.render({}) : rewritePrompt.render({ follow_up: request.follow_up });
-  const chat: Message[] = [...request.prompt, { role: "assistant", content: rejected.text }, ...instruction];
-  const { messages } = fitMessages(withPersona(chat, persona), {
+  const [system, last] = from_scratch ? rewriteFromScratchPrompt.render({}) : [...rewritePrompt.render({}), { role: "user" as const, content: request.follow_up }];
+  const chat: Message[] = [...request.prompt, { role: "assistant", content: rejected.text }, last as Message];
+  // The instructions stand after the persona and ahead of a system message of the log.
+  const { messages } = fitMessages(withPersona(withPersona(chat, (system as Message).content), persona), {
     budget: rewriter.context_length - max_new_tokens,
     count: (shorter) => rewriter.countTokens(shorter),
-    // The request, the answer and what to do with it.
+    // The request, the answer, and the follow-up.
     keepLast: 3,
   });
   return { messages, n: 1, sampling: { max_new_tokens, temperature, top_p, top_k, min_p, seed: hashSeed(config.seed, "rewriter", request.id) } };
