@@ -142,7 +142,7 @@ function tokens(request: ServerRequest): { token: string; logprob: number }[] {
     const score = 1 + (hash(request.messages) % 9);
     return Array.from({ length: 9 }, (_, i) => ({ token: String(i + 1), logprob: Math.log(i + 1 === score ? 0.8 : 0.02) }));
   }
-  const words = /Answer with one word: ([\w, ]+?)\./.exec(prompt)?.[1]?.split(/, | or /) ?? (/Reply with A or B/.test(prompt) ? ["A", "B"] : [...prompt.matchAll(/^([A-Z])\. /gm)].map(([, letter]) => letter as string));
+  const words = /(?:Answer with one word|Which word): ([\w, ]+?)[.?]/.exec(prompt)?.[1]?.split(/, | or /) ?? (/Reply with A or B/.test(prompt) ? ["A", "B"] : [...prompt.matchAll(/^([A-Z])\. /gm)].map(([, letter]) => letter as string));
   const chosen = hash(request.messages) % Math.max(1, words.length);
   return words.map((token, i) => ({ token, logprob: Math.log(i === chosen ? 0.9 : 0.1 / Math.max(1, words.length - 1)) }));
 }
