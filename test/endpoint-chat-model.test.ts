@@ -29,6 +29,10 @@ function sides(n: number): LabelRequest[] {
   return Array.from({ length: n }, (_, i) => ({ messages: [{ role: "user", content: `Which? ${i}` }], labels: ["left_side", "right_side"] }));
 }
 
+function aOrB(content: string): LabelRequest {
+  return { messages: [{ role: "user", content }], labels: ["A", "B"] };
+}
+
 function length({ messages }: { messages: { content: string }[] }): number {
   return messages.reduce((sum, { content }) => sum + content.length, 0);
 }
@@ -123,6 +127,17 @@ describe("a chat model behind an endpoint", () => {
     const [score] = await model.score([{ messages: [{ role: "user", content: "How good?" }], min: 1, max: 9 }]);
     assert.ok(Number.isInteger(score?.expected) && (score?.expected ?? 0) >= 1 && (score?.expected ?? 10) <= 9);
     assert.equal(notes.filter((note) => note.includes("logprobs")).length, 1);
+  });
+
+  it("takes one verdict by name where the first token is no answer, and goes on with log-probabilities", async (t) => {
+    const server = await serve(t);
+    const model = await open(server.spec);
+    const byToken = aOrB("Which? Reply with A or B.");
+    const [before] = await model.chooseLabel([byToken]);
+    const [between] = await model.chooseLabel([aOrB("Which is it?")]);
+    assert.deepEqual(between?.probabilities.toSorted((a, b) => a - b), [0, 1]);
+    assert.deepEqual(await model.chooseLabel([byToken]), [before]);
+    assert.ok((before?.probabilities[0] ?? 1) % 1 !== 0);
   });
 
   it("counts a verdict that names no option as undecided, and gives up when that is the rule", async (t) => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { loadRunConfig } from "../lib/config-file.js";
@@ -79,6 +79,26 @@ describe("a run folder", () => {
     const context = openMethodRun(run);
     t.after(() => context.close());
     await assert.rejects(runStage("rewrite", leaves("rewrite"), context), message(/data file is not the one/));
+  });
+
+  it("knows the files that a pattern came to, and does without those that are gone", async (t) => {
+    const dir = temporaryFolder(t);
+    const base = await methodRun(dir, sampleLogs(1, 1), settings);
+    const run = { ...base, dir: join(dir, "other"), config: { ...base.config, data: { ...base.config.data, path: join(dir, "*.jsonl") } } };
+    const [kept, gone] = [join(dir, "logs.jsonl"), join(dir, "gone.jsonl")];
+    writeFileSync(gone, "{}\n");
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    const mined: Stage = async ({ folder }) => {
+      writeFileSync(folder.conversations, "");
+      return { files: [{ file: kept }, { file: gone }] };
+    };
+    await runStage("mine", mined, context);
+    assert.deepEqual(Object.keys(context.manifest.data.inputs), [kept, gone]);
+    rmSync(gone);
+    assert.equal((await runStage("mine", mined, context)).skipped, true);
+    writeFileSync(kept, "{}\n{}\n");
+    await assert.rejects(runStage("mine", mined, context), message(/data file is not the one/));
   });
 
   it("names the stage that is missing or was not finished", async (t) => {

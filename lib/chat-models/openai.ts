@@ -35,6 +35,7 @@ export class EndpointChatModel implements ChatModel {
   readonly #endpoint: Endpoint;
   readonly #unusable: Unusable = { asked: 0, unusable: 0 };
   #emptyInARow = 0;
+  #givesLogprobs = false;
 
   constructor(readonly spec: string, readonly options: EndpointOptions) {
     this.#endpoint = new Endpoint(options);
@@ -154,7 +155,10 @@ export class EndpointChatModel implements ChatModel {
     const body: CompletionBody = { messages, max_tokens: 1, temperature: 0, logprobs: true, top_logprobs: 20 };
     const { choices } = await this.#endpoint.complete(body, (got) => got, signal);
     const top = choices[0]?.logprobs?.content?.[0]?.top_logprobs;
-    if (top === undefined || top.length === 0) {
+    this.#givesLogprobs ||= top !== undefined;
+    // One answer without them, from a server that gave them before, must not change how later verdicts are taken.
+    if (top === undefined && this.#givesLogprobs) return undefined;
+    if (top === undefined) {
       this.#endpoint.drop("logprobs", "the answer carries none; verdicts are taken as structured output");
       return undefined;
     }

@@ -57,13 +57,13 @@ export class Manifest {
       const changes = settingChanges(record.settings, stageSettings(name, config));
       if (changes.length > 0) throw changedSettings(this.path, name, changes);
     }
-    if (this.data.stages.mine !== undefined) await this.#checkInputs(config);
+    if (this.data.stages.mine !== undefined) await this.#checkInputs();
   }
 
-  async #checkInputs(config: RunConfig): Promise<void> {
-    for (const path of inputFiles(config)) {
-      const before = this.data.inputs[path];
-      if (before === undefined) continue;
+  /** Data files that are gone since are no trouble: what was mined from them is here. */
+  async #checkInputs(): Promise<void> {
+    for (const [path, before] of Object.entries(this.data.inputs)) {
+      if (!existsSync(path)) continue;
       const now = await inputRecord(path, before);
       if (now.sha256 !== before.sha256) {
         throw new UsageError({
@@ -80,7 +80,8 @@ export class Manifest {
   /** Marks a stage as under way; its settings are recorded before its first file is. */
   async begin(stage: StageName, config: RunConfig): Promise<void> {
     if (stage === "mine") {
-      for (const path of inputFiles(config)) this.data.inputs[path] = await inputRecord(path, this.data.inputs[path]);
+      this.data.inputs = {};
+      await this.recordInputs(Array.isArray(config.data.path) ? config.data.path : [config.data.path]);
     }
     const before = this.data.stages[stage];
     this.data.seed = config.seed;
@@ -107,6 +108,13 @@ export class Manifest {
       if (typeof facts["prompts"] === "object") Object.assign(this.data.prompts, facts["prompts"]);
     }
     this.save();
+  }
+
+  /** Notes size, time and hash of those of `paths` that are files; patterns are known once they are mined. */
+  async recordInputs(paths: readonly string[]): Promise<void> {
+    for (const path of paths) {
+      if (existsSync(path) && statSync(path).isFile()) this.data.inputs[path] ??= await inputRecord(path, undefined);
+    }
   }
 
   recordModel(role: string, spec: string, fingerprint: string): void {
@@ -158,12 +166,6 @@ function readManifest(path: string): ManifestData {
   const data = value as Partial<ManifestData> | null;
   if (data?.format !== 1 || typeof data.stages !== "object") throw problem(`format ${String(data?.format)}`);
   return data as ManifestData;
-}
-
-/** The data files that stand alone; patterns and folders are the miner's to expand. */
-function inputFiles(config: RunConfig): string[] {
-  const paths = Array.isArray(config.data.path) ? config.data.path : [config.data.path];
-  return paths.filter((path) => existsSync(path) && statSync(path).isFile());
 }
 
 /** Size and time of change spare reading a large file again. */

@@ -39,12 +39,19 @@ export async function runStage(name: StageName, stage: Stage, context: RunContex
   try {
     const facts = await stage(context);
     signal.throwIfAborted();
+    if (name === "mine") await manifest.recordInputs(minedFiles(facts));
     manifest.end(name, seconds(), facts);
     return { facts, skipped: false, seconds: seconds() };
   } catch (error) {
     manifest.end(name, seconds(), null);
     throw error;
   }
+}
+
+/** The files that data.path came to, as the miner tells them. */
+function minedFiles(facts: StageFacts): string[] {
+  const files = Array.isArray(facts["files"]) ? (facts["files"] as { file?: unknown }[]) : [];
+  return files.flatMap(({ file }) => (typeof file === "string" ? [file] : []));
 }
 
 function requireStages(name: StageName, { manifest, folder, config }: RunContext): void {

@@ -143,7 +143,9 @@ function tokens(request: ServerRequest): { token: string; logprob: number }[] {
     return Array.from({ length: 9 }, (_, i) => ({ token: String(i + 1), logprob: Math.log(i + 1 === score ? 0.8 : 0.02) }));
   }
   const words = /(?:Answer with one word|Which word): ([\w, ]+?)[.?]/.exec(prompt)?.[1]?.split(/, | or /) ?? (/Reply with A or B/.test(prompt) ? ["A", "B"] : [...prompt.matchAll(/^([A-Z])\. /gm)].map(([, letter]) => letter as string));
-  const chosen = hash(request.messages) % Math.max(1, words.length);
+  // A prompt that asks for none of these: the model would go on in prose.
+  if (words.length === 0) return [{ token: "The", logprob: -0.2 }];
+  const chosen = hash(request.messages) % words.length;
   return words.map((token, i) => ({ token, logprob: Math.log(i === chosen ? 0.9 : 0.1 / Math.max(1, words.length - 1)) }));
 }
 
