@@ -11,7 +11,7 @@ constexpr float kNoMaximum = -1e30f;  // as in kernel_softmax.h
 
 int64_t forward_floats(const Kernels& kernels, int head_dim) {
   const int64_t stride = round_up(head_dim, kernels.nr);
-  return 3 * kTileColumns * stride + kernels.key_block * (kScoreStride + 2 * stride) + 4 * kTileColumns + 256;
+  return 3 * kTileColumns * stride + kernels.key_block * (kScoreStride + 2 * stride + kFewColumns) + 4 * kTileColumns + 256;
 }
 
 void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
@@ -21,7 +21,7 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
   float* rows = memory.take(tile.columns * stride);
   float* columns = memory.take(width * n);
   float* sums = memory.take(tile.columns * stride);
-  float* keys = memory.take(kernels.key_block * n);
+  float* keys = memory.take(kernels.key_block * (n + kFewColumns));
   float* values = memory.take(kernels.key_block * stride);
   float* scores = memory.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
   float *position = memory.take(width), *running_max = memory.take(width), *running_sum = memory.take(width), *rescale = memory.take(width);
@@ -32,14 +32,21 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
   }
   std::fill(sums, sums + tile.columns * stride, 0.0f);
   gather_columns(kernels, tile, a.q, a.scale, rows, stride);
-  pack_columns_of(kernels, tile, rows, stride, columns);
+  const bool few = has_few_columns(kernels, tile);
+  if (few) {
+    kernels.pack_a(columns, rows, DType::f32, stride, false, tile.columns, n);
+    std::fill(scores, scores + kernels.key_block * kScoreStride, 0.0f);  // the softmax reads whole vectors
+  } else {
+    pack_columns_of(kernels, tile, rows, stride, columns);
+  }
 
   tile.for_key_blocks(kernels.key_block, [&](const KeyBlock& block) {
-    pack_keys(kernels, tile, block, a.k, keys);
+    if (few) multiply_few(kernels, tile, block, a.k, columns, keys, scores);
+    else pack_keys(kernels, tile, block, a.k, keys);
     int64_t value_stride = 0;
     const float* v = key_rows(kernels, tile, block, a.v, values, value_stride);
     tile.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) {
-      multiply_keys(kernels, part, seen, keys, columns + first * n, scores);
+      if (!few) multiply_keys(kernels, part, seen, keys, columns + first * n, scores);
       AttentionBlock b;
       b.scores = scores;
       b.keys = seen.keys;
