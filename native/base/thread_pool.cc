@@ -72,12 +72,13 @@ void ThreadPool::take_tasks(int thread) {
   }
 }
 
-// A worker may only touch the loop's fields between enter and leaving, while the caller waits for it.
+// A worker may only touch the loop's fields between entering and leaving, while the caller waits for it. It may enter a
+// loop it has not been told of yet, and find nothing to do when it is told.
 bool ThreadPool::enter(uint32_t& seen) {
   uint32_t inside = inside_.load(std::memory_order_acquire);
   while (!(inside & kClosed)) {
     if (inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) {
-      seen = epoch_.load(std::memory_order_acquire);  // cannot change now: the caller waits for us
+      seen = epoch_.load(std::memory_order_acquire);
       return true;
     }
   }

@@ -138,7 +138,8 @@ struct Table {
   // rstd [T, groups] f32 may be empty. copy_x (may be empty) receives x, for the backward. y may be x itself.
   void (*rms_norm)(Backend*, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x);
   // dx += (accumulate) or = ; dweight [1, cols/groups] f32 += (may be empty). dx may be dy itself when not accumulating.
-  void (*rms_norm_backward)(Backend*, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups, bool accumulate);
+  void (*rms_norm_backward)(Backend*, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups,
+                            bool accumulate);
   // In place on x [T, n*K] (n heads side by side): rotates halves (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), the
   // convention of Hugging Face checkpoints. cos_sin [max_position, K] f32: K/2 cosines, then K/2 sines. direction -1 is the backward.
   void (*rope)(Backend*, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction);

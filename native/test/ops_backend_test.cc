@@ -49,7 +49,8 @@ TEST("thread pool: the first exception reaches the caller and the pool goes on")
   for (const int threads : {1, 2, 4}) {
     ThreadPool pool(threads);
     for (int round = 0; round < 20; ++round) {
-      EXPECT_ERROR(pool.parallel_for(100, [](int64_t task, int) { check(task != 37, ErrorCode::io, "task ", task, " failed"); }), ErrorCode::io,
+      EXPECT_ERROR(pool.parallel_for(100, [](int64_t task, int) { check(task != 37, ErrorCode::io, "task ", task, " failed"); }),
+                   ErrorCode::io,
                    "task 37 failed");
       std::atomic<int64_t> sum{0};
       pool.parallel_for(100, [&](int64_t task, int) { sum.fetch_add(task); });

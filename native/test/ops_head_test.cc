@@ -93,9 +93,11 @@ TEST("linear_logprob: log-probabilities to 1e-6, kept logits or not, packed or n
             EXPECT(r.logps == with_pack.logps && r.lse == with_pack.lse);
             kept.expect_gaps_untouched();
             for (size_t i = 0; i < r.logps.size(); ++i) {
-              expect_close(static_cast<double>(r.logps[i]), reference.logps[i], 1e-6 * (2 + std::abs(reference.logps[i]) + std::abs(reference.lse[i])),
+              expect_close(static_cast<double>(r.logps[i]), reference.logps[i],
+                           1e-6 * (2 + std::abs(reference.logps[i]) + std::abs(reference.lse[i])),
                            "logps", static_cast<int64_t>(i));
-              expect_close(static_cast<double>(r.lse[i]), reference.lse[i], 1e-6 * (2 + std::abs(reference.lse[i])), "lse", static_cast<int64_t>(i));
+              expect_close(static_cast<double>(r.lse[i]), reference.lse[i], 1e-6 * (2 + std::abs(reference.lse[i])), "lse",
+                           static_cast<int64_t>(i));
             }
           });
         }

@@ -41,7 +41,8 @@ TEST("copy, gather, scatter and embedding move rows and convert exactly") {
 }
 
 TEST("conversion to bf16 rounds to nearest even, and keeps NaN and infinity") {
-  const std::vector<float> values{1.0f, 1.00390625f, 1.01171875f, -1.00390626f, 3.4e38f, -3.4e38f, 1e-40f, 0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-20f,
+  const std::vector<float> values{1.0f, 1.00390625f, 1.01171875f, -1.00390626f, 3.4e38f, -3.4e38f, 1e-40f, 0.0f, -0.0f, INFINITY,
+      -INFINITY, NAN, 1e-20f,
                                   65504.0f, 0.1f, 7.0f, 8.0f};
   on_every_isa([&](const Table& ops, ops::Backend* backend) {
     std::vector<float> from(values);
@@ -159,7 +160,8 @@ TEST("rms_norm forward and backward, by groups, in place, with a copy of x") {
       for (const int64_t n : kWidths) {
         constexpr int64_t rows = 70;  // more than one partial sum of dweight
         const double eps = 1e-5;
-        Matrix x = Matrix::random(rows, n * groups, type, 1), w = Matrix::random(1, n, type, 2), dy = Matrix::random(rows, n * groups, type, 3);
+        Matrix x = Matrix::random(rows, n * groups, type, 1), w = Matrix::random(1, n, type, 2),
+            dy = Matrix::random(rows, n * groups, type, 3);
         const NormReference r(x, w, dy, eps, groups);
         const double tolerance = type == F ? 4e-6 : 8e-3;
         on_every_isa([&](const Table& ops, ops::Backend* backend) {
@@ -236,7 +238,8 @@ TEST("rope rotates halves by the position's angles and its backward undoes it") 
           const int64_t p = at[static_cast<size_t>(i)];
           for (int64_t h = 0; h < heads; ++h) {
             for (int j = 0; j < head_dim / 2; ++j) {
-              const double x1 = x.at(i, h * head_dim + j), x2 = x.at(i, h * head_dim + head_dim / 2 + j), c = table.at(p, j), s = table.at(p, head_dim / 2 + j);
+              const double x1 = x.at(i, h * head_dim + j), x2 = x.at(i, h * head_dim + head_dim / 2 + j), c = table.at(p, j),
+                  s = table.at(p, head_dim / 2 + j);
               const double tolerance = 2 * rounding(type) * (std::abs(x1) + std::abs(x2));
               expect_close(y.at(i, h * head_dim + j), x1 * c - x2 * s, tolerance, "first half", i, j);
               expect_close(y.at(i, h * head_dim + head_dim / 2 + j), x2 * c + x1 * s, tolerance, "second half", i, j);
@@ -254,7 +257,8 @@ TEST("rope rotates halves by the position's angles and its backward undoes it") 
   ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
   Matrix x(1, 4), table(3, 4);
   const int32_t beyond = 3;
-  EXPECT_ERROR(backend.table().rope(backend.handle(), x.tensor(), 4, table.tensor(), &beyond, 1), ErrorCode::invalid_argument, "position 3");
+  EXPECT_ERROR(backend.table().rope(backend.handle(), x.tensor(), 4, table.tensor(), &beyond, 1), ErrorCode::invalid_argument,
+               "position 3");
 }
 
 TEST("swiglu forward and backward, also in place") {

@@ -96,7 +96,8 @@ class Matrix {
       const int64_t begin = (i < 0 ? 0 : gap_ + i * stride_ + cols_) * size;
       for (int64_t b = 0; b < gap_ * size; ++b) {
         const size_t at = static_cast<size_t>(begin + b);
-        if (at < bytes_.size() && bytes_[at] != kMark) throw std::runtime_error(concat("wrote outside row ", i, " of [", rows_, ", ", cols_, "]"));
+        if (at < bytes_.size() && bytes_[at] != kMark) throw std::runtime_error(concat("wrote outside row ", i,
+                                                                                       " of [", rows_, ", ", cols_, "]"));
       }
     }
   }

@@ -21,7 +21,7 @@ struct Trees {
 const KeySpan& own_span(const AttentionArgs& a, const QuerySegment& s) { return a.spans[s.first_span + s.n_spans - 1]; }
 
 int64_t root(std::vector<int64_t>& parent, int64_t i) {
-  while (parent[static_cast<size_t>(i)] != i) i = parent[static_cast<size_t>(i)] = parent[static_cast<size_t>(parent[static_cast<size_t>(i)])];
+  for (int64_t up; (up = parent[static_cast<size_t>(i)]) != i;) i = parent[static_cast<size_t>(i)] = parent[static_cast<size_t>(up)];
   return i;
 }
 
@@ -42,11 +42,13 @@ Trees find_trees(const AttentionArgs& a) {
   for (int64_t i = 0; i < a.n_segments; ++i) {
     const QuerySegment& s = a.segments[i];
     if (s.length == 0) continue;
-    check(s.n_spans >= 1 && own_span(a, s).length == s.length, ErrorCode::invalid_argument, "attention_backward: the last span of segment ", i,
+    check(s.n_spans >= 1 && own_span(a, s).length == s.length, ErrorCode::invalid_argument,
+          "attention_backward: the last span of segment ", i,
           " is not its own rows");
     by_row.push_back(i);
   }
-  std::sort(by_row.begin(), by_row.end(), [&](int64_t x, int64_t y) { return own_span(a, a.segments[x]).row < own_span(a, a.segments[y]).row; });
+  const auto own_row = [&](int64_t i) { return own_span(a, a.segments[i]).row; };
+  std::sort(by_row.begin(), by_row.end(), [&](int64_t x, int64_t y) { return own_row(x) < own_row(y); });
   std::iota(parent.begin(), parent.end(), int64_t{0});
   std::vector<int64_t> owner(static_cast<size_t>(a.n_spans), -1);
   for (int64_t i = 0; i < a.n_segments; ++i) {
@@ -74,7 +76,7 @@ Trees find_trees(const AttentionArgs& a) {
   }
   trees.span_offset.assign(static_cast<size_t>(a.n_spans), 0);
   for (size_t i = 0; i < owner.size(); ++i) {
-    if (owner[i] >= 0) trees.span_offset[i] = offset[static_cast<size_t>(owner[i])] + a.spans[i].row - own_span(a, a.segments[owner[i]]).row;
+    if (owner[i] >= 0) trees.span_offset[i] = offset[static_cast<size_t>(owner[i])] + a.spans[i].row - own_row(owner[i]);
   }
   return trees;
 }
@@ -89,7 +91,8 @@ class TreeBackward {
  public:
   TreeBackward(const Kernels& kernels, Scratch& scratch, const AttentionBackwardArgs& args, const Trees& trees, int64_t tree, int kv_head)
       : kernels_(kernels), args_(args), a_(args.forward), trees_(trees), tree_(tree), kv_head_(kv_head), n_(a_.head_dim),
-        stride_(round_up(n_, kernels.nr)), memory_(scratch, backward_floats(kernels, a_.head_dim, trees.key_rows[static_cast<size_t>(tree)])) {
+        stride_(round_up(n_, kernels.nr)),
+        memory_(scratch, backward_floats(kernels, a_.head_dim, trees.key_rows[static_cast<size_t>(tree)])) {
     const int64_t rows = trees.key_rows[static_cast<size_t>(tree)];
     dk_ = memory_.take(rows * stride_);
     dv_ = memory_.take(rows * stride_);

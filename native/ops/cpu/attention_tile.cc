@@ -38,7 +38,8 @@ const float* key_rows(const Kernels& kernels, const QueryTile& tile, const KeyBl
   return to;
 }
 
-void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* keys, const float* columns, float* scores) {
+void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* keys, const float* columns,
+                   float* scores) {
   const RowPanels panels(block.packed, kernels.mr);
   GemmTile t;
   t.k = part.args.head_dim;
@@ -58,8 +59,8 @@ void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock
   }
 }
 
-void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, const float* queries, float* scratch,
-                  float* scores) {
+void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, const float* queries,
+                  float* scratch, float* scores) {
   const int64_t k = tile.args.head_dim;
   float* by_column = scratch + round_up(kernels.key_block, kernels.nr) * k;  // [columns][key_block]
   GemmTile g;
@@ -82,8 +83,8 @@ void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock&
   }
 }
 
-void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
-                    float* sums, int64_t sums_stride) {
+void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* rows,
+                    int64_t stride, float* sums, int64_t sums_stride) {
   const RowPanels panels(part.columns, kernels.mr);
   GemmTile t;
   t.k = block.keys;
@@ -105,8 +106,8 @@ void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBloc
   }
 }
 
-void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
-                 float* sums, int64_t sums_stride) {
+void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns,
+                 int64_t stride, float* sums, int64_t sums_stride) {
   const RowPanels panels(block.keys, kernels.mr);
   GemmTile t;
   t.k = part.columns;
@@ -129,8 +130,8 @@ void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& 
 }
 
 void check_attention(const char* op, const AttentionArgs& a) {
-  check(a.head_dim >= 1 && a.n_kv_heads >= 1 && a.n_heads >= 1 && a.n_heads % a.n_kv_heads == 0, ErrorCode::invalid_argument, op, ": ", a.n_heads,
-        " heads of ", a.head_dim, " cannot share ", a.n_kv_heads, " key/value heads");
+  check(a.head_dim >= 1 && a.n_kv_heads >= 1 && a.n_heads >= 1 && a.n_heads % a.n_kv_heads == 0, ErrorCode::invalid_argument, op, ": ",
+        a.n_heads, " heads of ", a.head_dim, " cannot share ", a.n_kv_heads, " key/value heads");
   const int64_t q_width = static_cast<int64_t>(a.n_heads) * a.head_dim, kv_width = static_cast<int64_t>(a.n_kv_heads) * a.head_dim;
   check_shape(op, "q", a.q, a.q.rows, q_width);
   check_shape(op, "k", a.k, a.k.rows, kv_width);

@@ -93,20 +93,21 @@ const float* key_rows(const Kernels& kernels, const QueryTile& tile, const KeyBl
 
 // For a part of a tile (for_parts); `columns`, `sums` and so on begin at its first column.
 // scores[key][column] = keys . columns
-void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* keys, const float* columns, float* scores);
+void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* keys, const float* columns,
+                   float* scores);
 // The same for few columns (a decoding step has one query): the keys are the vectors' lanes instead of the columns, so that
 // no lane is empty. `queries` is one row panel [head_dim][columns]. Same bits: the sums have the same order.
 // scratch holds key_block * (head_dim + columns) floats.
 constexpr int kFewColumns = 8;
 inline bool has_few_columns(const Kernels& kernels, const QueryTile& tile) { return tile.columns <= std::min(kFewColumns, kernels.mr); }
-void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, const float* queries, float* scratch,
-                  float* scores);
+void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, const float* queries,
+                  float* scratch, float* scores);
 // sums[column][head_dim] += scores^T rows
-void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* rows, int64_t stride,
-                    float* sums, int64_t sums_stride);
+void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* rows,
+                    int64_t stride, float* sums, int64_t sums_stride);
 // sums[key][head_dim] += scores columns
-void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns, int64_t stride,
-                 float* sums, int64_t sums_stride);
+void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns,
+                 int64_t stride, float* sums, int64_t sums_stride);
 
 // Throws invalid_argument where shapes, segments and spans do not fit together.
 void check_attention(const char* op, const AttentionArgs& args);

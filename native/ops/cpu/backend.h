@@ -57,7 +57,8 @@ inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; 
 
 // Rows cut into panels whose heights differ by one at most.
 struct RowPanels {
-  RowPanels(int64_t rows, int height) : rows(rows), count((rows + height - 1) / height), base(count ? rows / count : 0), extra(count ? rows % count : 0) {}
+  RowPanels(int64_t rows, int height) : rows(rows), count((rows + height - 1) / height), base(count ? rows / count : 0),
+      extra(count ? rows % count : 0) {}
   int64_t begin(int64_t i) const { return i * base + std::min(i, extra); }
   int size(int64_t i) const { return static_cast<int>(base + (i < extra ? 1 : 0)); }
   int64_t rows, count, base, extra;

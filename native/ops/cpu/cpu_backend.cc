@@ -47,8 +47,8 @@ void check_f32(const char* op, const char* name, const Tensor& t) {
 }
 void check_shape(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t cols) {
   check_float(op, name, t);
-  check(t.rows == rows && t.cols == cols, ErrorCode::invalid_argument, op, ": ", name, " is [", t.rows, ", ", t.cols, "], expected [", rows, ", ",
-        cols, "]");
+  check(t.rows == rows && t.cols == cols, ErrorCode::invalid_argument, op, ": ", name,
+        " is [", t.rows, ", ", t.cols, "], expected [", rows, ", ", cols, "]");
 }
 
 const Kernels& kernels_of(CpuIsa isa) {
@@ -126,13 +126,15 @@ const char* table_name(CpuIsa isa) {
 }  // namespace
 
 struct CpuBackend::Impl {
-  Impl(const CpuBackendOptions& options, int threads) : backend(kernels_of(options.isa), threads), table(make_table(table_name(options.isa))) {}
+  Impl(const CpuBackendOptions& options, int threads) : backend(kernels_of(options.isa), threads),
+      table(make_table(table_name(options.isa))) {}
   Backend backend;
   Table table;
 };
 
 CpuBackend::CpuBackend(const CpuBackendOptions& options) {
-  check(options.threads >= 0 && options.threads <= 4096, ErrorCode::invalid_argument, "threads is ", options.threads, ", expected 0 to 4096");
+  check(options.threads >= 0 && options.threads <= 4096, ErrorCode::invalid_argument, "threads is ", options.threads,
+        ", expected 0 to 4096");
   impl_ = std::make_unique<Impl>(options, options.threads > 0 ? options.threads : cpu_features().logical_cores);
 }
 CpuBackend::~CpuBackend() = default;

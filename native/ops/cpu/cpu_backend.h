@@ -21,7 +21,8 @@ const CpuFeatures& cpu_features();
 
 std::vector<CpuIsa> available_isas();      // those that can run here, slowest first
 const char* isa_name(CpuIsa isa);          // "portable", "avx2", "avx512"
-CpuIsa default_isa();                      // the last available one, or RLHI_CPU_ISA=portable|avx2|avx512 from the environment; throws where that one cannot run here
+// The last available one, or RLHI_CPU_ISA=portable|avx2|avx512 from the environment; throws where that one cannot run here.
+CpuIsa default_isa();
 
 struct CpuBackendOptions {
   int threads = 0;                         // 0: all logical cores

@@ -12,7 +12,9 @@ namespace rlhi::ops {
 namespace {
 
 constexpr int64_t kScratchBytes = int64_t{96} << 20;  // of packed b; more columns are done in several rounds
-constexpr int64_t kTileRows = 72, kTileColPanels = 64; // of a task's tile, at most: its rows of a stay in the second cache
+constexpr int64_t kTileRows = 72, kTileColPanels = 64;  // of a task's tile, at most: its rows of a stay in the second cache
+constexpr int64_t kFarBytes = int64_t{16} << 20;      // a b larger than this comes from memory: it is cut in pieces of
+constexpr int64_t kNearBytes = int64_t{1} << 20;      // this, and every row passes a piece before the next is begun
 constexpr int64_t kRowBytes = int64_t{1200} << 10;    // while the whole of k of them takes no more than this
 constexpr int64_t kAhead = 2048;                      // bytes that b is prefetched ahead of use where it is read once
 
@@ -41,8 +43,8 @@ Shape shape_of(const GemmArgs& g) {
   const Shape s{tn ? g.a.cols : g.a.rows, g.c.cols, tn ? g.a.rows : g.a.cols};
   if (g.packed_b) {
     check(nt, ErrorCode::invalid_argument, "gemm: a packed weight needs the form nt");
-    check(g.packed_b->n == s.n && g.packed_b->k == s.k, ErrorCode::invalid_argument, "gemm: packed_b is [", g.packed_b->n, ", ", g.packed_b->k,
-          "], expected [", s.n, ", ", s.k, "]");
+    check(g.packed_b->n == s.n && g.packed_b->k == s.k, ErrorCode::invalid_argument,
+          "gemm: packed_b is [", g.packed_b->n, ", ", g.packed_b->k, "], expected [", s.n, ", ", s.k, "]");
   } else {
     check_shape("gemm", "b", g.b, nt ? s.n : s.k, nt ? s.k : s.n);
   }
@@ -68,7 +70,8 @@ const float* pack_rows(Backend& backend, const Product& p) {
 }
 
 // Column panels [first, first + count) of b; b is [n, k] when turned, else [k, n].
-void pack_columns(Backend& backend, void* to, DType to_dtype, const Tensor& b, bool turned, int64_t n, int64_t k, int64_t first, int64_t count) {
+void pack_columns(Backend& backend, void* to, DType to_dtype, const Tensor& b, bool turned, int64_t n, int64_t k, int64_t first,
+                  int64_t count) {
   const int nr = backend.kernels.nr;
   const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, k * nr));
   for_ranges(backend, count, grain, [&](int64_t begin, int64_t end, int) {
@@ -155,26 +158,38 @@ struct TileTask {
   }
 };
 
-// How many parts to cut `panels` into: at most `most` in each, and a multiple of the threads where there is little else to share.
-void share_out(Backend& backend, Product& p, int64_t first_col, int64_t col_panels) {
-  const int64_t threads = backend.pool.threads();
-  const int64_t tile_panels = std::max<int64_t>(1, kTileRows / p.kernels.mr);
-  int64_t row_parts = (p.panels.count + tile_panels - 1) / tile_panels, col_parts = (col_panels + kTileColPanels - 1) / kTileColPanels;
-  if (p.panels.count > 2 * threads && row_parts * col_parts < 16 * threads) {
-    row_parts = std::min(p.panels.count, round_up(row_parts, threads));
-    while (row_parts * col_parts < 2 * threads && 2 * col_parts <= col_panels) col_parts *= 2;
-  } else if (row_parts * col_parts < 16 * threads) {
-    const int64_t bytes = col_panels * p.kernels.nr * p.shape.k * dtype_size(p.b_dtype);  // a task reads at least some tens of KB
-    col_parts = std::max<int64_t>(col_parts, std::min<int64_t>(4 * threads, std::max<int64_t>(1, bytes >> 15)));
-    col_parts = std::min(col_panels, round_up(col_parts, threads));
+struct Parts {
+  int64_t rows, cols;
+};
+
+// Into how many tasks to cut the product: tiles of at most kTileRows rows, and a multiple of the threads where tasks are few.
+Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
+  const int64_t tile_panels = std::max<int64_t>(1, kTileRows / p.kernels.mr),
+      panel_bytes = p.kernels.nr * p.shape.k * dtype_size(p.b_dtype);
+  const int64_t near = std::clamp<int64_t>(kNearBytes / std::max<int64_t>(1, panel_bytes), 4, kTileColPanels);
+  const int64_t tile_cols = panel_bytes * col_panels > kFarBytes ? near : kTileColPanels;
+  Parts parts{(p.panels.count + tile_panels - 1) / tile_panels, (col_panels + tile_cols - 1) / tile_cols};
+  if (parts.rows * parts.cols >= 16 * threads) return parts;
+  if (p.panels.count > 2 * threads) {
+    parts.rows = std::min(p.panels.count, round_up(parts.rows, threads));
+    while (parts.rows * parts.cols < 2 * threads && 2 * parts.cols <= col_panels) parts.cols *= 2;
+    return parts;
   }
+  const int64_t worth_a_task = std::max<int64_t>(1, panel_bytes * col_panels >> 15);  // some tens of KB of b
+  parts.cols = std::max(parts.cols, std::min(4 * threads, worth_a_task));
+  parts.cols = std::min(col_panels, round_up(parts.cols, threads));
+  return parts;
+}
+
+void share_out(Backend& backend, Product& p, int64_t first_col, int64_t col_panels) {
+  const Parts parts = parts_of(p, col_panels, backend.pool.threads());
   // Rows that few tasks share are packed by each of them, into memory that stays in its cache.
-  if (!p.a && (col_parts > 2 || row_parts == 1)) p.a = pack_rows(backend, p);
+  if (!p.a && (parts.cols > 2 || parts.rows == 1)) p.a = pack_rows(backend, p);
   const bool keep_sums = p.c.dtype == DType::bf16 && p.shape.k > p.kernels.kc;
-  backend.pool.parallel_for(row_parts * col_parts, [&](int64_t task, int thread) {
-    const int64_t r = task / col_parts, c = task % col_parts;
-    TileTask t{p, r * p.panels.count / row_parts, (r + 1) * p.panels.count / row_parts, c * col_panels / col_parts,
-               (c + 1) * col_panels / col_parts, first_col, nullptr, nullptr, nullptr};
+  backend.pool.parallel_for(parts.rows * parts.cols, [&](int64_t task, int thread) {
+    const int64_t r = task % parts.rows, c = task / parts.rows;
+    TileTask t{p, r * p.panels.count / parts.rows, (r + 1) * p.panels.count / parts.rows, c * col_panels / parts.cols,
+               (c + 1) * col_panels / parts.cols, first_col, nullptr, nullptr, nullptr};
     const int64_t widened = static_cast<int64_t>(p.kernels.kc) * p.kernels.nr;
     const int64_t sums = keep_sums ? (p.panels.begin(t.r1) - p.panels.begin(t.r0)) * (t.c1 - t.c0) * p.kernels.nr : 0;
     const int64_t own = p.a ? 0 : (p.panels.begin(t.r1) - p.panels.begin(t.r0)) * p.shape.k;

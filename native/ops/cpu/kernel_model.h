@@ -18,7 +18,8 @@ void rms_norm(float* y, const float* x, const float* weight, float eps, int64_t 
 }
 
 // With xhat = x rstd: dx = rstd (dy w - xhat mean(dy w xhat)), dweight += dy xhat (dweight may be null). dx may be dy.
-void rms_norm_backward(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n, bool accumulate) {
+void rms_norm_backward(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n,
+                       bool accumulate) {
   const float sum = sum_over(n, [&](int64_t i, int count) {
     return load_up_to(dy + i, count) * load_up_to(weight + i, count) * load_up_to(x + i, count);
   });

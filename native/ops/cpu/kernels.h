@@ -79,7 +79,8 @@ struct Kernels {
 
   // ---- rows of the model (kernel_model.h); scratch holds 4 rows of floats ----
   void (*rms_norm)(float* y, const float* x, const float* weight, float eps, int64_t n, float* rstd);
-  void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n, bool accumulate);
+  void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n,
+                            bool accumulate);
   void (*rope)(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_sin, float direction);
   void (*swiglu)(float* out, const float* gate, const float* up, int64_t n);
   void (*swiglu_backward)(float* dgate, float* dup, const float* dout, const float* gate, const float* up, int64_t n);

@@ -25,7 +25,8 @@ void check_args(const char* op, const LinearLogprobArgs& a) {
     check_shape(op, "keep_logits", a.keep_logits, a.h.rows, vocab);
   }
   for (int64_t i = 0; i < a.h.rows; ++i) {
-    check(a.targets[i] >= 0 && a.targets[i] < vocab, ErrorCode::invalid_argument, op, ": target ", a.targets[i], " is not in a vocabulary of ", vocab);
+    check(a.targets[i] >= 0 && a.targets[i] < vocab, ErrorCode::invalid_argument, op, ": target ", a.targets[i],
+          " is not in a vocabulary of ", vocab);
   }
 }
 

@@ -53,7 +53,8 @@ void rms_norm(Backend* backend, Tensor y, Tensor x, Tensor weight, float eps, in
   });
 }
 
-void rms_norm_backward(Backend* backend, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups, bool accumulate) {
+void rms_norm_backward(Backend* backend, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups,
+                       bool accumulate) {
   const char* op = "rms_norm_backward";
   check_norm(op, x, weight, groups, rstd);
   check(static_cast<bool>(rstd), ErrorCode::invalid_argument, op, ": rstd is missing");

@@ -19,7 +19,8 @@ void move_rows(Backend& b, const Tensor& to, const int32_t* to_index, const Tens
   for_ranges(b, rows, row_grain(to.cols), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t t = to_index ? to_index[i] : i, f = from_index ? from_index[i] : i;
-      if (to.dtype == from.dtype) std::memmove(row_pointer(to, t), row_pointer(from, f), static_cast<size_t>(to.cols * dtype_size(to.dtype)));
+      const size_t bytes = static_cast<size_t>(to.cols * dtype_size(to.dtype));
+      if (to.dtype == from.dtype) std::memmove(row_pointer(to, t), row_pointer(from, f), bytes);
       else b.kernels.convert(row_pointer(to, t), to.dtype, row_pointer(from, f), from.dtype, to.cols, 1.0f);
     }
   });

@@ -28,7 +28,8 @@ inline V vsqrt(V a) { return {_mm256_sqrt_ps(a.x)}; }
 inline V vround(V a) { return {_mm256_round_ps(a.x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // In two steps, so that neither factor leaves the range of floats.
 inline V vscale2(V a, V n) {
-  const __m256i i = _mm256_cvtps_epi32(n.x), half = _mm256_srai_epi32(i, 1), rest = _mm256_sub_epi32(i, half), bias = _mm256_set1_epi32(127);
+  const __m256i i = _mm256_cvtps_epi32(n.x), half = _mm256_srai_epi32(i, 1), rest = _mm256_sub_epi32(i, half),
+      bias = _mm256_set1_epi32(127);
   const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23), second = _mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23);
   return {_mm256_mul_ps(_mm256_mul_ps(a.x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))};
 }

@@ -77,7 +77,8 @@ inline void vstore_master(rlhi::bf16* weight, int16_t* remainder, V v) {
   const __m512i u = _mm512_castps_si512(v.x);
   const __m512i high = _mm512_maskz_srli_epi32(kAllLanes, _mm512_add_epi32(u, _mm512_set1_epi32(0x8000)), 16);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(weight), _mm512_maskz_cvtepi32_epi16(kAllLanes, high));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(remainder), _mm512_maskz_cvtepi32_epi16(kAllLanes, u));  // the low halves: u - (high << 16)
+  // u - (high << 16) is u's low half
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(remainder), _mm512_maskz_cvtepi32_epi16(kAllLanes, u));
 }
 
 // 16 x 16: pairs, fours, then 128-bit blocks twice.
@@ -97,7 +98,8 @@ inline void vtranspose(V (&r)[kWidth]) {
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    const __m512 a = _mm512_maskz_shuffle_f32x4(kAllLanes, s[i], s[i + 4], 0x88), b = _mm512_maskz_shuffle_f32x4(kAllLanes, s[i], s[i + 4], 0xdd);
+    const __m512 a = _mm512_maskz_shuffle_f32x4(kAllLanes, s[i], s[i + 4], 0x88),
+        b = _mm512_maskz_shuffle_f32x4(kAllLanes, s[i], s[i + 4], 0xdd);
     const __m512 c = _mm512_maskz_shuffle_f32x4(kAllLanes, s[i + 8], s[i + 12], 0x88);
     const __m512 d = _mm512_maskz_shuffle_f32x4(kAllLanes, s[i + 8], s[i + 12], 0xdd);
     r[i].x = _mm512_maskz_shuffle_f32x4(kAllLanes, a, c, 0x88);

@@ -89,7 +89,9 @@ inline void vstore_n(T* p, V v, int n) {
 // The split master of base/dtype.h.
 inline V vload_master(const rlhi::bf16* weight, const int16_t* remainder) {
   Bits u;
-  for (int i = 0; i < kWidth; ++i) u[i] = (static_cast<uint32_t>(weight[i].bits) << 16) + static_cast<uint32_t>(static_cast<int32_t>(remainder[i]));
+  for (int i = 0; i < kWidth; ++i) {
+    u[i] = (static_cast<uint32_t>(weight[i].bits) << 16) + static_cast<uint32_t>(static_cast<int32_t>(remainder[i]));
+  }
   return {reinterpret_cast<Floats>(u)};
 }
 inline void vstore_master(rlhi::bf16* weight, int16_t* remainder, V v) {
