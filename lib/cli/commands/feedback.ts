@@ -4,6 +4,8 @@ import { classifierKinds } from "../../feedback/types.js";
 import type { ClassifierKind } from "../../feedback/types.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
+import { runFlags, shortPath, withRun } from "../run-folder.js";
+import type { RunFlags } from "../run-folder.js";
 
 interface EvaluateFlags {
   data?: string[] | undefined;
@@ -16,9 +18,7 @@ interface EvaluateFlags {
 export const feedback = defineCommand({
   command: "feedback [config]",
   describe: "label every follow-up: what does it say about the answer before it? Or measure the labels with --evaluate",
-  flags: (yargs) => yargs
-    .positional("config", { type: "string", describe: "run.yaml: labels the run's conversations into feedback.jsonl" })
-    .option("run", { type: "string", requiresArg: true, describe: "run folder (default: runs/NAME for NAME.yaml)" })
+  flags: (yargs) => runFlags(yargs)
     .option("force", { type: "boolean", default: false, describe: "label again, and remove what later stages made of it" })
     .option("evaluate", { type: "boolean", default: false, describe: "precision, recall, F1, coverage and confusion against the labels in a file" })
     .option("data", { type: "string", array: true, requiresArg: true, describe: "of --evaluate: conversations whose follow-ups carry feedback_label (default: the bundled sample)" })
@@ -30,9 +30,9 @@ export const feedback = defineCommand({
     .example("$0 feedback --evaluate", "how good are the rules on the bundled sample?")
     .example("$0 feedback --evaluate --data labelled.jsonl --model native:./SmolLM2-135M-Instruct --json", "all three classifiers on your own labels"),
   run: async (flags, tools) => {
-    if (flags.evaluate === (flags.config !== undefined)) throw usage("give either a run.yaml or --evaluate");
-    if (flags.config === undefined) await evaluateAll(flags, tools);
-    else await labelRun(flags.config, flags, tools);
+    if (flags.evaluate === (flags.config !== undefined || flags.run !== undefined)) throw usage("give either a run.yaml or --evaluate");
+    if (flags.evaluate) await evaluateAll(flags, tools);
+    else await labelRun(flags, tools);
   },
 });
 
@@ -40,18 +40,13 @@ function usage(what: string): UsageError {
   return new UsageError({ what, todo: "see rlhi-native feedback --help" });
 }
 
-async function labelRun(config: string, flags: { run?: string | undefined; force: boolean }, tools: Tools): Promise<void> {
-  const { loadRunConfig } = await import("../../config-file.js");
-  const { defaultRunDir, openRun } = await import("../../run/context.js");
-  const { runStage } = await import("../../run/run-stage.js");
-  const { feedbackStage } = await import("../../run/stages/feedback.js");
-  const run = openRun({ config: loadRunConfig(config), dir: flags.run ?? defaultRunDir(config), progress: tools.progress, signal: tools.signal });
-  try {
+async function labelRun(flags: RunFlags & { force: boolean }, tools: Tools): Promise<void> {
+  await withRun(flags, tools, "feedback", async (run) => {
+    const { runStage } = await import("../../run/run-stage.js");
+    const { feedbackStage } = await import("../../run/stages/feedback.js");
     const { facts, skipped } = await runStage("feedback", feedbackStage, run, flags.force);
-    tools.out.facts({ stage: "feedback", path: run.folder.feedback, skipped, ...facts }, `follow-ups labelled in ${run.folder.feedback}${skipped ? " (before)" : ""}`);
-  } finally {
-    await run.close();
-  }
+    tools.out.facts({ stage: "feedback", path: run.folder.feedback, skipped, ...facts }, `follow-ups labelled in ${shortPath(run.folder.feedback)}${skipped ? " (before)" : ""}`);
+  });
 }
 
 async function evaluateAll(flags: EvaluateFlags, tools: Tools): Promise<void> {

@@ -4,6 +4,8 @@ import type { MiningFacts } from "../../conversations/mining.js";
 import { sourceNames } from "../../conversations/sources/source.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
+import { runFlags, withRun } from "../run-folder.js";
+import type { RunFlags } from "../run-folder.js";
 
 interface MineFlags {
   data?: string[] | undefined;
@@ -17,9 +19,7 @@ interface MineFlags {
 export const mine = defineCommand({
   command: "mine [config]",
   describe: "conversations from log files: filtered, repaired, ordered by user and time",
-  flags: (yargs) => yargs
-    .positional("config", { type: "string", describe: "run.yaml: mines data.path into the run folder and labels the follow-ups" })
-    .option("run", { type: "string", requiresArg: true, describe: "run folder (default: runs/NAME for NAME.yaml)" })
+  flags: (yargs) => runFlags(yargs)
     .option("force", { type: "boolean", default: false, describe: "mine again, and remove what later stages made of it" })
     .option("feedback", { type: "boolean", default: true, describe: "with a config: go on to label the follow-ups (--no-feedback: do not)" })
     .option("data", { type: "string", array: true, requiresArg: true, describe: "without a config: files or glob patterns (Parquet, JSON, JSONL)" })
@@ -35,7 +35,7 @@ export const mine = defineCommand({
     const standalone = flags.data !== undefined;
     if (standalone === (flags.config !== undefined)) throw usage("give either a run.yaml or --data FILE --out DIR");
     if (standalone && flags.out === undefined) throw usage("--data needs --out DIR, the folder for conversations.parquet");
-    if (flags.config !== undefined) await mineRun(flags.config, flags, tools);
+    if (flags.config !== undefined) await mineRun(flags, tools);
     else await mineFiles(flags, resolve(flags.out ?? "."), tools);
   },
 });
@@ -44,22 +44,17 @@ function usage(what: string): UsageError {
   return new UsageError({ what, todo: "see rlhi-native mine --help" });
 }
 
-async function mineRun(config: string, flags: { run?: string | undefined; force: boolean; feedback: boolean }, tools: Tools): Promise<void> {
-  const { loadRunConfig } = await import("../../config-file.js");
-  const { defaultRunDir, openRun } = await import("../../run/context.js");
-  const { runStage } = await import("../../run/run-stage.js");
-  const { mineStage } = await import("../../run/stages/mine.js");
-  const run = openRun({ config: loadRunConfig(config), dir: flags.run ?? defaultRunDir(config), progress: tools.progress, signal: tools.signal });
-  try {
+async function mineRun(flags: RunFlags & { force: boolean; feedback: boolean }, tools: Tools): Promise<void> {
+  await withRun(flags, tools, "mine", async (run) => {
+    const { runStage } = await import("../../run/run-stage.js");
+    const { mineStage } = await import("../../run/stages/mine.js");
     const mined = await runStage("mine", mineStage, run, flags.force);
     printFacts(tools, run.folder.conversations, mined.facts, mined.skipped);
     if (!flags.feedback) return;
     const { feedbackStage } = await import("../../run/stages/feedback.js");
     const labelled = await runStage("feedback", feedbackStage, run);
     tools.out.facts({ stage: "feedback", skipped: labelled.skipped, ...labelled.facts }, `follow-ups labelled in ${run.folder.feedback}`);
-  } finally {
-    await run.close();
-  }
+  });
 }
 
 async function mineFiles(flags: MineFlags, out: string, tools: Tools): Promise<void> {
