@@ -32,10 +32,12 @@ export function quickstartConfig(model: string, data: string, minConversations =
     feedback: { classifier: "rules" },
     personas: { max_new_tokens: 128, max_conversations: 5, max_words: 100 },
     rewrites: { max: 48, max_new_tokens: 128 },
-    rewards: { n: 4, max: 36, max_new_tokens: 96, score_without_persona: false },
+    // At temperature 1 a model this small loses the thread.
+    rewards: { n: 4, max: 36, max_new_tokens: 96, score_without_persona: false, temperature: 0.8, top_p: 0.95 },
     // A small model hardly ever comes to its end within limits this short; both answers of a pair are cut alike.
     pairs: { max_tokens: 1024, min_margin: 0.02, filters: pairFilters.filter((name) => name !== "unfinished_answer") },
-    train: { learning_rate: 2e-6, pairs_per_step: 8, num_epochs: 2, warmup_steps: 2, save_steps: 5, max_tokens_per_micro_batch: 1536 },
+    // Ten steps: at the method's default of 1e-6 nothing would be seen of them.
+    train: { learning_rate: 1e-5, pairs_per_step: 8, num_epochs: 2, warmup_steps: 2, save_steps: 5, max_tokens_per_micro_batch: 1536 },
     eval: { max_prompts: 24, max_new_tokens: 96 },
   };
   return loadRunConfig(undefined, input);
