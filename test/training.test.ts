@@ -249,9 +249,12 @@ for (const name of ["llama", "qwen2"]) {
     const trained = readSafetensors(join(out(name), "model.safetensors"));
     for (const [tensor, reference] of readSafetensors(join(oracle.path, "trained.safetensors"))) {
       const own = trained.get(tensor) as Float32Array;
-      const worst = reference.reduce((most, value, index) => Math.max(most, Math.abs(value - (own[index] as number))), 0);
-      // Biases of keys have gradients of 1e-8, near Adam's epsilon: there the sixth digit of the gradient shows in the weight.
-      assert.ok(worst < (tensor.endsWith("k_proj.bias") ? 2e-5 : 1e-5), `${tensor}: ${worst}`);
+      const gradient = wanted.get(tensor) as Float32Array;
+      reference.forEach((value, index) => {
+        // Where the gradient is near Adam's epsilon of 1e-8 its seventh digit shows in the weight (native/test/oracle_test.cc).
+        const tolerance = Math.abs(gradient[index] as number) < 1e-7 ? 4e-5 : 1e-5;
+        assert.ok(Math.abs(value - (own[index] as number)) < tolerance, `${tensor}[${index}]: ${own[index]}, expected ${value} within ${tolerance}`);
+      });
     }
   });
 }

@@ -121,20 +121,16 @@ std::vector<float> floats_of(const NamedParameter& p, const ops::CpuBackend& bac
 }
 
 struct Likeness {
-  double relative_error, cosine, largest;
-  int64_t above_1e5;           // elements that differ by more than 1e-5
+  double relative_error, cosine;
 };
 Likeness compare(const std::vector<float>& found, const std::vector<float>& expected) {
   EXPECT_EQ(found.size(), expected.size());
-  double difference = 0, dot = 0, a = 0, b = 0, largest = 0;
-  int64_t above = 0;
+  double difference = 0, dot = 0, a = 0, b = 0;
   for (size_t i = 0; i < found.size(); ++i) {
     const double x = found[i], y = expected[i];
     difference += (x - y) * (x - y), dot += x * y, a += x * x, b += y * y;
-    largest = std::max(largest, std::abs(x - y));
-    above += std::abs(x - y) > 1e-5 ? 1 : 0;
   }
-  return {std::sqrt(difference / b), dot / std::sqrt(a * b), largest, above};
+  return {std::sqrt(difference / b), dot / std::sqrt(a * b)};
 }
 
 void expect_within(double found, double expected, double tolerance, const std::string& what) {
@@ -214,35 +210,41 @@ TEST("oracle: bf16 gradients have a cosine above 0.99 with the exact ones, matri
   }
 }
 
-// Adam's first steps move every weight by about the learning rate times its gradient's sign. Where the exact gradient is
-// so near zero (1e-8 in a tensor of 1e-3) that f32 rounding upstream is a visible part of it, no f32 run follows the
-// float64 one to 1e-5: PyTorch in f32 leaves one element of qwen2 at 1.6e-5, and so do our operations when each works in
-// double and only its result is rounded to f32. Such elements are single: all but one in ten thousand must be within 1e-5.
-TEST("oracle: six AdamW steps: history within 1e-4 relative, final weights within 1e-5 but for gradients that vanish") {
+// Adam's first steps move a weight by the learning rate times g / (|g| + eps), eps 1e-8. Where the exact gradient is no larger
+// than a few eps (in tensors of 1e-3), the seventh digit of what it was summed from shows in the weight. The reference has
+// such noise too: transformers computes norms and softmax in f32 whatever the model's type, and with those in float64 the
+// qwen2 reference moves by 1.1e-5 at one bias of a key projection, from which this engine is 5e-6 away.
+constexpr double kVanishingGradient = 1e-7;
+
+TEST("oracle: six AdamW steps: history within 1e-4 relative, final weights within 1e-5, or 4e-5 where the gradient vanishes, on every instruction set") {
   for (const std::string& folder : oracle_folders()) {
     const Oracle oracle(folder);
     const Json& adamw = member(oracle.expected, "adamw");
-    LoadedModel policy(folder + "/policy", DType::f32);
-    const auto trainer = make_trainer(policy, adamw_options(member(adamw, "hparams")));
-    for (const Json& e : member(adamw, "history").items()) {
-      const StepMetrics m = trainer->step(oracle.pairs);
-      const std::pair<const char*, double> figures[] = {{"loss", m.loss}, {"grad_norm", m.grad_norm}, {"lr", m.learning_rate},
-                                                       {"rewards/chosen", m.rewards_chosen}, {"rewards/rejected", m.rewards_rejected},
-                                                       {"rewards/accuracies", m.rewards_accuracies},
-                                                       {"rewards/margins", m.rewards_margins}};
-      for (const auto& [name, found] : figures) {
-        const double expected = number(e, name);
-        expect_within(found, expected, 1e-4 * std::abs(expected), concat(folder, " step ", m.step, " ", name));
+    const io::SafetensorsFile trained(folder + "/trained.safetensors"), gradients(folder + "/grads.safetensors");
+    for (const ops::CpuIsa isa : ops::available_isas()) {
+      LoadedModel policy(folder + "/policy", DType::f32, isa);
+      const auto trainer = make_trainer(policy, adamw_options(member(adamw, "hparams")));
+      for (const Json& e : member(adamw, "history").items()) {
+        const StepMetrics m = trainer->step(oracle.pairs);
+        const std::pair<const char*, double> figures[] = {{"loss", m.loss}, {"grad_norm", m.grad_norm}, {"lr", m.learning_rate},
+                                                         {"rewards/chosen", m.rewards_chosen}, {"rewards/rejected", m.rewards_rejected},
+                                                         {"rewards/accuracies", m.rewards_accuracies},
+                                                         {"rewards/margins", m.rewards_margins}};
+        for (const auto& [name, found] : figures) {
+          const double expected = number(e, name);
+          expect_within(found, expected, 1e-4 * std::abs(expected), concat(folder, " step ", m.step, " ", name));
+        }
+      }
+      for (const NamedParameter& p : policy.weights->parameters) {
+        const std::vector<float> found = floats_of(p, policy.backend), expected = floats_of(*trained.find(p.name)),
+                                 gradient = floats_of(*gradients.find(p.name));
+        EXPECT_EQ(found.size(), expected.size());
+        for (size_t i = 0; i < found.size(); ++i) {
+          const double tolerance = std::abs(gradient[i]) < kVanishingGradient ? 4e-5 : 1e-5;
+          expect_within(found[i], expected[i], tolerance, concat(folder, " ", p.name, " element ", i, " on ", ops::isa_name(isa)));
+        }
       }
     }
-    const io::SafetensorsFile trained(folder + "/trained.safetensors");
-    int64_t elements = 0, above = 0;
-    for (const NamedParameter& p : policy.weights->parameters) {
-      const Likeness l = compare(floats_of(p, policy.backend), floats_of(*trained.find(p.name)));
-      expect_within(l.largest, 0, 1e-4, folder + " " + p.name + " after the steps");
-      elements += p.view.size(), above += l.above_1e5;
-    }
-    expect_within(static_cast<double>(above), 0, 1e-4 * static_cast<double>(elements), folder + ": weights further than 1e-5 off");
   }
 }
 

@@ -83,7 +83,7 @@ Trees find_trees(const AttentionArgs& a) {
 
 int64_t backward_floats(const Kernels& kernels, int head_dim, int64_t key_rows) {
   const int64_t stride = round_up(head_dim, kernels.nr);
-  return 2 * key_rows * stride + 5 * kTileColumns * stride + kernels.key_block * (2 * kScoreStride + 4 * stride) + 4 * kTileColumns + 512;
+  return 2 * key_rows * stride + 5 * kTileColumns * stride + kernels.key_block * (2 * kScoreStride + 4 * stride) + 6 * kTileColumns + 512;
 }
 
 // One tree and one key/value head.
@@ -111,6 +111,7 @@ class TreeBackward {
     position_ = memory_.take(kTileColumns);
     lse_ = memory_.take(kTileColumns);
     delta_ = memory_.take(kTileColumns);
+    imbalance_ = reinterpret_cast<double*>(memory_.take(2 * kTileColumns));
     block_.window = static_cast<float>(a_.window);
   }
 
@@ -144,6 +145,7 @@ class TreeBackward {
   void run_tile(const QueryTile& tile) {
     load_columns(tile);
     std::memset(dq_, 0, static_cast<size_t>(kTileColumns * stride_) * sizeof(float));
+    std::fill(imbalance_, imbalance_ + kTileColumns, 0.0);
     tile.for_key_blocks(kernels_.key_block, [&](const KeyBlock& block) {
       pack_keys(kernels_, tile, block, a_.k, k_panels_);
       pack_keys(kernels_, tile, block, a_.v, v_panels_);
@@ -166,6 +168,7 @@ class TreeBackward {
     block_.position = position_ + first;
     block_.lse = lse_ + first;
     block_.delta = delta_ + first;
+    block_.imbalance = imbalance_ + first;
     kernels_.attention_softmax_backward(block_);
     add_to_columns(kernels_, part, block, block_.dscores, k, k_stride, dq_ + first * stride_, stride_);
     const int64_t at = (trees_.span_offset[static_cast<size_t>(block.span)] + block.offset) * stride_;
@@ -191,6 +194,7 @@ class TreeBackward {
   int64_t n_, stride_;
   TileMemory memory_;
   float *dk_, *dv_, *q_, *dout_, *q_columns_, *dout_columns_, *dq_, *k_panels_, *v_panels_, *k_rows_, *position_, *lse_, *delta_;
+  double* imbalance_;
   AttentionBlock block_;
 };
 

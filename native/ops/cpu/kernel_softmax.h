@@ -67,19 +67,32 @@ void attention_softmax(const rlhi::ops::AttentionBlock& b) {
   }
 }
 
-// p = exp(score - lse); ds = p (dp - delta)
+// p = exp(score - lse); ds = p (dp - delta).
+//
+// A query's ds sum to zero over its keys. Rounding leaves a remainder, and gradients in which the keys' common part cancels
+// (the bias of the key projection above all) would consist of it. So the sum is kept in double, and what remains when the
+// query's own key is reached, the last it sees, is taken from that key.
 void attention_softmax_backward(const rlhi::ops::AttentionBlock& b) {
   for (int c = 0; c < b.columns; c += kWidth) {
     const V position = vload(b.position + c), lse = vload(b.lse + c), delta = vload(b.delta + c);
     const V oldest = b.window > 0 ? position - vset(b.window) : vset(kNoScore);
+    Wide sum = wload(b.imbalance + c);
     for (int i = 0; i < b.keys; ++i) {
       const int64_t at = c + static_cast<int64_t>(i) * rlhi::ops::kScoreStride;
       V s = vload(b.scores + at);
       if (b.masked) s = mask_score(s, position, oldest, b.first_position + static_cast<float>(i));
-      const V p = vexp(s - lse);
+      const V p = vexp(s - lse), ds = p * (vload(b.dscores + at) - delta);
       vstore(b.scores + at, p);
-      vstore(b.dscores + at, p * (vload(b.dscores + at) - delta));
+      vstore(b.dscores + at, ds);
+      sum = wadd(sum, ds);
     }
+    wstore(b.imbalance + c, sum);
+  }
+  for (int c = 0; c < b.columns; ++c) {
+    const float own_key = b.position[c] - b.first_position;
+    if (own_key < 0 || own_key >= static_cast<float>(b.keys)) continue;
+    float& ds = b.dscores[c + static_cast<int64_t>(own_key) * rlhi::ops::kScoreStride];
+    ds = static_cast<float>(static_cast<double>(ds) - b.imbalance[c]);
   }
 }
 

@@ -50,6 +50,7 @@ struct AttentionBlock {
   const float* lse = nullptr;        // [columns] backward
   const float* delta = nullptr;      // [columns] backward: sum_d dout * out
   float* dscores = nullptr;          // backward: d probabilities in, d scores out
+  double* imbalance = nullptr;       // [columns] backward, in and out: sum of the d scores so far
 };
 
 struct AdamWStep {                   // AdamWArgs with its constants worked out in double

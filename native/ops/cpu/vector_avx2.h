@@ -44,6 +44,17 @@ inline float vmaximum(V a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// Sums in double of what each lane was given.
+struct Wide {
+  __m256d low, high;
+};
+inline Wide wload(const double* p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)}; }
+inline void wstore(double* p, Wide w) { _mm256_storeu_pd(p, w.low), _mm256_storeu_pd(p + 4, w.high); }
+inline Wide wadd(Wide w, V a) {
+  return {_mm256_add_pd(w.low, _mm256_cvtps_pd(_mm256_castps256_ps128(a.x))),
+          _mm256_add_pd(w.high, _mm256_cvtps_pd(_mm256_extractf128_ps(a.x, 1)))};
+}
+
 inline V vload(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline void vstore(float* p, V v) { _mm256_storeu_ps(p, v.x); }
 inline __m256i first_lanes(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }

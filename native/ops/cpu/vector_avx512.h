@@ -46,6 +46,15 @@ inline float vmaximum(V a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+struct Wide {
+  __m512d low, high;
+};
+inline Wide wload(const double* p) { return {_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
+inline void wstore(double* p, Wide w) { _mm512_storeu_pd(p, w.low), _mm512_storeu_pd(p + 8, w.high); }
+inline Wide wadd(Wide w, V a) {
+  return {_mm512_add_pd(w.low, _mm512_maskz_cvtps_pd(0xff, lower_half(a))), _mm512_add_pd(w.high, _mm512_maskz_cvtps_pd(0xff, upper_half(a)))};
+}
+
 inline V vload(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void vstore(float* p, V v) { _mm512_storeu_ps(p, v.x); }
 inline V vload_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }

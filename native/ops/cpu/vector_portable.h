@@ -53,6 +53,21 @@ inline float vmaximum(V a) {
   return l > r ? l : r;
 }
 
+// Sums in double of what each lane was given.
+struct Wide {
+  double x[kWidth];
+};
+inline Wide wload(const double* p) {
+  Wide w;
+  std::memcpy(w.x, p, sizeof w.x);
+  return w;
+}
+inline void wstore(double* p, const Wide& w) { std::memcpy(p, w.x, sizeof w.x); }
+inline Wide wadd(Wide w, V a) {
+  for (int i = 0; i < kWidth; ++i) w.x[i] += static_cast<double>(a.x[i]);
+  return w;
+}
+
 inline V vload(const float* p) {
   V v;
   std::memcpy(&v.x, p, sizeof v.x);
