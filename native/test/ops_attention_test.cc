@@ -2,6 +2,7 @@
 // and the bits of a row, which must not depend on its neighbours.
 #include <limits>
 
+#include "ops/cpu/backend.h"
 #include "test/ops_support.h"
 
 namespace rlhi::test {
@@ -297,6 +298,43 @@ TEST("attention: large scores neither overflow nor lose the largest") {
     const Outputs o = run(ops, backend, t, h, 0, in, false);
     expect_all_close(o.out, r.out, 2e-2, "out");  // scores near 1e4: f32 holds them to 1e-3
   });
+}
+
+TEST("attention: the gradients of a query's scores sum to zero but for the rounding of one of them") {
+  constexpr int kKeys = 32, kBlocks = 3, kColumns = 32, kStride = ops::kScoreStride;
+  const Matrix score = Matrix::random(kKeys * kBlocks, kColumns, F, 7, 4.0), dprobability = Matrix::random(kKeys * kBlocks, kColumns, F, 8);
+  for (const ops::CpuIsa isa : ops::available_isas()) {
+    std::vector<float> scores(kKeys * kStride), dscores(kKeys * kStride), position(kColumns), lse(kColumns), delta(kColumns);
+    std::vector<double> imbalance(kColumns, 0.0), sum(kColumns, 0.0), own(kColumns, 0.0);
+    ops::AttentionBlock b;
+    b.scores = scores.data(), b.dscores = dscores.data(), b.keys = kKeys, b.columns = kColumns, b.masked = true;
+    b.position = position.data(), b.lse = lse.data(), b.delta = delta.data(), b.imbalance = imbalance.data();
+    for (int c = 0; c < kColumns; ++c) {
+      const int newest = 40 + c;                  // column c sees keys 0 to 40 + c
+      double total = 0, mean = 0;
+      for (int i = 0; i <= newest; ++i) total += std::exp(score.at(i, c));
+      for (int i = 0; i <= newest; ++i) mean += std::exp(score.at(i, c)) / total * dprobability.at(i, c);
+      position[static_cast<size_t>(c)] = static_cast<float>(newest);
+      lse[static_cast<size_t>(c)] = static_cast<float>(std::log(total)), delta[static_cast<size_t>(c)] = static_cast<float>(mean);
+    }
+    for (int block = 0; block < kBlocks; ++block) {
+      for (int i = 0; i < kKeys * kColumns; ++i) {
+        const int key = i / kColumns, c = i % kColumns;
+        scores[static_cast<size_t>(key * kStride + c)] = static_cast<float>(score.at(block * kKeys + key, c));
+        dscores[static_cast<size_t>(key * kStride + c)] = static_cast<float>(dprobability.at(block * kKeys + key, c));
+      }
+      b.first_position = static_cast<float>(block * kKeys);
+      ops::kernels_of(isa).attention_softmax_backward(b);
+      for (int i = 0; i < kKeys * kColumns; ++i) {
+        const int key = i / kColumns;
+        const size_t c = static_cast<size_t>(i % kColumns);
+        const double ds = dscores[static_cast<size_t>(key * kStride) + c];
+        sum[c] += ds;
+        if (block * kKeys + key == 40 + static_cast<int>(c)) own[c] = ds;
+      }
+    }
+    for (size_t c = 0; c < kColumns; ++c) EXPECT(std::abs(sum[c]) <= 0x1p-24 * std::abs(own[c]) && own[c] != 0);
+  }
 }
 
 // Rows of `inner`, which lie at `offset` in the rows of `outer`, are the same bits.
