@@ -2,8 +2,8 @@
  * A whole training: pairs and reference log-probabilities, optimizer steps, metrics, checkpoints, and going on after it
  * was stopped. Killed at any moment and started again it ends in the same bytes as if it had never stopped.
  */
-import { existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
 import type { RunConfig } from "../config.js";
 import { RlhiError } from "../errors.js";
 import { JsonlAppender, readAllJsonl, sha256, writeFileAtomic } from "../files.js";
@@ -78,7 +78,13 @@ export function needsReference(loss: TrainSettings["loss_type"]): boolean {
   return loss !== "simpo" && loss !== "sft";
 }
 
+/**
+ * Trains on `job.pairs` and leaves a Hugging Face folder at `job.files.model`. Stopped or killed, the same job goes on from its
+ * last checkpoint and ends in the same bytes; a finished one is not done again. Throws ERR_OTHER_TRAINING where the folder
+ * holds a training of other settings, ERR_OUT_OF_MEMORY before the first step, ERR_ABORTED after `job.signal`.
+ */
 export async function train(job: TrainJob): Promise<TrainFacts> {
+  for (const path of Object.values(job.files)) mkdirSync(dirname(path), { recursive: true });
   const checkpoints = new CheckpointFolder(job.files.checkpoints);
   checkpoints.tidy();
   const settings = recordedSettings(job);

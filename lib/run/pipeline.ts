@@ -39,6 +39,11 @@ export interface PipelineOptions {
   onStage?: (note: StageNote) => void;
 }
 
+/** Runs the stage of that name; see runStage. */
+export async function runStageNamed(name: StageName, context: RunContext, force = false): Promise<StageOutcome> {
+  return runStage(name, await stages[name](), context, force);
+}
+
 /** Runs every stage the configuration asks for, in order. Interrupted or killed, it goes on where it stopped when called again. */
 export async function runPipeline(context: RunContext, options: PipelineOptions = {}): Promise<Partial<Record<StageName, StageOutcome>>> {
   const { config, manifest } = context;
@@ -55,7 +60,7 @@ export async function runPipeline(context: RunContext, options: PipelineOptions 
     options.onStage?.({ ...note, seconds_left: null });
     // The page shows what every other stage made.
     const again = name === force || (name === "report" && changed);
-    const outcome = await runStage(name, await stages[name](), context, again);
+    const outcome = await runStageNamed(name, context, again);
     changed ||= !outcome.skipped;
     outcomes[name] = outcome;
     options.onStage?.({ ...note, outcome, seconds_left: secondsLeft(manifest.data, config, wanted.slice(index + 1)) });
