@@ -12,6 +12,7 @@ interface BenchFlags {
   answer: number;
   sequences: number;
   tokens: number;
+  shape?: string | undefined;
   maxNewTokens: number;
   maxTokensPerMicroBatch: number;
 }
@@ -28,6 +29,7 @@ export const bench = defineCommand({
     .option("answer", { type: "number", default: 256, describe: "train: tokens of each answer" })
     .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
     .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm: rows of the product" })
+    .option("shape", { type: "string", requiresArg: true, describe: "gemm: one product by its rows, columns and depth, as 1024,49152,576, instead of the model's" })
     .option("max-new-tokens", { type: "number", default: 64, describe: "generate: tokens written to each prompt" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "train, forward: token budget of one forward" })
     .example("$0 bench train --model smollm2-135m --dtype bf16 --pairs 2 --prompt 256 --answer 256 --steps 5 --json", "pairs/s, useful MFU, peak memory")
@@ -36,6 +38,7 @@ export const bench = defineCommand({
     for (const name of ["steps", "pairs", "prompt", "answer", "sequences", "tokens", "maxNewTokens", "maxTokensPerMicroBatch"] as const) {
       requireRange(name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`), flags[name], "a whole number from 1", Number.isInteger(flags[name]) && flags[name] >= 1);
     }
+    if (flags.shape !== undefined) requireRange("shape", flags.shape, "three whole numbers from 1, as 1024,49152,576", /^[1-9]\d*,[1-9]\d*,[1-9]\d*$/.test(flags.shape));
     const result = await measure(flags.what, flags);
     if (Array.isArray(result)) out.table(result, "bench gemm");
     else out.facts(result, `bench ${flags.what}`);
@@ -46,13 +49,13 @@ type What = "train" | "generate" | "forward" | "gemm";
 
 async function measure(what: What, flags: BenchFlags): Promise<Record<string, unknown> | Record<string, unknown>[]> {
   const { benchForward, benchGemm, benchGenerate, benchTrain } = await import("../../engine/bench.js");
-  const { model, dtype, threads, steps, pairs, prompt, answer, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch } = flags;
+  const { model, dtype, threads, steps, pairs, prompt, answer, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape } = flags;
   const common = { model, dtype, threads, steps };
   const benches: Record<What, () => Promise<Record<string, unknown> | Record<string, unknown>[]>> = {
     train: () => benchTrain({ ...common, pairs, prompt, answer, maxTokensPerMicroBatch }),
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
     forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
-    gemm: () => benchGemm({ ...common, tokens }),
+    gemm: () => benchGemm({ ...common, tokens, shape: shape?.split(",").map(Number) as [number, number, number] | undefined }),
   };
   return benches[what]();
 }
