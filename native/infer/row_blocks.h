@@ -8,11 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "ops/ops.h"
+
 namespace rlhi {
 
 // Prompt and answer are each cut into blocks from their own beginning, whatever is free in the cache, and a block is one key
 // span: attention sums spans in order, so a sample's bits cannot depend on where its rows happen to lie.
-constexpr int64_t kRowBlock = 64;
+constexpr int64_t kRowBlock = ops::kKeyBlock;
 
 inline int64_t blocks_for(int64_t tokens) { return (tokens + kRowBlock - 1) / kRowBlock; }
 

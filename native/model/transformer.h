@@ -1,7 +1,9 @@
 // The transformer's forward and backward, written once against ops.h.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "model/config.h"
@@ -21,18 +23,32 @@ struct PackedTokens {
 // Builds prefix trees. A tree is one prompt with any number of continuations (two for a pair).
 // Returns for each continuation the rows whose hidden state predicts its tokens: the prompt's last row, then its own rows.
 // A continuation's last token predicts nothing, so it has no row: length - 1 rows a continuation, none for a single token.
+//
+// Where beginnings are shared, the blocks of kKeyBlock tokens with which a prompt begins as an earlier one of the same packing
+// did are that one's rows; its last token always has a row of its own. The bits are those of the whole prompt. For forwards
+// only: a shared row's gradient would sum over trees in an order that depends on them.
 class TreePacker {
  public:
   struct Continuation {
     std::vector<int32_t> predictor_rows;       // [length of the continuation]
   };
+  explicit TreePacker(bool share_beginnings = false) : share_beginnings_(share_beginnings) {}
   // Throws invalid_argument for an empty prompt or an empty continuation.
   std::vector<Continuation> add_tree(const std::vector<int32_t>& prompt, const std::vector<std::vector<int32_t>>& continuations);
+  // Rows that the prompt would add by itself now.
+  int64_t prompt_rows(const std::vector<int32_t>& prompt) const;
   PackedTokens take();
   int64_t size() const { return packed_.size(); }
 
  private:
+  // The row run of the block before (-1: none) and a block's tokens, to the block's first row.
+  using BlockKey = std::pair<int32_t, std::vector<int32_t>>;
+  std::vector<ops::KeySpan> beginning(const std::vector<int32_t>& prompt) const;
+  void remember(const std::vector<int32_t>& prompt, const std::vector<ops::KeySpan>& spans);
+
+  bool share_beginnings_;
   PackedTokens packed_;
+  std::map<BlockKey, int32_t> blocks_;
 };
 
 // Keys and values of past tokens, one slab of `rows` a layer. Who owns which rows is the caller's business (infer/).

@@ -44,6 +44,9 @@ struct GemmArgs {
 
 // ---- attention over packed prefix trees and caches -------------------------------------------------------------------
 // A run of keys: rows [row, row+length) of the k and v tensors, at positions position, position+1, ...
+// Keys are summed in blocks of kKeyBlock from the start of their span, spans in order: a span cut in two at a multiple of
+// kKeyBlock gives the same bits.
+constexpr int kKeyBlock = 64;
 struct KeySpan {
   int32_t row, length, position;
 };

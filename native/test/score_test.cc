@@ -65,6 +65,58 @@ TEST("score: the same bits at any token budget, packed or not, on every instruct
   }
 }
 
+// Prompts of a system message and some questions, answers of some of them: everything begins as something else does.
+std::vector<ScoreTree> trees_that_begin_alike(int64_t vocab) {
+  Numbers numbers(5);
+  const auto beginning = random_ids(numbers, 150, vocab), longer = random_ids(numbers, 70, vocab);
+  std::vector<ScoreTree> trees(12);
+  for (size_t t = 0; t < trees.size(); ++t) {
+    std::vector<int32_t>& prompt = trees[t].prompt;
+    prompt = beginning;
+    if (t % 2 == 0) prompt.insert(prompt.end(), longer.begin(), longer.end());
+    if (t % 3 != 0) for (const int32_t id : random_ids(numbers, numbers.integer(1, 90), vocab)) prompt.push_back(id);
+    for (int64_t c = numbers.integer(1, 3); c > 0; --c) trees[t].continuations.push_back(random_ids(numbers, numbers.integer(1, 9), vocab));
+  }
+  trees[3].prompt.resize(128);                 // ends where a block does: its last row must be its own
+  return trees;
+}
+
+TEST("score: prompts that begin alike have the bits they have alone, on every instruction set") {
+  for (const ops::CpuIsa isa : ops::available_isas()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const Architecture architecture : {Architecture::llama, Architecture::mistral}) {
+        ModelConfig config = tiny_config(architecture);
+        config.max_position = 512;
+        TinyModel m(config, dtype, isa);
+        const std::vector<ScoreTree> trees = trees_that_begin_alike(m.weights.config().vocab_size);
+        Scores alone;
+        for (const ScoreTree& tree : trees) alone.push_back(score(m, {tree}, 1000)[0]);
+        for (const int64_t budget : {1, 260, 500, 100000}) EXPECT(score(m, trees, budget) == alone);
+      }
+    }
+  }
+}
+
+TEST("tree packer: blocks that prompts share have their rows once, but for a prompt's last token") {
+  std::vector<int32_t> a(200), b(200), c(128);
+  for (size_t i = 0; i < 200; ++i) a[i] = b[i] = static_cast<int32_t>(i);
+  for (size_t i = 0; i < 128; ++i) c[i] = static_cast<int32_t>(i);
+  b[130] = 7;                                  // the third block differs
+  TreePacker packer(true);
+  packer.add_tree(a, {{1, 2}});
+  EXPECT_EQ(packer.size(), 201);
+  EXPECT_EQ(packer.prompt_rows(b), 200 - 128);
+  packer.add_tree(b, {{1}});
+  EXPECT_EQ(packer.size(), 201 + 72);
+  EXPECT_EQ(packer.prompt_rows(c), 64);
+  EXPECT_EQ(packer.prompt_rows(a), 200 - 192);
+  packer.take();
+  EXPECT_EQ(packer.prompt_rows(a), 200);
+  TreePacker apart;
+  apart.add_tree(a, {});
+  EXPECT_EQ(apart.prompt_rows(a), 200);
+}
+
 TEST("score: bad trees and budgets are refused by name, an abort is heeded") {
   TinyModel m(tiny_config(Architecture::llama), DType::f32);
   EXPECT_ERROR(score(m, {{{1}, {{2}}}, {{}, {{2}}}}, 100), ErrorCode::invalid_argument, "tree 1: a prompt needs");

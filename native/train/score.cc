@@ -1,5 +1,6 @@
 // Log-probabilities of given continuations, in micro-batches of prefix trees.
 #include <algorithm>
+#include <numeric>
 
 #include "model/device_buffer.h"
 #include "train/trainer.h"
@@ -7,53 +8,85 @@
 namespace rlhi {
 namespace {
 
-// A tree, or the part of it (its prompt and some of its continuations) that fits the token budget.
+// Continuations [first, first + count) of a tree.
 struct Piece {
   size_t tree, first, count;
-  int64_t tokens;              // rows it takes in a packed forward
 };
-
-std::vector<Piece> cut_into_pieces(const std::vector<ScoreTree>& trees, int64_t budget) {
-  std::vector<Piece> pieces;
-  for (size_t t = 0; t < trees.size(); ++t) {
-    const auto& continuations = trees[t].continuations;
-    check(!trees[t].prompt.empty(), ErrorCode::invalid_argument, "tree ", t, ": a prompt needs at least one token");
-    const auto prompt = static_cast<int64_t>(trees[t].prompt.size());
-    for (size_t c = 0; c < continuations.size(); ++c) {
-      check(!continuations[c].empty(), ErrorCode::invalid_argument, "tree ", t, ": continuation ", c,
-            " is empty; it needs at least one token");
-      const int64_t rows = static_cast<int64_t>(continuations[c].size()) - 1;
-      if (c > 0 && pieces.back().tokens + rows <= budget) {
-        ++pieces.back().count;
-        pieces.back().tokens += rows;
-      } else {
-        pieces.push_back({t, c, 1, prompt + rows});
-      }
-    }
-  }
-  return pieces;
-}
 
 // One forward's worth of pieces, with the rows and targets of their tokens in order.
 struct ScoreBatch {
+  std::vector<Piece> pieces;
   PackedTokens tokens;
   std::vector<int32_t> rows, targets;
 };
 
-ScoreBatch pack_pieces(const std::vector<ScoreTree>& trees, const Piece* begin, const Piece* end) {
-  TreePacker packer;
-  ScoreBatch batch;
-  for (const Piece* p = begin; p != end; ++p) {
-    const auto first = trees[p->tree].continuations.begin() + static_cast<std::ptrdiff_t>(p->first);
-    const std::vector<std::vector<int32_t>> continuations(first, first + static_cast<std::ptrdiff_t>(p->count));
-    const auto placed = packer.add_tree(trees[p->tree].prompt, continuations);
-    for (size_t c = 0; c < placed.size(); ++c) {
+int64_t rows_of(const std::vector<int32_t>& continuation) { return static_cast<int64_t>(continuation.size()) - 1; }
+
+// Cuts trees into batches under a token budget. Trees are taken in the order of their prompts, so that those that begin alike
+// come into the same batch, where what they share is computed once.
+class Batcher {
+ public:
+  Batcher(const std::vector<ScoreTree>& trees, int64_t budget) : trees_(trees), budget_(budget), order_(trees.size()) {
+    std::iota(order_.begin(), order_.end(), size_t{0});
+    std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) { return trees[a].prompt < trees[b].prompt; });
+  }
+
+  // Empty when all is done.
+  ScoreBatch next() {
+    ScoreBatch batch;
+    TreePacker packer(true);
+    while (at_ < order_.size()) {
+      const ScoreTree& tree = trees_[order_[at_]];
+      const size_t count = fitting(tree, packer);
+      if (count == 0 && first_ < tree.continuations.size()) break;
+      if (count > 0) add(batch, packer, tree, count);
+      first_ += count;
+      if (first_ < tree.continuations.size()) break;
+      ++at_, first_ = 0;
+    }
+    batch.tokens = packer.take();
+    return batch;
+  }
+
+ private:
+  // How many of the tree's next continuations go into this batch. One that fits into a batch of its own is not cut; in an
+  // empty batch there is room for at least one, whatever its length.
+  size_t fitting(const ScoreTree& tree, const TreePacker& packer) const {
+    int64_t rows = packer.size() + packer.prompt_rows(tree.prompt);
+    size_t count = 0;
+    while (first_ + count < tree.continuations.size()) {
+      rows += rows_of(tree.continuations[first_ + count]);
+      if (rows > budget_) break;
+      ++count;
+    }
+    if (packer.size() == 0) return std::max<size_t>(count, first_ < tree.continuations.size() ? 1 : 0);
+    return first_ + count == tree.continuations.size() ? count : 0;
+  }
+
+  void add(ScoreBatch& batch, TreePacker& packer, const ScoreTree& tree, size_t count) {
+    const auto first = tree.continuations.begin() + static_cast<std::ptrdiff_t>(first_);
+    const std::vector<std::vector<int32_t>> continuations(first, first + static_cast<std::ptrdiff_t>(count));
+    const auto placed = packer.add_tree(tree.prompt, continuations);
+    for (size_t c = 0; c < count; ++c) {
       batch.rows.insert(batch.rows.end(), placed[c].predictor_rows.begin(), placed[c].predictor_rows.end());
       batch.targets.insert(batch.targets.end(), continuations[c].begin(), continuations[c].end());
     }
+    batch.pieces.push_back({order_[at_], first_, count});
   }
-  batch.tokens = packer.take();
-  return batch;
+
+  const std::vector<ScoreTree>& trees_;
+  int64_t budget_;
+  std::vector<size_t> order_;
+  size_t at_ = 0, first_ = 0;    // the next tree of order_, and its next continuation
+};
+
+void check_trees(const std::vector<ScoreTree>& trees) {
+  for (size_t t = 0; t < trees.size(); ++t) {
+    check(!trees[t].prompt.empty(), ErrorCode::invalid_argument, "tree ", t, ": a prompt needs at least one token");
+    for (size_t c = 0; c < trees[t].continuations.size(); ++c)
+      check(!trees[t].continuations[c].empty(), ErrorCode::invalid_argument, "tree ", t, ": continuation ", c,
+            " is empty; it needs at least one token");
+  }
 }
 
 class Scorer {
@@ -98,26 +131,23 @@ std::vector<std::vector<std::vector<float>>> score_trees(Transformer& transforme
                                                          int64_t max_tokens_per_micro_batch, const ops::Table& ops, ops::Backend* backend,
                                                          const std::atomic<bool>* abort) {
   check(max_tokens_per_micro_batch > 0, ErrorCode::invalid_argument, "expected a token budget above 0, found ", max_tokens_per_micro_batch);
-  const std::vector<Piece> pieces = cut_into_pieces(trees, max_tokens_per_micro_batch);
+  check_trees(trees);
   std::vector<std::vector<std::vector<float>>> result(trees.size());
   for (size_t t = 0; t < trees.size(); ++t) result[t].resize(trees[t].continuations.size());
 
   Scorer scorer(transformer, ops, backend);
-  for (size_t begin = 0; begin < pieces.size();) {
+  Batcher batcher(trees, max_tokens_per_micro_batch);
+  for (ScoreBatch batch = batcher.next(); !batch.pieces.empty(); batch = batcher.next()) {
     if (abort && abort->load()) fail(ErrorCode::aborted, "scoring was aborted");
-    size_t end = begin + 1;
-    for (int64_t tokens = pieces[begin].tokens; end < pieces.size() && tokens + pieces[end].tokens <= max_tokens_per_micro_batch; ++end)
-      tokens += pieces[end].tokens;
-    const std::vector<float> logps = scorer.logps(pack_pieces(trees, pieces.data() + begin, pieces.data() + end));
+    const std::vector<float> logps = scorer.logps(batch);
     auto at = logps.begin();
-    for (size_t p = begin; p < end; ++p) {
-      for (size_t c = pieces[p].first; c < pieces[p].first + pieces[p].count; ++c) {
-        const auto length = static_cast<std::ptrdiff_t>(trees[pieces[p].tree].continuations[c].size());
-        result[pieces[p].tree][c].assign(at, at + length);
+    for (const Piece& piece : batch.pieces) {
+      for (size_t c = piece.first; c < piece.first + piece.count; ++c) {
+        const auto length = static_cast<std::ptrdiff_t>(trees[piece.tree].continuations[c].size());
+        result[piece.tree][c].assign(at, at + length);
         at += length;
       }
     }
-    begin = end;
   }
   return result;
 }

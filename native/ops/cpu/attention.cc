@@ -11,7 +11,7 @@ constexpr float kNoMaximum = -1e30f;  // as in kernel_softmax.h
 
 int64_t forward_floats(const Kernels& kernels, int head_dim) {
   const int64_t stride = round_up(head_dim, kernels.nr);
-  return 3 * kTileColumns * stride + kernels.key_block * (kScoreStride + 2 * stride + kFewColumns) + 4 * kTileColumns + 256;
+  return 3 * kTileColumns * stride + kKeyBlock * (kScoreStride + 2 * stride + kFewColumns) + 4 * kTileColumns + 256;
 }
 
 void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
@@ -21,9 +21,9 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
   float* rows = memory.take(tile.columns * stride);
   float* columns = memory.take(width * n);
   float* sums = memory.take(tile.columns * stride);
-  float* keys = memory.take(kernels.key_block * (n + kFewColumns));
-  float* values = memory.take(kernels.key_block * stride);
-  float* scores = memory.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
+  float* keys = memory.take(kKeyBlock * (n + kFewColumns));
+  float* values = memory.take(kKeyBlock * stride);
+  float* scores = memory.take(static_cast<int64_t>(kKeyBlock) * kScoreStride);
   float *position = memory.take(width), *running_max = memory.take(width), *running_sum = memory.take(width), *rescale = memory.take(width);
   for (int c = 0; c < width; ++c) {
     position[c] = static_cast<float>(tile.position(std::min(c, tile.columns - 1)));
@@ -35,12 +35,12 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
   const bool few = has_few_columns(kernels, tile);
   if (few) {
     kernels.pack_a(columns, rows, DType::f32, stride, false, tile.columns, n);
-    std::fill(scores, scores + kernels.key_block * kScoreStride, 0.0f);  // the softmax reads whole vectors
+    std::fill(scores, scores + kKeyBlock * kScoreStride, 0.0f);  // the softmax reads whole vectors
   } else {
     pack_columns_of(kernels, tile, rows, stride, columns);
   }
 
-  tile.for_key_blocks(kernels.key_block, [&](const KeyBlock& block) {
+  tile.for_key_blocks([&](const KeyBlock& block) {
     if (few) multiply_few(kernels, tile, block, a.k, columns, keys, scores);
     else pack_keys(kernels, tile, block, a.k, keys);
     int64_t value_stride = 0;

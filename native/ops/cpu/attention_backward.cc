@@ -83,7 +83,7 @@ Trees find_trees(const AttentionArgs& a) {
 
 int64_t backward_floats(const Kernels& kernels, int head_dim, int64_t key_rows) {
   const int64_t stride = round_up(head_dim, kernels.nr);
-  return 2 * key_rows * stride + 5 * kTileColumns * stride + kernels.key_block * (2 * kScoreStride + 4 * stride) + 6 * kTileColumns + 512;
+  return 2 * key_rows * stride + 5 * kTileColumns * stride + kKeyBlock * (2 * kScoreStride + 4 * stride) + 6 * kTileColumns + 512;
 }
 
 // One tree and one key/value head.
@@ -103,11 +103,11 @@ class TreeBackward {
     q_columns_ = memory_.take(kTileColumns * n_);
     dout_columns_ = memory_.take(kTileColumns * n_);
     dq_ = memory_.take(kTileColumns * stride_);
-    k_panels_ = memory_.take(kernels.key_block * n_);
-    v_panels_ = memory_.take(kernels.key_block * n_);
-    k_rows_ = memory_.take(kernels.key_block * stride_);
-    block_.scores = memory_.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
-    block_.dscores = memory_.take(static_cast<int64_t>(kernels.key_block) * kScoreStride);
+    k_panels_ = memory_.take(kKeyBlock * n_);
+    v_panels_ = memory_.take(kKeyBlock * n_);
+    k_rows_ = memory_.take(kKeyBlock * stride_);
+    block_.scores = memory_.take(static_cast<int64_t>(kKeyBlock) * kScoreStride);
+    block_.dscores = memory_.take(static_cast<int64_t>(kKeyBlock) * kScoreStride);
     position_ = memory_.take(kTileColumns);
     lse_ = memory_.take(kTileColumns);
     delta_ = memory_.take(kTileColumns);
@@ -146,7 +146,7 @@ class TreeBackward {
     load_columns(tile);
     std::memset(dq_, 0, static_cast<size_t>(kTileColumns * stride_) * sizeof(float));
     std::fill(imbalance_, imbalance_ + kTileColumns, 0.0);
-    tile.for_key_blocks(kernels_.key_block, [&](const KeyBlock& block) {
+    tile.for_key_blocks([&](const KeyBlock& block) {
       pack_keys(kernels_, tile, block, a_.k, k_panels_);
       pack_keys(kernels_, tile, block, a_.v, v_panels_);
       int64_t k_stride = 0;

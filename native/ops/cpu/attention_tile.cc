@@ -62,7 +62,7 @@ void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock
 void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, const float* queries,
                   float* scratch, float* scores) {
   const int64_t k = tile.args.head_dim;
-  float* by_column = scratch + round_up(kernels.key_block, kernels.nr) * k;  // [columns][key_block]
+  float* by_column = scratch + round_up(kKeyBlock, kernels.nr) * k;  // [columns][key_block]
   GemmTile g;
   g.rows = tile.columns;
   g.k = k;
@@ -70,7 +70,7 @@ void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock&
   g.a_stride = tile.columns;
   g.b = scratch;
   g.b_stride = kernels.nr;
-  g.out_stride = kernels.key_block;
+  g.out_stride = kKeyBlock;
   for (int first = 0; first < block.keys; first += kernels.nr) {
     const int keys = std::min(kernels.nr, block.keys - first);
     kernels.pack_b(scratch, DType::f32, row_pointer(t, block.row + first, tile.kv_head * k), t.dtype, t.row_stride, true, keys, k);
@@ -79,7 +79,7 @@ void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock&
     kernels.gemm_tile(g);
   }
   for (int c = 0; c < tile.columns; ++c) {
-    for (int i = 0; i < block.keys; ++i) scores[i * kScoreStride + c] = by_column[c * kernels.key_block + i];
+    for (int i = 0; i < block.keys; ++i) scores[i * kScoreStride + c] = by_column[c * kKeyBlock + i];
   }
 }
 

@@ -34,11 +34,11 @@ struct QueryTile {
 
   // Calls f(KeyBlock) for every block of keys that some column sees, in order.
   template <class F>
-  void for_key_blocks(int size, const F& f) const {
+  void for_key_blocks(const F& f) const {
     for (int s = 0; s < segment.n_spans; ++s) {
       const KeySpan& span = args.spans[segment.first_span + s];
-      for (int32_t at = 0; at < span.length; at += size) {
-        const int keys = std::min(size, span.length - at);
+      for (int32_t at = 0; at < span.length; at += kKeyBlock) {
+        const int keys = std::min(kKeyBlock, span.length - at);
         KeyBlock block = seen_by(*this, KeyBlock{segment.first_span + s, at, span.row + at, span.position + at, keys, keys, false});
         block.packed = block.keys;
         if (block.keys > 0) f(block);
@@ -97,7 +97,7 @@ void multiply_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock
                    float* scores);
 // The same for few columns (a decoding step has one query): the keys are the vectors' lanes instead of the columns, so that
 // no lane is empty. `queries` is one row panel [head_dim][columns]. Same bits: the sums have the same order.
-// scratch holds key_block * (head_dim + columns) floats.
+// scratch holds kKeyBlock * (head_dim + columns) floats.
 constexpr int kFewColumns = 8;
 inline bool has_few_columns(const Kernels& kernels, const QueryTile& tile) { return tile.columns <= std::min(kFewColumns, kernels.mr); }
 void multiply_few(const Kernels& kernels, const QueryTile& tile, const KeyBlock& block, const Tensor& t, const float* queries,

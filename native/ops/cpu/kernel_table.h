@@ -19,7 +19,6 @@ constexpr rlhi::ops::Kernels make_kernels(const char* name) {
   k.mr = kTileRows;
   k.nr = kTileWidth;
   k.kc = kSumBlock;
-  k.key_block = kKeyBlock;
   k.pack_a = pack_a;
   k.pack_b = pack_b;
   k.gemm_tile = gemm_tile;

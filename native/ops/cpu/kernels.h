@@ -62,7 +62,6 @@ struct Kernels {
   int width;                         // floats in a vector
   int mr, nr;                        // register tile of gemm_tile; nr is a multiple of width
   int kc;                            // every sum over k is cut in blocks of kc from its start
-  int key_block;                     // keys in an attention block
 
   // ---- products (kernel_gemm.h) ----
   // a panel of rows rows: to[p * rows + i] = a[i, p] (or a[p, i] when transposed), p in [0, k).

@@ -12,7 +12,7 @@ struct V {
   __m256 x;
 };
 constexpr int kWidth = 8;
-constexpr int kTileRows = 6, kTileVectors = 2, kSumBlock = 256, kKeyBlock = 64;
+constexpr int kTileRows = 6, kTileVectors = 2, kSumBlock = 256;
 
 inline V vset(float f) { return {_mm256_set1_ps(f)}; }
 inline V vzero() { return {_mm256_setzero_ps()}; }

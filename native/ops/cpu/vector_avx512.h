@@ -13,7 +13,7 @@ struct V {
   __m512 x;
 };
 constexpr int kWidth = 16;
-constexpr int kTileRows = 14, kTileVectors = 2, kSumBlock = 256, kKeyBlock = 64;
+constexpr int kTileRows = 14, kTileVectors = 2, kSumBlock = 256;
 
 inline V vset(float f) { return {_mm512_set1_ps(f)}; }
 inline V vzero() { return {_mm512_setzero_ps()}; }

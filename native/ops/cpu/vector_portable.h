@@ -18,7 +18,7 @@ struct V {
   Floats x;
 };
 constexpr int kWidth = 4;
-constexpr int kTileRows = 4, kTileVectors = 2, kSumBlock = 256, kKeyBlock = 64;
+constexpr int kTileRows = 4, kTileVectors = 2, kSumBlock = 256;
 
 inline V vset(float f) { return {Floats{f, f, f, f}}; }
 inline V vzero() { return vset(0.0f); }
