@@ -28,6 +28,7 @@ void NativeTrainer::define(Napi::Env env, AddonState& state) {
     InstanceMethod<&NativeTrainer::plan>("plan"),
     InstanceMethod<&NativeTrainer::step>("step"),
     InstanceMethod<&NativeTrainer::accumulate>("accumulate"),
+    InstanceMethod<&NativeTrainer::evaluate>("evaluate"),
     InstanceMethod<&NativeTrainer::save_gradients>("saveGradients"),
     InstanceMethod<&NativeTrainer::save_state>("saveState"),
     InstanceMethod<&NativeTrainer::load_state>("loadState"),
@@ -111,6 +112,7 @@ Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Step method, bool
 
 Napi::Value NativeTrainer::step(const Napi::CallbackInfo& info) { return run(info, &Trainer::step, true); }
 Napi::Value NativeTrainer::accumulate(const Napi::CallbackInfo& info) { return run(info, &Trainer::accumulate_only, false); }
+Napi::Value NativeTrainer::evaluate(const Napi::CallbackInfo& info) { return run(info, &Trainer::evaluate, false); }
 
 Napi::Value NativeTrainer::save_gradients(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

@@ -163,6 +163,8 @@ export interface NativeTrainer {
   step(batch: PairBatch, signal?: AbortSignal): Promise<StepMetrics>;
   /** Loss and gradient of the batch without an update. */
   accumulate(batch: PairBatch, signal?: AbortSignal): Promise<StepMetrics>;
+  /** The same metrics by a forward alone; `grad_norm` and `learning_rate` are 0. */
+  evaluate(batch: PairBatch, signal?: AbortSignal): Promise<StepMetrics>;
   /** The last gradient, as safetensors with Hugging Face names, f32. */
   saveGradients(path: string): Promise<void>;
   /** optimizer.safetensors into `dir`; exact. */
@@ -230,7 +232,7 @@ export const nativeMembers: {
 } = {
   addon: { abi: true, systemInfo: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true },
   model: { info: true, score: true, setTokenBytes: true, generate: true, save: true, createTrainer: true, close: true },
-  trainer: { plan: true, step: true, accumulate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },
+  trainer: { plan: true, step: true, accumulate: true, evaluate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },
 };
 
 /** The package's own root folder: where package.json, prebuilds/ and build/ are. */

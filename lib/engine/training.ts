@@ -316,7 +316,7 @@ class Session {
     this.job.progress.start(label, rows.length);
     for (let begin = 0; begin < rows.length; begin += size) {
       const group = rows.slice(begin, begin + size);
-      const metrics = await trainer.accumulate(await this.pairs.batch(group), this.job.signal);
+      const metrics = await trainer.evaluate(await this.pairs.batch(group), this.job.signal);
       for (const name of ["loss", "rewards/margins", "rewards/accuracies"] as const) sums[name] += metrics[name] * group.length;
       this.job.progress.advance(group.length);
     }

@@ -97,6 +97,29 @@ TEST("trainer: with policy = reference the first loss is ln 2, in f32 and bf16, 
   }
 }
 
+TEST("trainer: evaluating gives the metrics of a step by a forward alone, and leaves weights and gradient") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    TinyModel m(tiny_config(Architecture::qwen2), dtype);
+    std::vector<Pair> pairs = random_pairs(41, 5, m.weights.config().vocab_size, 40);
+    score_reference(m, pairs);
+    for (Pair& p : pairs) p.ref_chosen_logp -= 1.5;
+    TrainOptions options = train_options();
+    options.max_tokens_per_micro_batch = 150;
+    Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
+    const StepMetrics expected = trainer.accumulate_only(pairs);
+    const auto* gradient = static_cast<const float*>(trainer.gradients().data());
+    const std::vector<float> before(gradient, gradient + m.weights.elements());
+    const StepMetrics found = trainer.evaluate(pairs);
+    EXPECT_EQ(found.loss, expected.loss);
+    EXPECT_EQ(found.rewards_margins, expected.rewards_margins);
+    EXPECT_EQ(found.logps_rejected, expected.logps_rejected);
+    EXPECT_EQ(found.num_tokens, expected.num_tokens);
+    EXPECT_EQ(found.grad_norm, 0.0);
+    EXPECT(std::equal(before.begin(), before.end(), gradient));
+    EXPECT_EQ(trainer.steps_done(), 0);
+  }
+}
+
 TEST("trainer: the gradient agrees with differences of the loss, tensor by tensor") {
   for (const Architecture architecture : all_architectures()) {
     TinyModel m(tiny_config(architecture), DType::f32);

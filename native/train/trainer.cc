@@ -50,6 +50,8 @@ struct PairRows {
   int64_t end() const { return begin + chosen + rejected; }
 };
 
+enum class Pass { forward, forward_and_backward };
+
 struct MicroBatch {
   PackedTokens tokens;
   std::vector<int32_t> output_rows, targets;
@@ -160,9 +162,9 @@ struct Trainer::Impl {
     }
   }
 
-  // Head and loss, forward and backward, for whole pairs: while the chunk's logits are there its loss is known.
-  void head_chunk(const std::vector<Pair>& pairs, const MicroBatch& batch, const PairRows* begin, const PairRows* end, Tensor hidden,
-                  StepMetrics& sums) {
+  // Head and loss, and their backward, for whole pairs: while the chunk's logits are there its loss is known.
+  void head_chunk(Pass pass, const std::vector<Pair>& pairs, const MicroBatch& batch, const PairRows* begin, const PairRows* end,
+                  Tensor hidden, StepMetrics& sums) {
     const int64_t first = begin->begin, n = (end - 1)->end() - first;
     const ModelConfig& c = weights.config();
     ops::LinearLogprobBackwardArgs args;
@@ -172,48 +174,57 @@ struct Trainer::Impl {
     forward.packed_w = transformer.packed_head();
     forward.targets = batch.targets.data() + first;
     forward.logps = logps.data() + first, forward.lse = lse.data() + first;
-    if (n <= sizes.kept_logit_rows) forward.keep_logits = Tensor(logits.data(), DType::f32, n, c.vocab_size);
+    if (pass == Pass::forward_and_backward && n <= sizes.kept_logit_rows)
+      forward.keep_logits = Tensor(logits.data(), DType::f32, n, c.vocab_size);
     ops.linear_logprob(backend, forward);
     losses(pairs, begin, end, static_cast<double>(pairs.size()), sums);
+    if (pass == Pass::forward) return;
     args.dlogps = dlogps.data() + first;
     args.dh = Tensor(dhidden.data(), DType::f32, sizes.max_answer_tokens, c.hidden_size).row_range(first, n);
     args.dw = gradients.head;
     ops.linear_logprob_backward(backend, args);
   }
 
-  void run_micro_batch(const std::vector<Pair>& pairs, const MicroBatch& batch, StepMetrics& sums) {
+  void run_micro_batch(Pass pass, const std::vector<Pair>& pairs, const MicroBatch& batch, StepMetrics& sums) {
     const Tensor hidden = transformer.forward(batch.tokens, batch.output_rows, *activations);
     const PairRows* const last = batch.pairs.data() + batch.pairs.size();
     for (const PairRows* begin = batch.pairs.data(); begin != last;) {
       const PairRows* end = begin + 1;
       while (end != last && end->end() - begin->begin <= sizes.kept_logit_rows) ++end;
-      head_chunk(pairs, batch, begin, end, hidden, sums);
+      head_chunk(pass, pairs, batch, begin, end, hidden, sums);
       begin = end;
     }
+    if (pass == Pass::forward) return;
     const Tensor d(dhidden.data(), DType::f32, static_cast<int64_t>(batch.output_rows.size()), weights.config().hidden_size);
     transformer.backward(batch.tokens, batch.output_rows, *activations, d, gradients);
   }
 
   // ---- one step ------------------------------------------------------------------------------------------------------
-  StepMetrics accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+  // All micro-batches; metrics but for those of the optimizer.
+  StepMetrics run_pairs(Pass pass, const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
     check_pairs(pairs);
     transformer.weights_changed();         // packs left by generation: memory that the plan does not count
-    ops.zero(backend, gradients.data(), static_cast<size_t>(gradients.elements()) * sizeof(float));
     StepMetrics m;
     for (size_t done = 0; done < pairs.size();) {
       if (abort && abort->load()) fail(ErrorCode::aborted, "the step was aborted; the weights were not changed");
       const MicroBatch batch = pack_micro_batch(pairs, done, options.max_tokens_per_micro_batch);
-      run_micro_batch(pairs, batch, m);
+      run_micro_batch(pass, pairs, batch, m);
       done += batch.pairs.size();
     }
     const auto n = static_cast<double>(pairs.size());
     for (double* mean : {&m.loss, &m.rewards_chosen, &m.rewards_rejected, &m.rewards_margins, &m.rewards_accuracies, &m.logps_chosen,
          &m.logps_rejected})
       *mean /= n;
+    m.step = steps_done;
+    return m;
+  }
+
+  StepMetrics accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+    ops.zero(backend, gradients.data(), static_cast<size_t>(gradients.elements()) * sizeof(float));
+    StepMetrics m = run_pairs(Pass::forward_and_backward, pairs, abort);
     m.grad_norm = std::sqrt(ops.sum_of_squares(backend, static_cast<const float*>(gradients.data()), gradients.elements()));
     check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");
     m.learning_rate = options.learning_rate * schedule_factor(options.schedule, steps_done, options.warmup_steps, options.total_steps);
-    m.step = steps_done;
     return m;
   }
 
@@ -240,6 +251,10 @@ int64_t Trainer::steps_done() const { return impl_->steps_done; }
 
 StepMetrics Trainer::accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
   return impl_->accumulate(pairs, abort);
+}
+
+StepMetrics Trainer::evaluate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+  return impl_->run_pairs(Pass::forward, pairs, abort);
 }
 
 StepMetrics Trainer::step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {

@@ -60,6 +60,8 @@ class Trainer {
   StepMetrics step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
   // Loss and gradient only, no update; the gradient stays readable until the next step.
   StepMetrics accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
+  // The same metrics by a forward alone; grad_norm and learning_rate are 0. The gradient stays as it was.
+  StepMetrics evaluate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
   const Weights& gradients() const;
 
   int64_t steps_done() const;
