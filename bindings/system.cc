@@ -49,7 +49,9 @@ Napi::Value plan_training_of(const Napi::CallbackInfo& info) {
   return with_js_errors(info.Env(), [&]() -> Napi::Value {
     const std::string path = to_text(info[0], "path");
     const DType dtype = to_dtype(info[1], "dtype");
-    return plan_to_js(info.Env(), plan_training(config_of(path), dtype, read_train_options(info[2])));
+    TrainOptions options = read_train_options(info[2]);
+    options.threads = ops::cpu_features().logical_cores;
+    return plan_to_js(info.Env(), plan_training(config_of(path), dtype, options));
   });
 }
 

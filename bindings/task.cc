@@ -105,12 +105,13 @@ void AddonState::on_message(napi_env raw_env, napi_value, void* context, void* d
     }
     const auto found = state.tasks_.find(message->id);
     if (found == state.tasks_.end()) return;
-    const std::shared_ptr<JobControl> control = found->second->control;
+    Task& task = *found->second;       // the callback may start others, and the map grow
+    const std::shared_ptr<JobControl> control = task.control;
     try {
-      if (!found->second->callback_error) message->event(env, *found->second);
+      if (!task.callback_error) message->event(env, task);
     } catch (const Napi::Error& error) {
       // The callback cannot have ended the task: only the worker's last message does.
-      found->second->callback_error = error;
+      task.callback_error = error;
       control->request_abort();
     }
     control->return_credit();
@@ -126,12 +127,21 @@ void AddonState::settle(Napi::Env env, uint64_t id, const Finish* finish, const 
   tasks_.erase(found);
   if (tasks_.empty()) napi_unref_threadsafe_function(env, function_);
   --task->session->tasks;
-  stop_listening(*task);
+  try {
+    stop_listening(*task);
+  } catch (const Napi::Error&) {
+    // A signal of the caller's own making: its trouble must not leave the promise open.
+  }
   if (task->callback_error) {
     task->deferred.Reject(task->callback_error->Value());
   } else if (failure) {
     Napi::Error error = to_js_error(env, *failure);
-    if (!task->signal.IsEmpty() && failure->code == error_code_name(ErrorCode::aborted)) error.Set("cause", task->signal.Value().Get("reason"));
+    if (!task->signal.IsEmpty() && failure->code == error_code_name(ErrorCode::aborted)) {
+      try {
+        error.Set("cause", task->signal.Value().Get("reason"));
+      } catch (const Napi::Error&) {
+      }
+    }
     task->deferred.Reject(error.Value());
   } else {
     try {

@@ -56,9 +56,11 @@ Napi::Value NativeTrainer::create(Napi::Env env, const std::shared_ptr<Session>&
   auto facts = std::make_shared<TrainerFacts>();
   facts->id = session->open_trainer = session->next_trainer++;
   facts->needs_references = bindings::needs_references(options);
-  return AddonState::of(env).start(env, session, {{}, env.Undefined()}, [s = session.get(), options, facts](TaskLine&) -> Finish {
+  TrainOptions planned = options;
+  planned.threads = session->facts.threads;
+  return AddonState::of(env).start(env, session, {{}, env.Undefined()}, [s = session.get(), options = planned, facts](TaskLine&) -> Finish {
     Engine& engine = s->engine;
-    engine.transformer->weights_changed();  // a packed copy left by generation is no part of the trainer's plan
+    engine.transformer->release_inference_memory();
     std::optional<Failure> failure;
     try {
       engine.trainer = std::make_unique<Trainer>(*engine.weights, *engine.transformer, options, engine.ops(), engine.backend->handle());
@@ -98,7 +100,7 @@ Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Step method, bool
     auto pairs = read_pairs(info[0], {config.vocab_size, config.max_position}, facts_->needs_references);
     const TaskInputs inputs{{}, to_optional_signal(info[1], "signal")};
     if (changes_weights) session.weights_changed = true;
-    const auto work = [&engine = session.engine, facts = facts_, method, pairs = std::move(pairs)](TaskLine& line) -> Finish {
+    auto work = [&engine = session.engine, facts = facts_, method, pairs = std::move(pairs)](TaskLine& line) -> Finish {
       const StepMetrics metrics = (engine.trainer.get()->*method)(pairs, &line.abort());
       const int64_t steps = engine.trainer->steps_done();
       return [facts, metrics, steps](Napi::Env e, Task&) {
@@ -106,7 +108,7 @@ Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Step method, bool
         return metrics_to_js(e, metrics);
       };
     };
-    return AddonState::of(env).start(env, session_, inputs, work);
+    return AddonState::of(env).start(env, session_, inputs, std::move(work));
   });
 }
 

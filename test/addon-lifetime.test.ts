@@ -31,6 +31,15 @@ test("abort: a signal that is aborted already rejects at once, with its reason a
   await model.close();
 });
 
+test("abort: a signal of the caller's own making that throws leaves no promise open", async () => {
+  const model = await loadTiny();
+  const signal = { aborted: false, addEventListener: ignore, removeEventListener: () => { throw new Error("not mine"); } } as unknown as AbortSignal;
+  let ended = 0;
+  await model.generate([request([9], { maxNewTokens: 2 })], () => { ended += 1; }, undefined, signal);
+  assert.equal(ended, 1);
+  await model.close();
+});
+
 test("abort: generation stops within a forward, what was told stays, and the model goes on", async () => {
   const model = await loadTiny();
   const abort = new AbortController();

@@ -71,6 +71,7 @@ export class CheckpointFolder {
       const step = /^step-(\d+)$/.exec(name)?.[1];
       if (step === undefined) return [];
       const path = join(this.dir, name);
+      if (!existsSync(join(path, "trainer_state.json"))) return [];
       const state = JSON.parse(readFileSync(join(path, "trainer_state.json"), "utf8")) as TrainerState;
       return [{ path, step: Number(step), state }];
     }).toSorted((a, b) => a.step - b.step);
@@ -89,7 +90,7 @@ export class CheckpointFolder {
       mkdirSync(temporary, { recursive: true });
       await write(temporary);
       writeFileAtomic(join(temporary, "trainer_state.json"), `${JSON.stringify(state, null, 2)}\n`);
-      rmSync(path, { recursive: true, force: true });
+      remove(path);
       renameSync(temporary, path);
     } catch (error) {
       rmSync(temporary, { recursive: true, force: true });
@@ -100,23 +101,36 @@ export class CheckpointFolder {
   }
 
   #removeOld(): void {
-    for (const old of this.list().slice(0, -kept)) rmSync(old.path, { recursive: true, force: true });
+    for (const old of this.list().slice(0, -kept)) remove(old.path);
   }
 
   /** Takes away what a killed process left: half-written checkpoints, and old ones it had not come to remove. */
   tidy(): void {
     if (!existsSync(this.dir)) return;
-    this.#removeOld();
     for (const name of readdirSync(this.dir)) if (name.endsWith(".tmp")) rmSync(join(this.dir, name), { recursive: true, force: true });
+    this.#removeOld();
   }
 }
 
-/** Copies a checkpoint's model into `dir`, each file under another name first, config.json last: then the folder is whole. */
+/** A checkpoint loses its name before its files: a kill in between leaves what tidy() takes away. */
+function remove(path: string): void {
+  if (!existsSync(path)) return;
+  renameSync(path, `${path}.old.tmp`);
+  rmSync(`${path}.old.tmp`, { recursive: true, force: true });
+}
+
+const isWeights = (name: string): boolean => /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/.test(name);
+
+/**
+ * Copies a checkpoint's model into `dir`, each file under another name first, config.json last: then the folder is whole.
+ * Weights of an earlier model cut into other files go: one file would be loaded in place of several.
+ */
 export function publishModel(checkpoint: Checkpoint, dir: string): void {
   const names = readdirSync(checkpoint.path).filter((name) => !notWeights.has(name)).toSorted((a, b) => Number(a === "config.json") - Number(b === "config.json"));
   let target = dir;
   try {
     mkdirSync(dir, { recursive: true });
+    for (const name of readdirSync(dir)) if (isWeights(name) && !names.includes(name)) rmSync(join(dir, name));
     for (const name of names) {
       target = join(dir, name);
       copyFileSync(join(checkpoint.path, name), `${target}.tmp`, constants.COPYFILE_FICLONE);

@@ -21,7 +21,8 @@ std::string folder_of(const std::string& path) {
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// Unique among the writers of this machine, so that two of them never share a half-written file.
+// Two writers never share a half-written file: process numbers repeat on other machines and in other containers, so the file
+// must be new as well.
 std::string temporary_name(const std::string& path) {
   static std::atomic<uint64_t> counter{0};
   return concat(path, ".tmp-", getpid(), "-", counter.fetch_add(1));
@@ -29,9 +30,12 @@ std::string temporary_name(const std::string& path) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(const std::string& path) : path_(path), temporary_(temporary_name(path)) {
+AtomicFile::AtomicFile(const std::string& path) : path_(path) {
   buffer_.reserve(kBufferBytes);
-  fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  do {
+    temporary_ = temporary_name(path);
+    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) fail(ErrorCode::io, path_, ": cannot create ", temporary_, ": ", std::strerror(errno));
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <sstream>
 #include <string>
 
 namespace rlhi {
@@ -56,6 +57,25 @@ void narrow(GroupLimit& result, const std::string& folder, const char* limit_fil
 
 GroupLimit control_group_limit() {
   GroupLimit result;
+  for_each_control_group("memory", [&](const std::string& folder, bool version2) {
+    if (version2) narrow(result, folder, "/memory.max", "/memory.current", "inactive_file");
+    else narrow(result, folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file");
+  });
+  return result;
+}
+
+// Whether "cpu,cpuacct" names "cpu".
+bool lists(const std::string& controllers, const std::string& controller) {
+  std::istringstream names(controllers);
+  for (std::string name; std::getline(names, name, ',');) {
+    if (name == controller) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void for_each_control_group(const std::string& controller, const std::function<void(const std::string&, bool)>& each) {
   std::ifstream in("/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {  // hierarchy:controllers:path
     const size_t first = line.find(':');
@@ -63,24 +83,17 @@ GroupLimit control_group_limit() {
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const bool version2 = controllers.empty();
-    if (!version2 && controllers != "memory") continue;
-    const std::string root = version2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+    if (!version2 && !lists(controllers, controller)) continue;
+    const std::string root = version2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller;
     std::string group = line.substr(second + 1);
-    while (true) {  // the group, its ancestors, the mounted root
+    while (true) {
       while (!group.empty() && group.back() == '/') group.pop_back();
-      if (version2) {
-        narrow(result, root + group, "/memory.max", "/memory.current", "inactive_file");
-      } else {
-        narrow(result, root + group, "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file");
-      }
+      each(root + group, version2);
       if (group.empty()) break;
       group.resize(std::min(group.size(), group.rfind('/')));
     }
   }
-  return result;
 }
-
-}  // namespace
 
 int64_t available_memory_bytes() {
   const int64_t machine = meminfo("MemAvailable");

@@ -1,8 +1,14 @@
 // What the operating system lets this process have.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <string>
 
 namespace rlhi {
+
+// Calls `each` with the folder of this process's control group for `controller` ("memory", "cpu"), then of each of its
+// ancestors up to the mounted root; with whether it is of version 2, whose files have other names.
+void for_each_control_group(const std::string& controller, const std::function<void(const std::string& folder, bool version2)>& each);
 
 // Bytes that can still be allocated without swapping: the machine's MemAvailable, or less where a control group (a
 // container) limits this process. 0 where the system does not say.

@@ -55,6 +55,8 @@ int64_t checkpoint_row_length(const CheckpointTensor& tensor) {
 
 void decode_rows(const CheckpointTensor& tensor, int64_t row, int64_t n_rows, float* to) {
   const int64_t length = checkpoint_row_length(tensor);
+  check(length % io::encoding_block_elements(tensor.encoding) == 0, ErrorCode::unsupported, "rows of ", length, " stored as ",
+        io::encoding_name(tensor.encoding), " cannot be read one by one");
   const int64_t row_bytes = length / io::encoding_block_elements(tensor.encoding) * io::encoding_block_bytes(tensor.encoding);
   if (tensor.paired_rows == 0) return io::decode(tensor.encoding, tensor.data + row * row_bytes, n_rows * length, to);
   const int64_t head = tensor.paired_rows;

@@ -252,6 +252,7 @@ ModelConfig config_from_json(const io::Json& json, const std::string& where) {
   // A key that is there but null means none; only an absent key takes the class's default.
   c.bos_token_id = config.token_id("bos_token_id", qwen || config.has("bos_token_id") ? -1 : 1);
   c.eos_token_ids = read_eos(config, qwen ? -1 : 2);
+  std::erase_if(c.eos_token_ids, [&](int32_t id) { return id >= c.vocab_size; });  // can never be generated
   return c;
 }
 
@@ -274,6 +275,9 @@ void check_sizes(const ModelConfig& c, const std::string& where) {
   check(c.n_layers <= 10000, ErrorCode::invalid_file, where, ": num_hidden_layers is ", c.n_layers, ", expected at most 10000");
   check(c.head_dim <= 65536 && c.n_heads <= 65536, ErrorCode::invalid_file, where, ": head_dim ", c.head_dim, " with ", c.n_heads,
         " heads is out of range");
+  const auto width = static_cast<double>((2 * c.n_heads + 2 * c.n_kv_heads) * c.head_dim + 3 * c.intermediate_size);
+  const double parameters = (width * static_cast<double>(c.n_layers) + 2.0 * static_cast<double>(c.vocab_size)) * static_cast<double>(c.hidden_size);
+  check(parameters < 0x1p45, ErrorCode::invalid_file, where, ": the sizes make ", parameters, " parameters, expected fewer than 2^45");
   check(c.head_dim % 2 == 0, ErrorCode::unsupported, where, ": head_dim is ", c.head_dim,
         "; an even number is supported (rotary embedding)");
   check(c.n_heads % c.n_kv_heads == 0, ErrorCode::invalid_file, where, ": num_attention_heads (", c.n_heads,

@@ -120,6 +120,12 @@ void Transformer::pack() {
   if (!impl_->packs) impl_->packs = std::make_unique<PackedWeights>(impl_->weights, impl_->ops, impl_->backend);
 }
 void Transformer::weights_changed() { impl_->packs.reset(); }
+void Transformer::release_inference_memory() {
+  impl_->packs.reset();
+  impl_->scratch.reset();
+  impl_->rows_buffer.reset();
+  impl_->scratch_tokens = impl_->rows_capacity = 0;
+}
 size_t Transformer::packed_bytes() const { return PackedWeights::bytes(config(), impl_->weights.dtype(), impl_->ops, impl_->backend); }
 const ops::PackedWeight* Transformer::packed_head() const { return impl_->packs ? &impl_->packs->head() : nullptr; }
 

@@ -83,6 +83,8 @@ class Transformer {
   // Packs all matrices now (generation, scoring: pays when many calls follow). weights_changed() drops the packs.
   void pack();
   void weights_changed();
+  // Frees packs and scratch that generation and scoring left: before a training, whose plan does not count them.
+  void release_inference_memory();
   size_t packed_bytes() const;                 // what pack() takes
   const ops::PackedWeight* packed_head() const;  // null unless packed
 

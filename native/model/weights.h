@@ -83,7 +83,7 @@ std::unique_ptr<Weights> random_weights(const ModelConfig& config, DType dtype, 
 void save_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
                      const std::string& source_config_json = "", int64_t max_shard_bytes = int64_t{5} << 30);
 
-// xxh3-like or FNV 64-bit hash of all parameter bytes with names, as 16 hex digits: identifies weights for cached log-probabilities.
+// XXH64 of all parameter bytes with names, as 16 hex digits: identifies weights for cached log-probabilities.
 std::string weights_fingerprint(const Weights& weights, const ops::Table& ops, ops::Backend* backend);
 
 }  // namespace rlhi

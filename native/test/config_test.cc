@@ -44,6 +44,12 @@ TEST("config: absent keys take transformers' defaults, architecture by architect
   EXPECT(qwen3.head_dim == 128 && qwen3.qk_norm && !qwen3.qkv_bias);
 }
 
+TEST("config: ends of text outside the vocabulary are left out, sizes beyond any model are refused") {
+  EXPECT(read(R"({"model_type":"llama","vocab_size":517,"eos_token_id":[2,522]})").eos_token_ids == std::vector<int32_t>{2});
+  EXPECT_ERROR(read(R"({"model_type":"llama","hidden_size":1073741824,"head_dim":65536,"num_attention_heads":65536,"num_key_value_heads":65536,"num_hidden_layers":10000})"),
+               ErrorCode::invalid_file, "fewer than 2^45");
+}
+
 TEST("config: null is the class's none, not its default") {
   EXPECT_EQ(read(R"({"model_type":"mistral","num_key_value_heads":null})").n_kv_heads, 32);
   EXPECT_EQ(read(R"({"model_type":"mistral","sliding_window":null})").layer_window[0], 0);

@@ -7,12 +7,18 @@
 namespace rlhi {
 namespace {
 
-// What a backend holds for its own work, which no buffer of ours covers: a product's operands packed as f32 (of the weight
-// at most 96 MiB at once), a block of 2048 logits a row, and threads' own tiles (16 MiB for all).
-size_t backend_scratch_bytes(const ModelConfig& c, const TrainingSizes& s) {
+// What a backend holds for its own work, which no buffer of ours covers: a product's operands packed as f32 (the second at most
+// 96 MiB at once: a weight, or the tokens' rows in a weight's gradient), a block of 2048 logits a row, and for each thread what
+// is largest of a tree's gradients of keys and values and a task's rows of a product, with half a MiB of tiles.
+size_t backend_scratch_bytes(const ModelConfig& c, const TrainingSizes& s, int threads) {
+  constexpr int64_t kTaskRows = 72;
   const int64_t widest = std::max({2 * c.intermediate_size, c.qkv_width(), c.hidden_size});
+  const int64_t operand = std::max({c.hidden_size, c.intermediate_size, c.q_width()});
   const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  return bytes(s.max_tokens * (widest + 2048)) + std::min(bytes(widest * c.hidden_size), size_t{96} << 20) + (size_t{16} << 20);
+  const size_t second_operand = std::min(bytes(std::max(widest * c.hidden_size, s.max_tokens * operand)), size_t{96} << 20);
+  const int64_t keys_and_values = 2 * s.max_tokens * (c.head_dim + 31) / 32 * 32, task_rows = kTaskRows * std::max(s.max_tokens, operand);
+  return bytes(s.max_tokens * (widest + 2048)) + second_operand +
+         static_cast<size_t>(threads) * bytes(std::max(keys_and_values, task_rows) + (int64_t{1} << 17));
 }
 // Logits of a chunk of whole pairs are kept between forward and backward up to this; above, they are computed twice.
 constexpr size_t kLogitsBytes = size_t{128} << 20;
@@ -62,8 +68,9 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("activations", Transformer::activation_bytes(config, dtype, s.max_tokens, s.max_answer_tokens));
   add("logits", floats(s.kept_logit_rows * config.vocab_size));
   add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));
-  add("rope table", floats(std::min(s.max_tokens, config.max_position) * config.head_dim));
-  add("backend scratch", backend_scratch_bytes(config, s));
+  // The table grows by doubling.
+  add("rope table", floats(std::min(std::max<int64_t>(2 * s.max_tokens, 512), config.max_position) * config.head_dim));
+  add("backend scratch", backend_scratch_bytes(config, s, options.threads));
   return plan;
 }
 

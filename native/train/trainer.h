@@ -27,6 +27,7 @@ struct TrainOptions {
   int64_t max_tokens_per_micro_batch = 2048;
   int64_t max_pair_tokens = 0;                     // longest pair (prompt+chosen+rejected) that will come: the plan's size; 0: the budget
   int64_t memory_limit_bytes = 0;                  // 0: what the machine has available
+  int threads = 1;                                 // of the backend, whose scratch the plan counts
 };
 
 struct StepMetrics {                               // means over the step's pairs

@@ -7,8 +7,6 @@
 namespace rlhi::ops {
 namespace {
 
-constexpr float kNoMaximum = -1e30f;  // as in kernel_softmax.h
-
 int64_t forward_floats(const Kernels& kernels, int head_dim) {
   const int64_t stride = round_up(head_dim, kernels.nr);
   return 3 * kTileColumns * stride + kKeyBlock * (kScoreStride + 2 * stride + kFewColumns) + 4 * kTileColumns + 256;
@@ -27,7 +25,7 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
   float *position = memory.take(width), *running_max = memory.take(width), *running_sum = memory.take(width), *rescale = memory.take(width);
   for (int c = 0; c < width; ++c) {
     position[c] = static_cast<float>(tile.position(std::min(c, tile.columns - 1)));
-    running_max[c] = kNoMaximum;
+    running_max[c] = kNoScore;
     running_sum[c] = 0;
   }
   std::fill(sums, sums + tile.columns * stride, 0.0f);

@@ -65,13 +65,32 @@ const Kernels& kernels_of(CpuIsa isa) {
 
 namespace {
 
-// Zero pages come from the operating system; small blocks are cleared here.
+// Large blocks are pages of their own: zero, and there only once written, so that what is set aside for the longest answers
+// costs nothing until they come, and the thread that works on a page is the one that touches it first.
+constexpr size_t kPagesBytes = size_t{1} << 20;
+
 void* alloc(Backend*, size_t bytes) {
+#if defined(__linux__)
+  if (bytes >= kPagesBytes) {
+    void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) return nullptr;
+    madvise(pages, bytes, MADV_HUGEPAGE);
+    return pages;
+  }
+#endif
   void* p = aligned_allocate(bytes > 0 ? bytes : 64);
   if (p) std::memset(p, 0, bytes);
   return p;
 }
-void release(Backend*, void* p, size_t) { aligned_release(p); }
+void release(Backend*, void* p, size_t bytes) {
+#if defined(__linux__)
+  if (p && bytes >= kPagesBytes) {
+    munmap(p, bytes);
+    return;
+  }
+#endif
+  aligned_release(p);
+}
 void move_bytes(Backend*, void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }

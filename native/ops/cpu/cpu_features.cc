@@ -1,10 +1,12 @@
 // What this processor, its operating system and this process's limits allow.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <thread>
 
+#include "base/system.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/kernels.h"
 
@@ -64,18 +66,25 @@ void read_processor(CpuFeatures& f) {
 void read_processor(CpuFeatures&) {}
 #endif
 
-// CPUs' worth of time the control group allows (version 2, then 1), rounded up; 0 where there is no limit.
+// CPUs' worth of time that the control group and its ancestors allow, rounded up; 0 where there is no limit.
 int cgroup_limit() {
-  double quota = -1, period = 0;
-  std::string first;
-  if (std::ifstream file("/sys/fs/cgroup/cpu.max"); file >> first >> period) {
-    if (first != "max") quota = std::atof(first.c_str());
-  } else {
-    std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-    if (!(quota_file >> quota && period_file >> period)) return 0;
-  }
-  if (quota <= 0 || period <= 0) return 0;
-  return static_cast<int>((quota + period - 1) / period);
+  int least = 0;
+  for_each_control_group("cpu", [&](const std::string& folder, bool version2) {
+    double quota = -1, period = 0;
+    if (version2) {
+      std::string first;
+      std::ifstream file(folder + "/cpu.max");
+      if (!(file >> first >> period) || first == "max") return;
+      quota = std::atof(first.c_str());
+    } else {
+      std::ifstream quota_file(folder + "/cpu.cfs_quota_us"), period_file(folder + "/cpu.cfs_period_us");
+      if (!(quota_file >> quota && period_file >> period)) return;
+    }
+    if (quota <= 0 || period <= 0) return;
+    const int limit = static_cast<int>((quota + period - 1) / period);
+    least = least == 0 ? limit : std::min(least, limit);
+  });
+  return least;
 }
 
 int usable_cores() {

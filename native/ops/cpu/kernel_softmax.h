@@ -4,7 +4,7 @@
 
 namespace {
 
-constexpr float kNoScore = -1e30f;  // running maximum before any key; finite, so that differences never are NaN
+using rlhi::ops::kNoScore;
 
 float row_max(const float* x, int64_t n) {
   V m = vset(-__builtin_inff());

@@ -16,6 +16,8 @@ constexpr int kMaxTileRows = 16;   // upper bounds of Kernels::mr and nr
 constexpr int kMaxTileCols = 32;
 constexpr int kScoreStride = 64;    // columns of an attention score block (see AttentionBlock)
 
+constexpr float kNoScore = -1e30f;     // running maximum before any key; finite, so that differences never are NaN
+
 // out[i,j] = (in[i,j] + bias[j]) + sum_p a[i,p] b[p,j], the sum taken in order of p from zero.
 struct GemmTile {
   int rows = 0, cols = 0;            // of out: rows <= mr, cols <= nr
@@ -77,7 +79,7 @@ struct Kernels {
   float (*dot)(const float* a, const float* b, int64_t n);
   double (*sum_of_squares)(const float* x, int64_t n);
 
-  // ---- rows of the model (kernel_model.h); scratch holds 4 rows of floats ----
+  // ---- rows of the model (kernel_model.h) ----
   void (*rms_norm)(float* y, const float* x, const float* weight, float eps, int64_t n, float* rstd);
   void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n,
                             bool accumulate);
