@@ -12,7 +12,8 @@ import type { EvalRequest, JudgementRecord } from "../lib/eval/types.js";
 import { preferences, winRates } from "../lib/eval/user-eval.js";
 import { JsonlAppender, readAllJsonl } from "../lib/files.js";
 import { silent } from "../lib/progress.js";
-import { criteria } from "../lib/prompts/user-eval.js";
+import { definePrompt } from "../lib/prompts/prompt.js";
+import { criteria, criterionQuestions, userEvalPrompt } from "../lib/prompts/user-eval.js";
 
 const message = (role: LoggedMessage["role"], content: string): LoggedMessage => ({ role, content, language: "English", flagged: false, gold_label: null });
 
@@ -145,4 +146,43 @@ test("the mean preference tells apart what an order effect makes ties", async ()
 test("the probability recorded is the trained model's, whichever place it stood in", async () => {
   const verdicts = await judged([{ request: request("a", "u1"), answers: { base: "x", trained: "y" } }], judgeBy(() => "A"), scratch());
   for (const v of verdicts) assert.ok(Math.abs(v.probability_trained - (v.shown_first === "trained" ? 0.9 : 0.1)) < 1e-12);
+});
+
+/** A judge that leans to neither answer where `open` says so, as one does that names no option; else it says A, "A" being the first label. */
+function undecidedWhere(open: (prompt: string) => boolean): ChatModel {
+  return {
+    ...judgeBy(() => "A"),
+    chooseLabel: async (requests, options) => requests.map((r, i): LabelChoice => {
+      const choice = { label: "A", probabilities: open(r.messages.map((m) => m.content).join("\n")) ? [0.5, 0.5] : [0.9, 0.1] };
+      options?.onResult?.(i, choice);
+      return choice;
+    }),
+  };
+}
+
+test("a judge that leans to neither answer gives ties, and no wins for whichever stands first", async () => {
+  const tasks = [{ request: request("a", "u1"), answers: { base: "x", trained: "y" } }];
+  const never = await judged(tasks, undecidedWhere(() => true), scratch());
+  assert.deepEqual([...new Set(never.map(({ winner }) => winner))], ["tie"]);
+  assert.ok(combineVerdicts(tasks, never).every(({ verdict, undecided, probability }) => verdict === "tie" && undecided && probability === 0.5));
+});
+
+test("undecided in one order and decided in the other is a tie that no order made", async () => {
+  const tasks = [{ request: request("a", "u1"), answers: { base: "x", trained: "y" } }];
+  // Decided only where the trained model's answer stands first, and for it: taken alone, a win.
+  const verdicts = await judged(tasks, undecidedWhere((prompt) => prompt.includes("Answer A:\n```\nx\n")), scratch());
+  assert.deepEqual(verdicts.map(({ shown_first, winner }) => `${shown_first}: ${winner}`).toSorted(), [...Array<string>(3).fill("base: tie"), ...Array<string>(3).fill("trained: trained")]);
+  assert.ok(combineVerdicts(tasks, verdicts).every(({ verdict, undecided }) => verdict === "tie" && undecided));
+});
+
+function hashWith(trustedTexts: Record<string, string>): string {
+  return definePrompt({ id: "p", version: 1, messages: [{ role: "user", text: "{{question}}" }], slots: { question: "trusted" }, trustedTexts }).hash;
+}
+
+test("another question of a criterion is another prompt: its verdicts are asked for anew", () => {
+  assert.notEqual(hashWith({ overall: "Which is better?" }), hashWith({ overall: "Which is worse?" }));
+  assert.equal(hashWith({ overall: "Which is better?" }), hashWith({ overall: "Which is better?" }));
+  const asked = userEvalPrompt.render({ persona: "", conversation: [], answer_a: "", answer_b: "", question: criterionQuestions.overall });
+  assert.ok(asked.at(-1)?.content.includes(criterionQuestions.overall));
+  assert.notEqual(userEvalPrompt.hash, "2aa227729645e2c9", "the hash of this prompt's text alone");
 });

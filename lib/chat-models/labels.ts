@@ -51,6 +51,11 @@ export function choiceOf(labels: readonly string[], probabilities: number[]): La
   return { label: labels[best] ?? "", probabilities };
 }
 
+/** All options alike: nothing was chosen, and the label that stands first is not meant. */
+export function isUndecided(probabilities: readonly number[]): boolean {
+  return probabilities.every((p) => Math.abs(p - 1 / probabilities.length) < 1e-9);
+}
+
 /** Whole numbers min..max. */
 export function scale(min: number, max: number): number[] {
   return Array.from({ length: max - min + 1 }, (_, index) => min + index);

@@ -1,5 +1,6 @@
 /** Judging: every comparison by every criterion in both orders; resumable verdict by verdict. */
-import type { ChatModel, LabelRequest } from "../chat-models/types.js";
+import { isUndecided } from "../chat-models/labels.js";
+import type { ChatModel, LabelChoice, LabelRequest } from "../chat-models/types.js";
 import type { JsonlAppender } from "../files.js";
 import type { Progress } from "../progress.js";
 import { clip } from "../prompts/prompt.js";
@@ -64,7 +65,7 @@ export async function judgeAnswers(
         kind: task.request.kind,
         criterion,
         shown_first,
-        winner: (choice.label === "A") === (shown_first === "trained") ? "trained" : "base",
+        winner: winnerOf(choice, shown_first),
         probability_trained: shown_first === "trained" ? probabilityA : 1 - probabilityA,
         prompt: request.messages,
         ...identity,
@@ -76,6 +77,12 @@ export async function judgeAnswers(
   });
   progress.stop();
   return verdicts;
+}
+
+/** Probabilities all alike are no verdict, whichever label stands first. */
+function winnerOf({ label, probabilities }: LabelChoice, shown_first: Side): JudgementRecord["winner"] {
+  if (isUndecided(probabilities)) return "tie";
+  return (label === "A") === (shown_first === "trained") ? "trained" : "base";
 }
 
 function comparisonsOf(task: JudgeTask): Pending[] {
@@ -111,15 +118,16 @@ export function combineVerdicts(tasks: readonly JudgeTask[], verdicts: readonly 
   return tasks.flatMap(({ request, answers }) =>
     criteria.flatMap((criterion): Comparison[] => {
       const base = { id: request.id, user_id: request.user_id, kind: request.kind, criterion };
-      if (answers.base === answers.trained) return [{ ...base, verdict: "tie", probability: 0.5 }];
+      if (answers.base === answers.trained) return [{ ...base, verdict: "tie", undecided: false, probability: 0.5 }];
       const one = given.get(`${request.id}\u0000${criterion}\u0000trained`);
       const other = given.get(`${request.id}\u0000${criterion}\u0000base`);
       if (one === undefined || other === undefined) return [];
-      return [{ ...base, verdict: combineOrders(asVerdict(one.winner), asVerdict(other.winner)), probability: (one.probability_trained + other.probability_trained) / 2 }];
+      const undecided = one.winner === "tie" || other.winner === "tie";
+      return [{ ...base, verdict: combineOrders(asVerdict(one.winner), asVerdict(other.winner)), undecided, probability: (one.probability_trained + other.probability_trained) / 2 }];
     }),
   );
 }
 
-function asVerdict(winner: Side): Verdict {
-  return winner === "trained" ? "first" : "second";
+function asVerdict(winner: JudgementRecord["winner"]): Verdict {
+  return winner === "tie" ? "tie" : winner === "trained" ? "first" : "second";
 }

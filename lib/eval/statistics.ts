@@ -97,8 +97,8 @@ export function quantile(sorted: ArrayLike<number>, q: number): number {
 export type Verdict = "first" | "second" | "tie";
 
 /**
- * One verdict from a judge that saw both orders: the same winner in both, else a tie. Positions favour whoever they
- * favour; asking twice and keeping only agreement takes that out.
+ * One verdict from a judge that saw both orders: the same winner in both, else a tie; undecided in one order is no agreement.
+ * Positions favour whoever they favour; asking twice and keeping only agreement takes that out.
  */
 export function combineOrders(firstShownFirst: Verdict, firstShownSecond: Verdict): Verdict {
   return firstShownFirst === firstShownSecond ? firstShownFirst : "tie";

@@ -34,7 +34,8 @@ export interface JudgementRecord {
   criterion: Criterion;
   /** Which model's answer was shown as A. */
   shown_first: Side;
-  winner: Side;
+  /** "tie" where the judge leans to neither: it named no option, or refused. */
+  winner: Side | "tie";
   /** The judge's probability that the trained model's answer is better. */
   probability_trained: number;
   prompt: Message[];
@@ -52,6 +53,8 @@ export interface Comparison {
   kind: EvalRequest["kind"];
   criterion: Criterion;
   verdict: Verdict;
+  /** The judge leaned to neither answer in at least one order: the tie is no effect of the order. */
+  undecided: boolean;
   /** The judge's probability that the trained model's answer is better, the mean of both orders. */
   probability: number;
 }

@@ -30,8 +30,10 @@ export interface UserEvalFacts extends StageFacts {
    * cancels out: tells more than verdicts where that leaning makes most of them ties.
    */
   preferences: Record<Criterion, Record<"all" | EvalRequest["kind"], Mean>>;
-  /** Share of comparisons in which the judge named whichever answer stood first (or second) both times. */
+  /** Share of comparisons, of those decided in both orders, in which the judge named whichever answer stood first (or second) both times. */
   order_disagreement: number | null;
+  /** Comparisons in which the judge leaned to neither answer in at least one order; they count as ties. */
+  undecided: number;
 }
 
 export const answersFile = (dir: string): string => join(dir, "answers.jsonl");
@@ -157,6 +159,7 @@ async function judgeStage(context: StageContext, tasks: readonly JudgeTask[], ba
     win_rates: winRates(comparisons, config.eval.bootstrap, config.seed),
     preferences: preferences(comparisons, config.eval.bootstrap, config.seed),
     order_disagreement: orderDisagreement(tasks, comparisons),
+    undecided: comparisons.filter(({ undecided }) => undecided).length,
   };
 }
 
@@ -190,6 +193,6 @@ function byCriterion<Figure>(comparisons: readonly Comparison[], figure: (some: 
 
 function orderDisagreement(tasks: readonly JudgeTask[], comparisons: readonly Comparison[]): number | null {
   const equal = new Set(tasks.filter(({ answers }) => answers.base === answers.trained).map(({ request }) => request.id));
-  const judged = comparisons.filter(({ id }) => !equal.has(id));
+  const judged = comparisons.filter(({ id, undecided }) => !undecided && !equal.has(id));
   return judged.length === 0 ? null : judged.filter(({ verdict }) => verdict === "tie").length / judged.length;
 }

@@ -29,12 +29,14 @@ export interface PromptDefinition<Slots extends Record<string, SlotKind>> {
   /** `{{name}}` marks a slot; each slot must be used at least once. */
   messages: readonly { role: Role; text: string }[];
   slots: Slots;
+  /** Every text of this program that a `trusted` slot may take: what the model reads changes with them, so they are part of the hash. */
+  trustedTexts?: Readonly<Record<string, string>>;
 }
 
 export interface Prompt<Slots extends Record<string, SlotKind> = Record<string, SlotKind>> {
   readonly id: string;
   readonly version: number;
-  /** 16 hex digits over id, version and text: goes into every record made with this prompt. */
+  /** 16 hex digits over id, version, text and trusted texts: goes into every record made with this prompt. */
   readonly hash: string;
   render(values: PromptValues<Slots>): Message[];
 }
@@ -46,7 +48,7 @@ const rendering = "fence-1";
 
 /** Throws where a slot is unknown or unused: mistakes of the program, found at start. */
 export function definePrompt<const Slots extends Record<string, SlotKind>>(definition: PromptDefinition<Slots>): Prompt<Slots> {
-  const { id, version, messages, slots } = definition;
+  const { id, version, messages, slots, trustedTexts } = definition;
   const templates = messages.map(({ role, text }) => ({ role, parts: cut(id, text, slots) }));
   const used = new Set(templates.flatMap(({ parts }) => parts.filter((_, i) => i % 2 === 1)));
   for (const name of Object.keys(slots)) {
@@ -55,7 +57,7 @@ export function definePrompt<const Slots extends Record<string, SlotKind>>(defin
   return {
     id,
     version,
-    hash: sha256(JSON.stringify([rendering, id, version, messages])).slice(0, 16),
+    hash: sha256(JSON.stringify([rendering, id, version, messages, ...(trustedTexts === undefined ? [] : [trustedTexts])])).slice(0, 16),
     render(values) {
       const fence = fenceFor(Object.entries(slots).flatMap(([name, kind]) => dataTexts(kind, values[name])));
       return templates.map(({ role, parts }) => ({

@@ -25,4 +25,5 @@ export const userEvalPrompt = definePrompt({
     },
   ],
   slots: { persona: "text", conversation: "messages", answer_a: "text", answer_b: "text", question: "trusted" },
+  trustedTexts: criterionQuestions,
 });
