@@ -57,8 +57,10 @@ export class Endpoint {
   readonly unsupported = new Set<OptionalParameter>();
   readonly #client: OpenAI;
   readonly #queue: PQueue;
-  /** No request before this time: a rate limit met by one request holds for all. */
-  #notBefore = 0;
+  /** Least time between two requests leaving, in ms. */
+  readonly #spacing: number;
+  /** No request leaves before this time, by performance.now(): one just left, or met a rate limit, which holds for all. */
+  #nextDeparture = 0;
   #everAnswered = false;
   #maxTokensName: "max_tokens" | "max_completion_tokens" = "max_tokens";
 
@@ -70,8 +72,8 @@ export class Endpoint {
       maxRetries: 0,
       timeout: Math.ceil(options.timeout_s * 1000),
     });
-    const perMinute = options.requests_per_minute;
-    this.#queue = new PQueue({ concurrency: options.concurrency, ...(perMinute > 0 ? { interval: Math.ceil(60_000 / perMinute), intervalCap: 1 } : {}) });
+    this.#spacing = options.requests_per_minute > 0 ? Math.ceil(60_000 / options.requests_per_minute) : 0;
+    this.#queue = new PQueue({ concurrency: options.concurrency });
   }
 
   /**
@@ -124,14 +126,23 @@ export class Endpoint {
     const growing = Math.min(60_000, (this.options.retryBaseMs ?? 1000) * 2 ** (attempt - 1));
     // Spread, so that requests that failed together do not come back together.
     const wait = asked ?? growing * (0.75 + 0.5 * Math.random());
-    if (asked !== undefined || (error instanceof APIError && error.status === 429)) this.#notBefore = Math.max(this.#notBefore, Date.now() + wait);
+    if (asked !== undefined || (error instanceof APIError && error.status === 429)) this.#nextDeparture = Math.max(this.#nextDeparture, performance.now() + wait);
     if (wait >= 2000) this.options.note?.(`${this.options.url}: ${error.message.slice(0, 80)}; asking again in ${Math.round(wait / 1000)} s`);
     await sleep(wait, undefined, { signal });
     return true;
   }
 
+  /**
+   * Waits for this request's turn. It is taken at the moment of leaving, not on entering the queue: after a pause the requests
+   * that waited through it would otherwise leave together.
+   */
+  async #departure(signal: AbortSignal): Promise<void> {
+    for (let now = performance.now(); now < this.#nextDeparture; now = performance.now()) await sleep(Math.ceil(this.#nextDeparture - now), undefined, { signal });
+    this.#nextDeparture = performance.now() + this.#spacing;
+  }
+
   async #attempt<Result>(body: CompletionBody, check: (answer: CompletionAnswer) => Result, signal: AbortSignal): Promise<Result> {
-    while (Date.now() < this.#notBefore) await sleep(this.#notBefore - Date.now(), undefined, { signal });
+    await this.#departure(signal);
     // The client's own limit ends with the headers; this one covers the body too.
     const deadline = AbortSignal.timeout(Math.ceil(this.options.timeout_s * 1000));
     const text = await this.#send(body, AbortSignal.any([signal, deadline])).catch((error: unknown) => {
