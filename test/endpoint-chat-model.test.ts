@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
 import { openChatModel } from "../lib/chat-models/open.js";
-import type { ChatModel, ChatRequest, LabelRequest } from "../lib/chat-models/types.js";
+import type { ChatModel, ChatRequest, LabelRequest, ScoreRequest } from "../lib/chat-models/types.js";
 import { runConfigSchema } from "../lib/config.js";
 import type { RunConfig } from "../lib/config.js";
 import { RlhiError } from "../lib/errors.js";
@@ -161,6 +161,93 @@ describe("a chat model behind an endpoint", () => {
     const [choice] = await model.chooseLabel(sides(1));
     assert.deepEqual(choice?.probabilities, [0.5, 0.5]);
     assert.match(await failure(model.chooseLabel(sides(8))), /name none of the options/);
+  });
+});
+
+/** A content filter's refusal, which names no parameter. */
+function filtered(status = 400): ServerOptions {
+  return { misbehave: ({ messages }) => (messages.some(({ content }) => content.includes("forbidden")) ? { kind: "status", status, message: "The response was filtered. Please modify your prompt." } : undefined) };
+}
+
+const scored = (content: string): ScoreRequest => ({ messages: [{ role: "user", content: `${content} Reply with one number from 1 to 9.` }], min: 1, max: 9 });
+
+describe("a request that the endpoint refuses for what it says", () => {
+  it("gets no score, and those after it are scored as those before it", async (t) => {
+    for (const status of [400, 403, 422]) {
+      const server = await serve(t, filtered(status));
+      const notes: string[] = [];
+      const model = await open(server.spec, { concurrency: 1 }, notes);
+      const texts = ["a", "b", "forbidden", "c", "d"];
+      const scores = await model.score(texts.map(scored));
+      const alone = await (await open((await serve(t)).spec)).score(texts.map(scored));
+      scores.forEach((score, i) => assert.deepEqual(score, i === 2 ? { expected: null, probabilities: Array.from({ length: 9 }, () => 1 / 9) } : alone[i]));
+      assert.deepEqual(notes.map((note) => note.replace(/^\S+ /, "").slice(0, 17)), ["refuses a request"]);
+      assert.ok(server.requests.every((sent) => sent.logprobs === true), "no parameter is dropped for a text");
+    }
+  });
+
+  it("gets no answer and no label, and the text asked for is kept for the rest", async (t) => {
+    const server = await serve(t, filtered());
+    const model = await open(server.spec);
+    const json_schema = { name: "persona", schema: { type: "object" } };
+    const answers = await model.chat(["a", "forbidden", "b"].map((text) => request(`${text} Describe this user as a JSON object`, { json_schema, n: 2 })));
+    assert.deepEqual(answers.map((samples) => samples.map(({ finish_reason }) => finish_reason)), [["stop", "stop"], ["refused", "refused"], ["stop", "stop"]]);
+    assert.deepEqual(answers[1]?.map(({ text, tokens }) => [text, tokens]), [["", 0], ["", 0]]);
+    assert.ok(server.requests.every((sent) => sent.response_format !== undefined));
+    const [label] = await model.chooseLabel([aOrB("forbidden. Reply with A or B.")]);
+    assert.deepEqual(label?.probabilities, [0.5, 0.5]);
+  });
+
+  it("counts as refused, too, where the answer was filtered; an answer that was cut is never taken as ended", async (t) => {
+    for (const [ending, expected] of [["stop", "stop"], [null, "stop"], ["eos", "stop"], ["length", "length"], ["tool_calls", "length"], ["model_length", "length"], ["content_filter", "refused"]] as const) {
+      const server = await serve(t, { finish: () => ending });
+      const [[answer] = []] = await (await open(server.spec)).chat([request("q")]);
+      assert.equal(answer?.finish_reason, expected, String(ending));
+      assert.equal(answer?.text === "", expected === "refused");
+    }
+    const server = await serve(t, { finish: () => "content_filter" });
+    const model = await open(server.spec);
+    assert.equal((await model.score([scored("a")]))[0]?.expected, null);
+    assert.equal(server.requests.length, 1, "it is not asked for again in other words");
+  });
+
+  it("is one of too many where most are refused, and the endpoint is given up on with its reason", async (t) => {
+    const server = await serve(t, filtered());
+    const message = await failure((await open(server.spec)).chat(Array.from({ length: 40 }, (_, i) => request(`forbidden ${i}`))));
+    assert.match(message, /refuses 20 of 20 requests/);
+    assert.match(message, /The response was filtered/);
+    const some = await (await open(server.spec)).chat(Array.from({ length: 60 }, (_, i) => request(i % 3 === 0 ? `forbidden ${i}` : `q${i}`)));
+    assert.equal(some.filter(([answer]) => answer?.finish_reason === "refused").length, 20);
+  });
+});
+
+describe("an endpoint that refuses everything or does not say what", () => {
+  it("is given up on at once where a harmless request is refused as well", async (t) => {
+    const cases: [number, RegExp][] = [[400, /refuses the request/], [403, /refuses the key/], [422, /refuses the request/]];
+    for (const [status, pattern] of cases) {
+      const server = await serve(t, { misbehave: () => ({ kind: "status", status, message: "no" }) });
+      assert.match(await failure((await open(server.spec)).chat([request("a")])), pattern);
+      assert.equal(server.requests.length, 2);
+    }
+  });
+
+  it("is given up on where it takes no system message, since no request has another form", async (t) => {
+    const server = await serve(t, { misbehave: ({ messages }) => (messages[0]?.role === "system" ? { kind: "status", status: 400, message: "System role not supported" } : undefined) });
+    const messages = [{ role: "system" as const, content: "persona" }, { role: "user" as const, content: "q" }];
+    assert.match(await failure((await open(server.spec)).chat([{ ...request(""), messages }])), /System role not supported/);
+  });
+
+  it("does without a parameter whose refusal it does not explain, once harmless requests show that it is that", async (t) => {
+    for (const [name, ask] of [["response_format", (m: ChatModel) => m.chat([request("Describe this user as a JSON object", { json_schema: { name: "persona", schema: {} } })])], ["logprobs", (m: ChatModel) => m.score([scored("a")])]] as const) {
+      const server = await serve(t, { misbehave: (sent) => (name in sent ? { kind: "status", status: 400, message: "bad request" } : undefined) });
+      const notes: string[] = [];
+      const model = await open(server.spec, {}, notes);
+      assert.equal((await ask(model)).length, 1);
+      assert.equal(notes.filter((note) => note.includes(`does without ${name}`)).length, 1);
+      const before = server.requests.length;
+      await ask(model);
+      assert.equal(server.requests.length, before + 1, "found out once");
+    }
   });
 });
 

@@ -71,7 +71,7 @@ describe("the chat model on the embedded engine", () => {
     scores.forEach(({ expected, probabilities }, i) => {
       assert.equal(probabilities.length, i === 4 ? 12 : 9);
       assert.ok(Math.abs(probabilities.reduce((a, b) => a + b, 0) - 1) < 1e-9);
-      assert.ok(Math.abs(probabilities.reduce((sum, p, j) => sum + p * (j + 1), 0) - expected) < 1e-9);
+      assert.ok(Math.abs(probabilities.reduce((sum, p, j) => sum + p * (j + 1), 0) - (expected ?? Number.NaN)) < 1e-9);
     });
   });
 

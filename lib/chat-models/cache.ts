@@ -9,7 +9,7 @@ import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, Lab
 import type { Message } from "../conversations/types.js";
 
 /** Raised when what an entry means changes. */
-const format = 1;
+const format = 2;
 const keyLength = 64;
 /** A line is {"k":"<key>","s":"<checksum>","v":<value>}: the key stands at a known place. */
 const keyStart = '{"k":"'.length;

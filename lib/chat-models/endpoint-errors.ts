@@ -15,6 +15,19 @@ export class TimedOut extends Error {
   override readonly name = "TimedOut";
 }
 
+/** This one request gets no answer, however often it is asked; others get theirs. */
+export class Refused extends Error {
+  override readonly name = "Refused";
+}
+
+/** So many requests are refused that it is no longer about the one or the other. */
+export class RefusesMost extends Error {
+  override readonly name = "RefusesMost";
+  constructor(readonly refused: number, readonly asked: number, readonly reason: string) {
+    super(reason);
+  }
+}
+
 const retriedStatuses = new Set([408, 409, 425, 429]);
 
 export function isTransient(error: unknown): boolean {
@@ -35,6 +48,11 @@ export function causeCode(error: unknown): string | undefined {
     if (typeof code === "string") return code;
   }
   return undefined;
+}
+
+/** Statuses that say no to what was sent: to a parameter, to all of it, or to everybody. */
+export function isRefusal(error: unknown): error is APIError {
+  return error instanceof APIError && (error.status === 400 || error.status === 403 || error.status === 422);
 }
 
 /** Milliseconds the server asks to wait (Retry-After in seconds or as a date, or retry-after-ms), undefined where it does not say. */
@@ -61,6 +79,7 @@ export function endpointError(error: unknown, { url, model, apiKeyEnv, attempts 
   const tried = attempts > 1 ? ` (asked ${attempts} times)` : "";
   const make = (what: string, found: string, todo: string): RlhiError => new RlhiError("ERR_ENDPOINT", { what: what + tried, where: `${url} (model ${model})`, found, todo, cause: error });
   if (error instanceof BadAnswer) return make(`the endpoint's answer cannot be used: ${error.what}`, excerpt(error.body), "check that the URL is the base of an OpenAI-compatible API (it usually ends in /v1)");
+  if (error instanceof RefusesMost) return make(`the endpoint refuses ${error.refused} of ${error.asked} requests`, excerpt(error.reason), "see the server's message; where it is a content filter, use a server without it or leave such conversations out (data.include_flagged)");
   if (error instanceof TimedOut || error instanceof APIConnectionTimeoutError) return make("the endpoint does not answer in time", "no complete answer", "check the server, or raise endpoint.timeout_s or lower endpoint.concurrency");
   if (error instanceof APIError && typeof error.status === "number") return statusError(error, error.status, make, apiKeyEnv);
   const code = causeCode(error);

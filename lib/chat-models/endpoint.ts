@@ -1,6 +1,7 @@
 /**
  * One request to an OpenAI-compatible server, made to end: at most so many at once and a minute, each with a time limit,
- * asked again where that may help, and without the parameters the server turns out not to know.
+ * asked again where that may help, and without the parameters the server turns out not to know. A request that is refused for
+ * what it says ends as Refused, and the others go on.
  */
 import OpenAI, { APIError } from "openai";
 import PQueue from "p-queue";
@@ -8,8 +9,7 @@ import pRetry from "p-retry";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { RunConfig } from "../config.js";
 import type { Message } from "../conversations/types.js";
-import { squeezeMessages } from "./fit.js";
-import { BadAnswer, causeCode, endpointError, isTransient, retryAfterMs, TimedOut } from "./endpoint-errors.js";
+import { BadAnswer, causeCode, endpointError, isRefusal, isTransient, Refused, RefusesMost, retryAfterMs, TimedOut } from "./endpoint-errors.js";
 
 /** Body of POST /chat/completions, as far as it is used here. */
 export interface CompletionBody {
@@ -42,6 +42,18 @@ export interface CompletionAnswer {
 const optionalParameters = ["response_format", "logprobs", "n", "seed", "top_k", "min_p", "stop", "top_p"] as const;
 export type OptionalParameter = (typeof optionalParameters)[number];
 
+/** Those whose refusal some servers do not explain. */
+const seldomNamed = ["response_format", "logprobs"] as const;
+
+/** What a message about a parameter speaks of: names such as "stop" and "n" are words of other messages too. */
+const aboutParameters = /parameter|argument|field|propert|option|support|recogni[sz]ed|unknown|unexpected|extra|invalid|permitted|allowed/i;
+
+/** Asked with a request's own parameters and roles to learn whether those are what the server refuses. */
+const harmlessText = "Reply with the word OK.";
+
+/** From so many refused requests on, and where they are more than those answered, the endpoint is given up. */
+const refusalsAtLeast = 20;
+
 /** A server that asks to wait longer than this is not waited for. */
 const longestWaitMs = 10 * 60_000;
 
@@ -53,15 +65,28 @@ export interface EndpointOptions extends Readonly<RunConfig["endpoint"]> {
   retryBaseMs?: number | undefined;
 }
 
+export interface Asking<Result> {
+  /** Throws BadAnswer where the answer is of no use, which counts as a failure to be tried again; Refused where asking again is none. */
+  check: (answer: CompletionAnswer) => Result;
+  /** Less of the messages, where the server finds them too long; undefined where less would not do. */
+  shorten: (messages: readonly Message[]) => Message[] | undefined;
+  signal: AbortSignal;
+}
+
 export class Endpoint {
   readonly unsupported = new Set<OptionalParameter>();
   readonly #client: OpenAI;
   readonly #queue: PQueue;
+  /** Refusals are looked into one after the other: what the first brings to light often explains the rest. */
+  readonly #inquiries = new PQueue({ concurrency: 1 });
   /** Least time between two requests leaving, in ms. */
   readonly #spacing: number;
   /** No request leaves before this time, by performance.now(): one just left, or met a rate limit, which holds for all. */
   #nextDeparture = 0;
   #everAnswered = false;
+  #answered = 0;
+  #refused = 0;
+  #shortened = false;
   #maxTokensName: "max_tokens" | "max_completion_tokens" = "max_tokens";
 
   constructor(readonly options: EndpointOptions) {
@@ -77,28 +102,34 @@ export class Endpoint {
   }
 
   /**
-   * Sends one request. `check` throws BadAnswer where the answer is of no use, which counts as a failure to be tried again.
-   * Throws RlhiError (ERR_ENDPOINT) when given up, the signal's reason when aborted.
+   * Sends one request. Throws Refused where it alone gets no answer, RlhiError (ERR_ENDPOINT) when the endpoint is given up, the
+   * signal's reason when aborted.
    */
-  async complete<Result>(body: CompletionBody, check: (answer: CompletionAnswer) => Result, signal: AbortSignal): Promise<Result> {
-    let current = body;
+  async complete<Result>(body: CompletionBody, asking: Asking<Result>): Promise<Result> {
+    const { check, signal } = asking;
+    for (let current = body; ;) {
+      const dialect = this.#dialect();
+      try {
+        const result = await this.#persist(current, check, signal);
+        this.#answered += 1;
+        return result;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (error instanceof Refused) throw this.#counted(error);
+        if (!isRefusal(error)) throw error;
+        current = await this.#instead(current, error, dialect, asking);
+      }
+    }
+  }
+
+  /** Asks until there is an answer or none is to be had. Throws RlhiError, or the server's (or check's) refusal as it is. */
+  async #persist<Result>(body: CompletionBody, check: (answer: CompletionAnswer) => Result, signal: AbortSignal): Promise<Result> {
     let attempts = 0;
     try {
       return await pRetry(
-        async () => {
-          for (;;) {
-            attempts += 1;
-            const dialect = this.#dialect();
-            try {
-              return await this.#queue.add(() => this.#attempt(current, check, signal), { signal });
-            } catch (error) {
-              signal.throwIfAborted();
-              // Where another request has just found out what the server does not know, that may have been the trouble here too.
-              const adapted = isRefusal(error) && dialect !== this.#dialect() ? current : this.#adapt(current, error);
-              if (adapted === undefined) throw error;
-              current = adapted;
-            }
-          }
+        () => {
+          attempts += 1;
+          return this.#queue.add(() => this.#attempt(body, check, signal), { signal });
         },
         {
           retries: this.options.max_retries, minTimeout: 0, factor: 1, signal,
@@ -107,7 +138,7 @@ export class Endpoint {
       );
     } catch (error) {
       signal.throwIfAborted();
-      throw this.giveUp(error, attempts);
+      throw isRefusal(error) || error instanceof Refused ? error : this.giveUp(error, attempts);
     }
   }
 
@@ -166,27 +197,67 @@ export class Endpoint {
   }
 
   #supported(body: CompletionBody): CompletionBody {
-    const supported = { ...body };
-    for (const name of this.unsupported) delete supported[name];
-    if (this.unsupported.has("logprobs")) delete supported.top_logprobs;
-    return supported;
+    return [...this.unsupported].reduce(without, body);
   }
 
-  /** The request without what the server just refused, or shorter where it was too long; undefined where nothing can be done. */
-  #adapt(body: CompletionBody, error: unknown): CompletionBody | undefined {
-    if (!isRefusal(error)) return undefined;
-    const message = error.message;
+  /** What to send instead of what was refused: without what the server does not know, or less where it was too long. Throws Refused where it is this request. */
+  async #instead(body: CompletionBody, error: APIError, dialect: string, { shorten, signal }: Asking<unknown>): Promise<CompletionBody> {
+    // Where another request has just found out what the server does not know, that may have been the trouble here too.
+    if (dialect !== this.#dialect()) return body;
+    const { message } = error;
     if (/max_completion_tokens/.test(message) && this.#maxTokensName === "max_tokens") {
       this.#maxTokensName = "max_completion_tokens";
       return body;
     }
-    if (/context (length|window|size)|maximum.{0,30}(length|tokens)|too (long|many tokens)|exceed.{0,40}(context|tokens)/i.test(message)) return shorter(body);
-    const sent = optionalParameters.filter((name) => body[name] !== undefined && !this.unsupported.has(name));
-    const named = sent.find((name) => new RegExp(`\\b(top_)?${name}\\b`).test(message));
-    const suspect = named ?? sent.find((name) => name === "response_format" || name === "logprobs");
-    if (suspect === undefined) return undefined;
-    this.drop(suspect, message);
+    const fewer = isTooLong(message) ? shorten(body.messages) : undefined;
+    if (fewer !== undefined) {
+      if (!this.#shortened) this.options.note?.(`${this.options.url} finds prompts too long; they are sent again shorter: ${message.slice(0, 120)}`);
+      this.#shortened = true;
+      return { ...body, messages: fewer };
+    }
+    const named = this.#sent(body).find((name) => error.param === name || (aboutParameters.test(message) && new RegExp(`\\b(top_)?${name}\\b`).test(message)));
+    if (named === undefined) return this.#inquiries.add(() => this.#inquire(body, error, dialect, signal), { signal });
+    this.drop(named, message);
     return body;
+  }
+
+  /**
+   * A refusal without a reason one can act on: is it the request, a parameter, or everything? A harmless request tells. Dropping
+   * parameters on suspicion would change all later answers for one text that a content filter does not like.
+   */
+  async #inquire(body: CompletionBody, error: APIError, dialect: string, signal: AbortSignal): Promise<CompletionBody> {
+    if (dialect !== this.#dialect()) return body;
+    const harmless = { ...body, messages: body.messages.map(({ role }) => ({ role, content: harmlessText })) };
+    if (await this.#isTaken(harmless, signal)) throw this.#counted(new Refused(error.message));
+    for (const suspect of this.#sent(body).filter((name) => seldomNamed.some((one) => one === name))) {
+      if (!(await this.#isTaken(without(harmless, suspect), signal))) continue;
+      this.drop(suspect, error.message);
+      return body;
+    }
+    throw this.giveUp(error);
+  }
+
+  async #isTaken(body: CompletionBody, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#persist(body, () => undefined, signal);
+      return true;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (isRefusal(error)) return false;
+      throw error;
+    }
+  }
+
+  /** The error to throw for a refused request. */
+  #counted(refused: Refused): Error {
+    this.#refused += 1;
+    if (this.#refused >= refusalsAtLeast && this.#refused > this.#answered) return this.giveUp(new RefusesMost(this.#refused, this.#refused + this.#answered, refused.message));
+    if (this.#refused === 1) this.options.note?.(`${this.options.url} refuses a request, which counts as unanswered (as will others): ${refused.message.slice(0, 120)}`);
+    return refused;
+  }
+
+  #sent(body: CompletionBody): OptionalParameter[] {
+    return optionalParameters.filter((name) => body[name] !== undefined && !this.unsupported.has(name));
   }
 
   /** Does without a parameter from now on. */
@@ -197,18 +268,14 @@ export class Endpoint {
   }
 }
 
-function isRefusal(error: unknown): error is APIError {
-  return error instanceof APIError && (error.status === 400 || error.status === 422);
+function isTooLong(message: string): boolean {
+  return /context (length|window|size)|maximum.{0,30}(length|tokens)|too (long|many tokens)|exceed.{0,40}(context|tokens)/i.test(message);
 }
 
-/** A quarter of the text goes, the oldest turns first; undefined where there is hardly any left. */
-function shorter(body: CompletionBody): CompletionBody | undefined {
-  const budget = Math.floor(characters(body.messages) * 0.75);
-  return budget < 400 ? undefined : { ...body, messages: squeezeMessages(body.messages, { budget, count: characters }) };
-}
-
-function characters(messages: readonly Message[]): number {
-  return messages.reduce((sum, { content }) => sum + content.length, 0);
+function without(body: CompletionBody, parameter: OptionalParameter): CompletionBody {
+  const { [parameter]: _, ...rest } = body;
+  if (parameter === "logprobs") delete rest.top_logprobs;
+  return rest;
 }
 
 function parseAnswer(text: string): CompletionAnswer {

@@ -3,7 +3,7 @@
  * so badly comparable by their probability, are listed as lettered options and the choice is among the letters.
  */
 import type { Message } from "../conversations/types.js";
-import type { LabelChoice } from "./types.js";
+import type { LabelChoice, Score } from "./types.js";
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
@@ -51,6 +51,11 @@ export function choiceOf(labels: readonly string[], probabilities: number[]): La
   return { label: labels[best] ?? "", probabilities };
 }
 
+/** No verdict: all options alike. */
+export function undecided(options: number): number[] {
+  return Array.from({ length: options }, () => 1 / options);
+}
+
 /** All options alike: nothing was chosen, and the label that stands first is not meant. */
 export function isUndecided(probabilities: readonly number[]): boolean {
   return probabilities.every((p) => Math.abs(p - 1 / probabilities.length) < 1e-9);
@@ -59,6 +64,11 @@ export function isUndecided(probabilities: readonly number[]): boolean {
 /** Whole numbers min..max. */
 export function scale(min: number, max: number): number[] {
   return Array.from({ length: max - min + 1 }, (_, index) => min + index);
+}
+
+/** The expectation over the numbers; none without a verdict, where it would be the middle of the scale. */
+export function scoreOf(values: readonly number[], probabilities: number[]): Score {
+  return { expected: isUndecided(probabilities) ? null : expectation(values, probabilities), probabilities };
 }
 
 export function expectation(values: readonly number[], probabilities: readonly number[]): number {

@@ -6,10 +6,11 @@ import { setMaxListeners } from "node:events";
 import { UsageError } from "../errors.js";
 import type { Message } from "../conversations/types.js";
 import { Endpoint } from "./endpoint.js";
-import type { CompletionAnswer, CompletionBody, CompletionChoice, EndpointOptions } from "./endpoint.js";
-import { BadAnswer } from "./endpoint-errors.js";
+import type { Asking, CompletionAnswer, CompletionBody, CompletionChoice, EndpointOptions } from "./endpoint.js";
+import { BadAnswer, Refused } from "./endpoint-errors.js";
 import { parseJsonLoosely } from "../text/json.js";
-import { answerBegunBy, choiceOf, expectation, letteredPrompt, scale, softmax, withAppendix } from "./labels.js";
+import { shorterChat } from "./fit.js";
+import { answerBegunBy, choiceOf, letteredPrompt, scale, scoreOf, softmax, undecided, withAppendix } from "./labels.js";
 import type { OpenOptions } from "./open.js";
 import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, LabelRequest, Score, ScoreRequest } from "./types.js";
 
@@ -51,23 +52,18 @@ export class EndpointChatModel implements ChatModel {
   }
 
   chat(requests: ChatRequest[], options?: BatchOptions<Completion[]>): Promise<Completion[][]> {
-    return this.#all(requests, options, (request, signal) => this.#samples(request, signal));
+    const refused: Completion = { text: "", finish_reason: "refused", tokens: 0 };
+    return this.#all(requests, options, (request, signal) => unlessRefused(this.#samples(request, shorterChat, signal), Array.from({ length: request.n }, () => ({ ...refused }))));
   }
 
   chooseLabel(requests: LabelRequest[], options?: BatchOptions<LabelChoice>): Promise<LabelChoice[]> {
-    return this.#all(requests, options, async ({ messages, labels }, signal) => {
-      const probabilities = (await this.#labelByLogprobs(messages, labels, signal)) ?? (await this.#labelByName(messages, labels, signal));
-      return choiceOf(labels, probabilities);
-    });
+    return this.#all(requests, options, async (request, signal) => choiceOf(request.labels, await unlessRefused(this.#label(request, signal), undecided(request.labels.length))));
   }
 
   score(requests: ScoreRequest[], options?: BatchOptions<Score>): Promise<Score[]> {
-    return this.#all(requests, options, async ({ messages, min, max }, signal) => {
-      const values = scale(min, max);
-      // One token a number only below ten.
-      const byDigits = min >= 0 && max <= 9 ? await this.#firstTokenProbabilities(messages, values.map(String), signal) : undefined;
-      const probabilities = byDigits ?? (await this.#scoreByNumber(messages, values, signal));
-      return { expected: expectation(values, probabilities), probabilities };
+    return this.#all(requests, options, async (request, signal) => {
+      const values = scale(request.min, request.max);
+      return scoreOf(values, await unlessRefused(this.#number(request, values, signal), undecided(values.length)));
     });
   }
 
@@ -108,12 +104,12 @@ export class EndpointChatModel implements ChatModel {
   }
 
   /** n samples, by one request where the server can, else by as many as it takes. */
-  async #samples(request: ChatRequest, signal: AbortSignal): Promise<Completion[]> {
+  async #samples(request: ChatRequest, shorten: Asking<unknown>["shorten"], signal: AbortSignal): Promise<Completion[]> {
     const completions: Completion[] = [];
     while (completions.length < request.n) {
       const left = request.n - completions.length;
       const n = this.#endpoint.unsupported.has("n") ? 1 : left;
-      const answer = await this.#endpoint.complete(this.#chatBody(request, n, completions.length), (got) => got, signal);
+      const answer = await this.#endpoint.complete(this.#chatBody(request, n, completions.length), { check: unfiltered, shorten, signal });
       if (answer.choices.length < n) this.#endpoint.drop("n", `${answer.choices.length} of ${n} samples came back`);
       for (const choice of answer.choices.slice(0, n)) completions.push(this.#completion(choice, answer, n));
     }
@@ -138,10 +134,21 @@ export class EndpointChatModel implements ChatModel {
 
   /** An empty text is an answer, unless the endpoint gives nothing else. */
   #completion(choice: CompletionChoice, answer: CompletionAnswer, n: number): Completion {
+    if (isFiltered(choice)) return { text: "", finish_reason: "refused", tokens: 0 };
     const text = choice.message.content ?? "";
     this.#emptyInARow = text.trim() === "" ? this.#emptyInARow + 1 : 0;
     if (this.#emptyInARow >= 20) throw this.#formatError("20 empty answers in a row", JSON.stringify(choice));
-    return { text, finish_reason: choice.finish_reason === "length" ? "length" : "stop", tokens: n === 1 ? (answer.usage?.completion_tokens ?? Math.ceil(text.length / 4)) : Math.ceil(text.length / 4) };
+    return { text, finish_reason: endedByItself.has(choice.finish_reason ?? "stop") ? "stop" : "length", tokens: n === 1 ? (answer.usage?.completion_tokens ?? Math.ceil(text.length / 4)) : Math.ceil(text.length / 4) };
+  }
+
+  async #label({ messages, labels }: LabelRequest, signal: AbortSignal): Promise<number[]> {
+    return (await this.#labelByLogprobs(messages, labels, signal)) ?? this.#labelByName(messages, labels, signal);
+  }
+
+  async #number({ messages, min, max }: ScoreRequest, values: readonly number[], signal: AbortSignal): Promise<number[]> {
+    // One token a number only below ten.
+    const byDigits = min >= 0 && max <= 9 ? await this.#firstTokenProbabilities(messages, values.map(String), signal) : undefined;
+    return byDigits ?? this.#scoreByNumber(messages, values, signal);
   }
 
   async #labelByLogprobs(messages: readonly Message[], labels: readonly string[], signal: AbortSignal): Promise<number[] | undefined> {
@@ -153,7 +160,7 @@ export class EndpointChatModel implements ChatModel {
   async #firstTokenProbabilities(messages: Message[], answers: readonly string[], signal: AbortSignal): Promise<number[] | undefined> {
     if (this.#endpoint.unsupported.has("logprobs")) return undefined;
     const body: CompletionBody = { messages, max_tokens: 1, temperature: 0, logprobs: true, top_logprobs: 20 };
-    const { choices } = await this.#endpoint.complete(body, (got) => got, signal);
+    const { choices } = await this.#endpoint.complete(body, { check: unfiltered, shorten: shorterChat, signal });
     const top = choices[0]?.logprobs?.content?.[0]?.top_logprobs;
     this.#givesLogprobs ||= top !== undefined;
     // One answer without them, from a server that gave them before, must not change how later verdicts are taken.
@@ -196,7 +203,7 @@ export class EndpointChatModel implements ChatModel {
     let last = "";
     for (let attempt = 0; attempt < 3; attempt++) {
       const request: ChatRequest = { messages, n: 1, json_schema: json, sampling: { max_new_tokens: verdictTokens, temperature: attempt === 0 ? 0 : 0.7, top_p: 1, seed: attempt } };
-      const [completion] = await this.#samples(request, signal);
+      const [completion] = await this.#samples(request, shorterChat, signal);
       last = completion?.text ?? "";
       const chosen = read(last);
       if (chosen >= 0) return Array.from({ length: options }, (_, index) => (index === chosen ? 1 : 0));
@@ -205,11 +212,34 @@ export class EndpointChatModel implements ChatModel {
     const { asked, unusable } = this.#unusable;
     if (unusable >= 5 && unusable > asked * 0.2) throw this.#formatError(`${unusable} of ${asked} verdicts name none of the options`, last);
     this.options.note?.(`${this.options.url}: a verdict names none of the options and counts as undecided`);
-    return Array.from({ length: options }, () => 1 / options);
+    return undecided(options);
   }
 
   #formatError(what: string, body: string): Error {
     return this.#endpoint.giveUp(new BadAnswer(what, body));
+  }
+}
+
+/** What answers that came to their own end are said to end with: OpenAI's word, and those of servers that keep their engine's (Together, TGI). Anything else was cut. */
+const endedByItself: ReadonlySet<string> = new Set(["stop", "eos", "eos_token", "stop_sequence"]);
+
+function isFiltered({ finish_reason }: CompletionChoice): boolean {
+  return finish_reason === "content_filter";
+}
+
+/** An answer that a filter cut away is as if the request had been refused. */
+function unfiltered(answer: CompletionAnswer): CompletionAnswer {
+  if (answer.choices.every(isFiltered)) throw new Refused("the answer ended with finish_reason content_filter");
+  return answer;
+}
+
+/** `otherwise` where the endpoint refuses this request. */
+async function unlessRefused<Result>(work: Promise<Result>, otherwise: Result): Promise<Result> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof Refused) return otherwise;
+    throw error;
   }
 }
 

@@ -29,7 +29,8 @@ export interface ChatRequest {
 
 export interface Completion {
   text: string;
-  finish_reason: "stop" | "length";
+  /** "length": cut off, at its limit or otherwise. "refused": the endpoint will not answer this request; the text is "" and no answer. */
+  finish_reason: "stop" | "length" | "refused";
   tokens: number;
 }
 
@@ -39,7 +40,7 @@ export interface LabelRequest {
 }
 export interface LabelChoice {
   label: string;
-  /** In the order of the request's labels; sums to 1. */
+  /** In the order of the request's labels; sums to 1. All alike where there is no verdict (isUndecided): `label` then means nothing. */
   probabilities: number[];
 }
 
@@ -50,7 +51,8 @@ export interface ScoreRequest {
   max: number;
 }
 export interface Score {
-  expected: number;
+  /** null where there is no verdict: the model named no number, refused, or could not be shown the whole prompt. */
+  expected: number | null;
   probabilities: number[];
 }
 

@@ -1,4 +1,5 @@
 /** The three classifiers behind one call: rules, a model, or both. */
+import { isUndecided } from "../chat-models/labels.js";
 import type { ChatModel } from "../chat-models/types.js";
 import type { RunConfig } from "../config.js";
 import { feedbackLabels } from "../conversations/types.js";
@@ -102,7 +103,7 @@ function byModel(probabilities: readonly number[], rules: RuleVerdict | undefine
   const best = pooled.indexOf(Math.max(...pooled));
   const confidence = pooled[best] ?? 0;
   return {
-    label: confidence < least ? null : feedbackLabels[best] as FeedbackLabel,
+    label: confidence < least || isUndecided(pooled) ? null : feedbackLabels[best] as FeedbackLabel,
     confidence: rounded(confidence),
     decided_by: "model",
     evidence: { ...rules?.evidence, probabilities: Object.fromEntries(feedbackLabels.map((label, i) => [label, rounded(pooled[i] ?? 0)])) },

@@ -1,4 +1,5 @@
 /** The classifier that asks a chat model: a choice among six words by their probability. */
+import { isUndecided } from "../chat-models/labels.js";
 import type { ChatModel, LabelRequest } from "../chat-models/types.js";
 import { feedbackLabels } from "../conversations/types.js";
 import type { FeedbackLabel } from "../conversations/types.js";
@@ -34,7 +35,8 @@ const calibrationPrior = 8;
  * 2024): what it says whatever it reads. Dividing by it is what makes a small model's verdicts worth anything.
  */
 export async function calibrate(model: ChatModel, followUps: readonly FollowUp[], signal?: AbortSignal): Promise<number[]> {
-  const choices = followUps.length === 0 ? [] : await model.chooseLabel(followUps.map((followUp) => request(model, followUp)), { signal });
+  const given = followUps.length === 0 ? [] : await model.chooseLabel(followUps.map((followUp) => request(model, followUp)), { signal });
+  const choices = given.filter(({ probabilities }) => !isUndecided(probabilities));
   return words.map((_, i) => {
     const sum = choices.reduce((total, { probabilities }) => total + (probabilities[i] ?? 0), 0);
     return (sum + calibrationPrior / words.length) / (choices.length + calibrationPrior);
@@ -55,7 +57,8 @@ export async function classifyByModel(
   const { signal, onResult } = options;
   await model.chooseLabel(followUps.map((followUp) => request(model, followUp)), {
     signal,
-    onResult: (index, { probabilities }) => onResult(index, normalized(probabilities.map((p, i) => p / (bias[i] ?? 1)))),
+    // Without a verdict there is nothing to set against the bias: dividing would make the rarest label the chosen one.
+    onResult: (index, { probabilities }) => onResult(index, isUndecided(probabilities) ? probabilities : normalized(probabilities.map((p, i) => p / (bias[i] ?? 1)))),
   });
 }
 

@@ -37,6 +37,8 @@ export interface ServerOptions {
   ignoresN?: boolean;
   /** Answers of chat requests, instead of the usual ones. */
   answer?: (request: ServerRequest) => string | undefined;
+  /** finish_reason of an answer, instead of "stop". */
+  finish?: (request: ServerRequest) => string | null | undefined;
   /** Looked at first, `count` is the number of earlier requests. */
   misbehave?: (request: ServerRequest, count: number) => Misbehaviour | undefined;
   delayMs?: number;
@@ -126,9 +128,10 @@ function hash(...parts: unknown[]): number {
 function completion(request: ServerRequest, options: ServerOptions): unknown {
   const n = options.ignoresN === true ? 1 : (request.n ?? 1);
   const verdict = request.logprobs === true && options.logprobs !== false;
+  const ending = options.finish?.(request);
   const choices = Array.from({ length: n }, (_, index) => {
     const text = verdict ? bestToken(request) : (options.answer?.(request) ?? answer(request, index));
-    return { index, message: { role: "assistant", content: text }, finish_reason: "stop", logprobs: verdict ? { content: [{ token: text, logprob: -0.1, top_logprobs: tokens(request) }] } : null };
+    return { index, message: { role: "assistant", content: text }, finish_reason: ending === undefined ? "stop" : ending, logprobs: verdict ? { content: [{ token: text, logprob: -0.1, top_logprobs: tokens(request) }] } : null };
   });
   return { id: "test", object: "chat.completion", model: request.model, choices, usage: { completion_tokens: 10 } };
 }

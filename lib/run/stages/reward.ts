@@ -85,7 +85,7 @@ async function sampleAnswers(context: StageContext, tasks: readonly Task[]): Pro
   const policy = await context.model("policy");
   const requests = tasks.map(({ request, persona }) => answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: config.rewards.n }, config.rewards, config));
   const sampled = await policy.chat(requests, { signal });
-  return sampled.map((completions) => completions.map(({ text, finish_reason }: Completion): Answer => ({ text: text.trim(), origin: "policy", finish_reason, reward: null, reward_no_persona: null })));
+  return sampled.map((completions) => completions.map(({ text, finish_reason }: Completion): Answer => ({ text: text.trim(), origin: "policy", finish_reason: finish_reason === "stop" ? "stop" : "length", reward: null, reward_no_persona: null })));
 }
 
 async function scoresWanted(context: StageContext, tasks: readonly Task[], answers: readonly Answer[][]): Promise<Wanted[]> {
@@ -109,6 +109,7 @@ async function factsOf({ folder, config }: StageContext): Promise<Record<string,
   let requests = 0;
   let answers = 0;
   let unfinished = 0;
+  let unscored = 0;
   let spread = 0;
   for await (const record of readJsonl<CandidateRecord>(folder.candidates)) {
     if (record.method !== "reward") continue;
@@ -117,10 +118,11 @@ async function factsOf({ folder, config }: StageContext): Promise<Record<string,
     answers += record.answers.length;
     unfinished += record.answers.filter(({ finish_reason }) => finish_reason === "length").length;
     const rewards = record.answers.flatMap((answer) => (config.rewards.user_agnostic ? answer.reward_no_persona : answer.reward) ?? []);
+    unscored += record.answers.length - rewards.length;
     if (rewards.length > 0) spread += Math.max(...rewards) - Math.min(...rewards);
   }
   return {
-    enabled: config.rewards.enabled, requests, users: users.size, answers, unfinished, user_agnostic: config.rewards.user_agnostic,
+    enabled: config.rewards.enabled, requests, users: users.size, answers, unfinished, unscored, user_agnostic: config.rewards.user_agnostic,
     mean_spread: requests === 0 ? null : Math.round((spread / requests) * 1000) / 1000,
     prompts: { [rewardPrompt.id]: rewardPrompt.hash, [rewardWithoutPersonaPrompt.id]: rewardWithoutPersonaPrompt.hash },
   };

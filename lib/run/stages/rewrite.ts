@@ -21,10 +21,17 @@ interface Rejected {
   finish_reason: "stop" | "length";
 }
 
+/** Requests that no candidate was made for; run again, the stage counts them anew (the cache knows their answers). */
+interface Skipped {
+  /** The rewriter's endpoint would not answer. */
+  refused: number;
+}
+
 /** For each follow-up that says how an answer should have been: the answer as it is, and its rewrite, into candidates.jsonl. */
 export const rewriteStage: Stage = async (context) => {
   const { folder, config, progress, signal } = context;
   const appender = new JsonlAppender(folder.candidates);
+  const skipped: Skipped = { refused: 0 };
   try {
     if (config.rewrites.enabled) {
       const refs = await selectRequests("rewrite", folder, config, await readFeedbackLabels(folder.feedback));
@@ -34,14 +41,14 @@ export const rewriteStage: Stage = async (context) => {
       progress.start("rewriting answers", refs.length, refs.length - left.length);
       for await (const requests of withTexts(left, folder.conversations, windowSize)) {
         signal.throwIfAborted();
-        await rewriteAll(context, requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" })), appender);
+        await rewriteAll(context, requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" })), appender, skipped);
       }
     }
   } finally {
     appender.close();
     progress.stop();
   }
-  return factsOf(context);
+  return { ...await factsOf(context), ...skipped };
 };
 
 interface Task {
@@ -49,7 +56,7 @@ interface Task {
   persona: string;
 }
 
-async function rewriteAll(context: StageContext, tasks: readonly Task[], appender: JsonlAppender): Promise<void> {
+async function rewriteAll(context: StageContext, tasks: readonly Task[], appender: JsonlAppender, skipped: Skipped): Promise<void> {
   const { config, signal, progress } = context;
   const rejected = await rejectedAnswers(context, tasks);
   const rewriter = await context.model("rewriter");
@@ -62,6 +69,11 @@ async function rewriteAll(context: StageContext, tasks: readonly Task[], appende
       const { request, persona } = tasks[index] as Task;
       const { logged: _, ...provenance } = request;
       const rewrite = completions[0] as Completion;
+      progress.advance();
+      if (rewrite.finish_reason === "refused") {
+        skipped.refused += 1;
+        return;
+      }
       const unscored = { reward: null, reward_no_persona: null };
       appender.append({
         ...provenance,
@@ -73,7 +85,6 @@ async function rewriteAll(context: StageContext, tasks: readonly Task[], appende
         models,
         prompt_hashes: { [prompt.id]: prompt.hash },
       } satisfies CandidateRecord);
-      progress.advance();
     },
   });
 }
@@ -85,7 +96,7 @@ async function rejectedAnswers(context: StageContext, tasks: readonly Task[]): P
   const policy = await context.model("policy");
   const requests = tasks.map(({ request, persona }) => answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: 1 }, config.rewrites, config));
   const answers = await policy.chat(requests, { signal });
-  return answers.map(([answer]): Rejected => ({ text: (answer?.text ?? "").trim(), origin: "policy", finish_reason: answer?.finish_reason ?? "stop" }));
+  return answers.map(([answer]): Rejected => ({ text: (answer?.text ?? "").trim(), origin: "policy", finish_reason: answer?.finish_reason === "stop" ? "stop" : "length" }));
 }
 
 /** The conversation, the rejected answer, and what to do: with the user's follow-up, or (comparison) without it. */
