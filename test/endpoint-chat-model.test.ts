@@ -6,6 +6,7 @@ import type { ChatModel, ChatRequest, LabelRequest, ScoreRequest } from "../lib/
 import { runConfigSchema } from "../lib/config.js";
 import type { RunConfig } from "../lib/config.js";
 import { RlhiError } from "../lib/errors.js";
+import { criterionQuestions, userEvalPrompt } from "../lib/prompts/user-eval.js";
 import { startOpenAiServer } from "./helpers/openai-server.js";
 import type { ServerOptions, TestServer } from "./helpers/openai-server.js";
 
@@ -39,6 +40,18 @@ function length({ messages }: { messages: { content: string }[] }): number {
   return messages.reduce((sum, { content }) => sum + content.length, 0);
 }
 
+/** UserEval's prompt on two answers of `size` signs between a beginning and an end. */
+function comparison(size: number): LabelRequest {
+  const answer = (side: string, sign: string): string => `begin ${side} ${sign.repeat(size)} \`\`\` end ${side}`;
+  const messages = userEvalPrompt.render({ persona: "a nurse", conversation: [{ role: "user", content: "Why is the sky blue?" }], answer_a: answer("A", "\u5929"), answer_b: answer("B", "\u7a7a"), question: criterionQuestions.overall });
+  return { labels: ["A", "B"], messages };
+}
+
+/** The prompt without what stands between an answer's beginning and end. */
+function skeleton(text = ""): string {
+  return text.replace(/(begin [AB]).*?(end [AB])/gs, "$1 $2");
+}
+
 /** What the user is shown: message of an error with the code of endpoints. */
 async function failure(work: Promise<unknown>): Promise<string> {
   try {
@@ -66,9 +79,9 @@ describe("a chat model behind an endpoint", () => {
   });
 
   it("keeps to the number of requests at once", async (t) => {
-    const server = await serve(t, { delayMs: 20 });
+    const server = await serve(t, { delayMs: 150 });
     const model = await open(server.spec, { concurrency: 3 });
-    await model.chat(Array.from({ length: 12 }, (_, i) => request(`q${i}`)));
+    await model.chat(Array.from({ length: 9 }, (_, i) => request(`q${i}`)));
     assert.equal(server.peak(), 3);
   });
 
@@ -333,5 +346,26 @@ describe("an endpoint that fails", () => {
     assert.equal(sent[0]?.content, "persona");
     assert.equal(sent.at(-1)?.content, "8".repeat(300));
     assert.ok(length({ messages: sent }) <= 1000);
+  });
+
+  it("is sent a judge's prompt with shorter texts where it is too long, headings and fences whole", async (t) => {
+    const server = await serve(t, { misbehave: (r) => (length(r) > 4000 ? { kind: "status", status: 400, message: "This model's maximum context length is 1000 tokens" } : undefined) });
+    const notes: string[] = [];
+    const model = await open(server.spec, {}, notes);
+    const [choice] = await model.chooseLabel([comparison(5900)]);
+    assert.notDeepEqual(choice?.probabilities, [0.5, 0.5]);
+    const [system, sent] = server.requests.at(-1)?.messages ?? [];
+    assert.equal(system?.content, comparison(1).messages[0]?.content);
+    assert.equal(skeleton(sent?.content), skeleton(comparison(1).messages[1]?.content), "nothing but the middles of the answers is gone");
+    const shown = ["\u5929", "\u7a7a"].map((sign) => (sent?.content ?? "").split(sign).length - 1);
+    assert.ok(Math.min(...shown) > 500 && Math.min(...shown) > 0.7 * Math.max(...shown), `${shown.join(" and ")} signs of the two answers`);
+    assert.equal(notes.filter((note) => note.includes("finds prompts too long")).length, 1);
+  });
+
+  it("gives no verdict on a prompt that it cannot be shown whole", async (t) => {
+    const server = await serve(t, { misbehave: (r) => (length(r) > 300 ? { kind: "status", status: 400, message: "maximum context length is 75 tokens" } : undefined) });
+    const model = await open(server.spec);
+    const messages = userEvalPrompt.render({ persona: "", conversation: [], answer_a: "x".repeat(900), answer_b: "y".repeat(900), question: criterionQuestions.overall });
+    assert.deepEqual((await model.chooseLabel([{ labels: ["A", "B"], messages }]))[0]?.probabilities, [0.5, 0.5]);
   });
 });

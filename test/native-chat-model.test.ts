@@ -84,7 +84,31 @@ describe("the chat model on the embedded engine", () => {
     const [cut, same, huge] = await model.chat([{ ...ask(""), messages: [system, ...long] }, { ...ask(""), messages: fitted.messages }, ask("x ".repeat(5000))]);
     assert.deepEqual(cut, same);
     assert.equal(typeof huge?.[0]?.text, "string");
-    assert.equal((await model.score([{ messages: [user("y ".repeat(5000))], min: 1, max: 9 }])).length, 1);
+  });
+
+  it("gives no verdict on a prompt it cannot be shown whole, says so once, and judges the others", async () => {
+    const notes: string[] = [];
+    const told: number[] = [];
+    const noting = await openChatModel(`native:${join(dir, "m")}`, { endpoint, dtype: "f32", threads: 2, note: (text) => notes.push(text) });
+    const long = user("y ".repeat(5000));
+    const requests = [long, user("one"), long].map((message) => ({ messages: [message], min: 1, max: 9 }));
+    const scores = await noting.score(requests, { onResult: (index) => told.push(index) });
+    assert.deepEqual(scores.map(({ expected }) => expected === null), [true, false, true]);
+    assert.deepEqual(scores[1], (await model.score([{ messages: [user("one")], min: 1, max: 9 }]))[0]);
+    assert.deepEqual(told.toSorted((a, b) => a - b), [0, 1, 2]);
+    const labels = await noting.chooseLabel([long, user("one")].map((message) => ({ messages: [message], labels: ["A", "B"] })));
+    assert.deepEqual(labels[0]?.probabilities, [0.5, 0.5]);
+    assert.notDeepEqual(labels[1]?.probabilities, [0.5, 0.5]);
+    await noting.close();
+    assert.equal(notes.length, 1);
+    assert.match(notes[0] ?? "", /longer than the model's context \(256\)/);
+    // One token less than the context, with the answer's, is whole.
+    const filling = user("");
+    while (model.countTokens([filling]) < 255) filling.content += "y";
+    assert.equal(model.countTokens([filling]), 255);
+    assert.notEqual((await model.score([{ messages: [filling], min: 1, max: 9 }]))[0]?.expected, null);
+    filling.content += "y";
+    assert.equal((await model.score([{ messages: [filling], min: 1, max: 9 }]))[0]?.expected, null);
   });
 
   it("stops when the work is aborted", async () => {

@@ -186,3 +186,27 @@ test("another question of a criterion is another prompt: its verdicts are asked 
   assert.ok(asked.at(-1)?.content.includes(criterionQuestions.overall));
   assert.notEqual(userEvalPrompt.hash, "2aa227729645e2c9", "the hash of this prompt's text alone");
 });
+
+/** How often each of the three filling signs stands in the text. */
+function signsOf(text = ""): number[] {
+  return ["\u5929", "\u7a7a", "\u6c34"].map((sign) => text.split(sign).length - 1);
+}
+
+test("where a character is a token the judge is shown less of the texts, and its prompt stays whole", async () => {
+  const persona = "a nurse who wants plain words";
+  const answers = { base: `begin base ${"\u5929".repeat(5900)} end base`, trained: `begin trained ${"\u7a7a".repeat(5900)} end trained` };
+  const task: JudgeTask = { request: { ...request("a", "u1", "first", persona), messages: [{ role: "user", content: `begin request ${"\u6c34".repeat(3900)} end request` }] }, answers };
+  const asked: LabelRequest[] = [];
+  const judge: ChatModel = { ...judgeBy(() => "A", asked), context_length: 10_000, countTokens: (messages) => messages.reduce((sum, { content }) => sum + content.length, 0) };
+  await judged([task], judge, scratch());
+  assert.equal(asked.length, 2 * criteria.length);
+  for (const { messages } of asked) {
+    assert.ok(judge.countTokens(messages) < judge.context_length, `${judge.countTokens(messages)} tokens`);
+    const text = messages.at(-1)?.content ?? "";
+    for (const part of [persona, "begin request", "end request", "Answer A:\n```\nbegin ", "Answer B:\n```\nbegin ", "end base\n```\n", "end trained\n```\n", "Reply with A or B."]) assert.ok(text.includes(part), part);
+    assert.equal(text.split("\n```\n").length, 9, "four texts between their fences");
+  }
+  assert.equal(new Set(asked.map(({ messages }) => signsOf(messages.at(-1)?.content).join())).size, 1, "every question sees the same of them");
+  const [base = 0, trained = 0] = signsOf(asked[0]?.messages.at(-1)?.content);
+  assert.ok(Math.min(base, trained) > 2900 && Math.abs(base - trained) < 10, `${base} and ${trained} signs`);
+});

@@ -1,6 +1,6 @@
 /** The context rule: the oldest turns go first; the persona (system message) and the last request never. */
 import type { Message } from "../conversations/types.js";
-import { clip } from "../prompts/prompt.js";
+import { clip, clipBlocks } from "../prompts/prompt.js";
 
 export interface FitOptions {
   /** Tokens the messages may take. */
@@ -57,6 +57,16 @@ const fewestCharacters = 400;
 export function shorterChat(messages: readonly Message[]): Message[] | undefined {
   const budget = Math.floor(characters(messages) * shorterBy);
   return budget < fewestCharacters ? undefined : squeezeMessages(messages, { budget, count: characters });
+}
+
+/**
+ * A rendered prompt, whose last message holds the texts in fences: the longest of them lose their middles, and every word of the
+ * prompt's own stays. Cutting the message itself would take fences and headings ("Answer B:") with it. undefined where it cannot be.
+ */
+export function shorterPrompt(messages: readonly Message[]): Message[] | undefined {
+  const last = messages.at(-1);
+  const content = last === undefined ? undefined : clipBlocks(last.content, Math.floor(last.content.length * shorterBy));
+  return last === undefined || content === undefined ? undefined : [...messages.slice(0, -1), { ...last, content }];
 }
 
 function characters(messages: readonly Message[]): number {

@@ -6,7 +6,7 @@ import type { GenerationItem, ScoreItem } from "../engine/engine.js";
 import { sha256 } from "../files.js";
 import type { ChatTokenizer } from "../tokens/types.js";
 import { squeezeMessages } from "./fit.js";
-import { choiceOf, expectation, letteredPrompt, scale, softmax } from "./labels.js";
+import { choiceOf, letteredPrompt, scale, scoreOf, softmax, undecided } from "./labels.js";
 import type { LetteredPrompt } from "./labels.js";
 import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, LabelRequest, Score, ScoreRequest } from "./types.js";
 
@@ -15,9 +15,16 @@ const tokensPerCall = 8192;
 /** Least room for an answer where the context is short. */
 const leastAnswer = 16;
 
-export async function openNativeChatModel(path: string, options: { dtype: RunConfig["dtype"]; threads: number }): Promise<ChatModel> {
+export interface NativeOptions {
+  dtype: RunConfig["dtype"];
+  threads: number;
+  /** Told once about prompts that get no verdict. */
+  note?: ((text: string) => void) | undefined;
+}
+
+export async function openNativeChatModel(path: string, options: NativeOptions): Promise<ChatModel> {
   const engine = await Engine.open({ path, dtype: options.dtype, threads: options.threads });
-  return new NativeChatModel(engine, engine.requireTokenizer());
+  return new NativeChatModel(engine, engine.requireTokenizer(), options.note);
 }
 
 /** What this model needs of the engine. */
@@ -30,7 +37,9 @@ export class NativeChatModel implements ChatModel {
   /** Log-probabilities of each letter where the prompt says nothing, by the prompt's fixed part. */
   readonly #priors = new Map<string, Promise<number[]>>();
 
-  constructor(readonly engine: ChatEngine, readonly tokenizer: ChatTokenizer) {
+  #toldTooLong = false;
+
+  constructor(readonly engine: ChatEngine, readonly tokenizer: ChatTokenizer, readonly note?: (text: string) => void) {
     this.spec = `native:${engine.path}`;
     this.context_length = engine.info.maxPosition > 0 ? engine.info.maxPosition : Number.POSITIVE_INFINITY;
     this.#fingerprint = sha256([engine.info.fingerprint, engine.info.dtype, tokenizer.fingerprint].join(" ")).slice(0, 16);
@@ -96,8 +105,9 @@ export class NativeChatModel implements ChatModel {
     const priors = await Promise.all(requests.map((request, index) => this.#prior(request, prompts[index] as LetteredPrompt, options.signal)));
     const items = prompts.map(({ messages, answers }) => this.#verdictItem(messages, answers, false));
     return this.#scored(items, options, (logps, index) => {
+      const { labels } = requests[index] as LabelRequest;
       const prior = priors[index] as number[];
-      return choiceOf((requests[index] as LabelRequest).labels, softmax(logps.map((logp, i) => logp - (prior[i] ?? 0))));
+      return choiceOf(labels, logps === undefined ? undecided(labels.length) : softmax(logps.map((logp, i) => logp - (prior[i] ?? 0))));
     });
   }
 
@@ -108,7 +118,8 @@ export class NativeChatModel implements ChatModel {
     let prior = this.#priors.get(key);
     if (prior === undefined) {
       const blank = letteredPrompt([...system, { role: "user", content: "N/A" }], request.labels);
-      prior = this.engine.score([this.#verdictItem(blank.messages, blank.answers, false)], { signal }).then(([scores]) => (scores ?? []).map(({ logps }) => logps));
+      const item = this.#verdictItem(blank.messages, blank.answers, false);
+      prior = this.engine.score(item === undefined ? [] : [item], { signal }).then(([scores]) => (scores ?? []).map(({ logps }) => logps));
       this.#priors.set(key, prior);
       prior.catch(() => this.#priors.delete(key));
     }
@@ -119,39 +130,46 @@ export class NativeChatModel implements ChatModel {
     const items = requests.map(({ messages, min, max }) => this.#verdictItem(messages, scale(min, max).map(String), true));
     return this.#scored(items, options, (logps, index) => {
       const { min, max } = requests[index] as ScoreRequest;
-      const probabilities = softmax(logps);
-      return { expected: expectation(scale(min, max), probabilities), probabilities };
+      const values = scale(min, max);
+      return scoreOf(values, logps === undefined ? undecided(values.length) : softmax(logps));
     });
   }
 
-  /** Answers as continuations of the prompt. Where one begins with another ("1", "10"), each is closed by the end of the turn. */
-  #verdictItem(messages: Message[], answers: readonly string[], numbers: boolean): ScoreItem {
+  /**
+   * Answers as continuations of the prompt. Where one begins with another ("1", "10"), each is closed by the end of the turn.
+   * undefined where the prompt is too long: cut here it would lose fences and headings and still be judged. Callers show less of
+   * long texts instead (countTokens).
+   */
+  #verdictItem(messages: Message[], answers: readonly string[], numbers: boolean): ScoreItem | undefined {
     const close = numbers && answers.some((answer) => answer.length !== answers[0]?.length);
     const continuations = answers.map((answer) => (close ? this.tokenizer.encodeAnswer(answer) : this.tokenizer.encode(answer)));
     const longest = Math.max(...continuations.map((ids) => ids.length));
-    return { prompt: this.#prompt(messages, this.context_length - longest), continuations };
+    const prompt = this.tokenizer.encodeChat(messages);
+    if (prompt.length + longest <= this.context_length) return { prompt, continuations };
+    if (!this.#toldTooLong) this.note?.(`${this.spec}: a prompt of ${prompt.length} tokens is longer than the model's context (${this.context_length}) and gets no verdict, as others like it`);
+    this.#toldTooLong = true;
+    return undefined;
   }
 
-  /** Sums of log-probabilities, in calls of bounded size, each result told as it is known. */
-  async #scored<Result>(items: readonly ScoreItem[], options: BatchOptions<Result>, finish: (logps: number[], index: number) => Result): Promise<Result[]> {
+  /** Sums of log-probabilities (undefined for what cannot be asked), in calls of bounded size, each result told as it is known. */
+  async #scored<Result>(items: readonly (ScoreItem | undefined)[], options: BatchOptions<Result>, finish: (logps: number[] | undefined, index: number) => Result): Promise<Result[]> {
     const results: Result[] = [];
-    for (let from = 0; from < items.length;) {
-      let to = from;
-      let tokens = 0;
-      let longest = 0;
-      while (to < items.length && (to === from || tokens + size(items[to] as ScoreItem) <= tokensPerCall)) {
-        tokens += size(items[to] as ScoreItem);
-        longest = Math.max(longest, size(items[to] as ScoreItem));
-        to += 1;
-      }
+    const tell = (index: number, logps: number[] | undefined): void => {
+      const result = finish(logps, index);
+      results[index] = result;
+      options.onResult?.(index, result);
+    };
+    const asked = items.flatMap((item, index) => (item === undefined ? [] : [{ item, index }]));
+    items.forEach((item, index) => {
+      if (item === undefined) tell(index, undefined);
+    });
+    for (let from = 0; from < asked.length;) {
+      const call = asked.slice(from, from + itemsInCall(asked, from));
       options.signal?.throwIfAborted();
-      const scores = await this.engine.score(items.slice(from, to), { signal: options.signal, maxTokensPerMicroBatch: Math.max(2048, longest) });
-      scores.forEach((continuations, offset) => {
-        const result = finish(continuations.map(({ logps }) => logps), from + offset);
-        results.push(result);
-        options.onResult?.(from + offset, result);
-      });
-      from = to;
+      const longest = Math.max(...call.map(({ item }) => size(item)));
+      const scores = await this.engine.score(call.map(({ item }) => item), { signal: options.signal, maxTokensPerMicroBatch: Math.max(2048, longest) });
+      scores.forEach((continuations, offset) => tell((call[offset] as (typeof call)[number]).index, continuations.map(({ logps }) => logps)));
+      from += call.length;
     }
     return results;
   }
@@ -159,6 +177,18 @@ export class NativeChatModel implements ChatModel {
   async close(): Promise<void> {
     await this.engine.close();
   }
+}
+
+/** How many of `asked` from `from` on go into one call: at least one, then as many as stay within tokensPerCall. */
+function itemsInCall(asked: readonly { item: ScoreItem }[], from: number): number {
+  let tokens = 0;
+  let to = from;
+  for (const { item } of asked.slice(from)) {
+    tokens += size(item);
+    if (to > from && tokens > tokensPerCall) break;
+    to += 1;
+  }
+  return to - from;
 }
 
 function size({ prompt, continuations }: ScoreItem): number {

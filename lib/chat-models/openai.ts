@@ -9,7 +9,7 @@ import { Endpoint } from "./endpoint.js";
 import type { Asking, CompletionAnswer, CompletionBody, CompletionChoice, EndpointOptions } from "./endpoint.js";
 import { BadAnswer, Refused } from "./endpoint-errors.js";
 import { parseJsonLoosely } from "../text/json.js";
-import { shorterChat } from "./fit.js";
+import { shorterChat, shorterPrompt } from "./fit.js";
 import { answerBegunBy, choiceOf, letteredPrompt, scale, scoreOf, softmax, undecided, withAppendix } from "./labels.js";
 import type { OpenOptions } from "./open.js";
 import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, LabelRequest, Score, ScoreRequest } from "./types.js";
@@ -160,7 +160,7 @@ export class EndpointChatModel implements ChatModel {
   async #firstTokenProbabilities(messages: Message[], answers: readonly string[], signal: AbortSignal): Promise<number[] | undefined> {
     if (this.#endpoint.unsupported.has("logprobs")) return undefined;
     const body: CompletionBody = { messages, max_tokens: 1, temperature: 0, logprobs: true, top_logprobs: 20 };
-    const { choices } = await this.#endpoint.complete(body, { check: unfiltered, shorten: shorterChat, signal });
+    const { choices } = await this.#endpoint.complete(body, { check: unfiltered, shorten: shorterPrompt, signal });
     const top = choices[0]?.logprobs?.content?.[0]?.top_logprobs;
     this.#givesLogprobs ||= top !== undefined;
     // One answer without them, from a server that gave them before, must not change how later verdicts are taken.
@@ -203,7 +203,7 @@ export class EndpointChatModel implements ChatModel {
     let last = "";
     for (let attempt = 0; attempt < 3; attempt++) {
       const request: ChatRequest = { messages, n: 1, json_schema: json, sampling: { max_new_tokens: verdictTokens, temperature: attempt === 0 ? 0 : 0.7, top_p: 1, seed: attempt } };
-      const [completion] = await this.#samples(request, shorterChat, signal);
+      const [completion] = await this.#samples(request, shorterPrompt, signal);
       last = completion?.text ?? "";
       const chosen = read(last);
       if (chosen >= 0) return Array.from({ length: options }, (_, index) => (index === chosen ? 1 : 0));

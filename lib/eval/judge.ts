@@ -24,13 +24,19 @@ export interface JudgeSetting {
 
 /**
  * What the judge is shown at most, in characters, the middle going first: an answer, the request, a message before it, and
- * how many of those (the latest).
+ * how many of those (the latest). All but the last is halved until the prompt fits the judge's context: a character may be more
+ * than a token.
  */
 const shownAtMost = { answer: 6000, request: 4000, earlierMessage: 1500, earlierMessages: 8 } as const;
 
 export function judgementKey(r: Pick<JudgementRecord, "id" | "criterion" | "shown_first" | "prompt_hash" | "judge" | "base" | "trained">): string {
   return [r.id, r.criterion, r.shown_first, r.prompt_hash, r.judge, r.base, r.trained].join("\u0000");
 }
+
+/** Below this share of shownAtMost nothing could be judged. */
+const leastShown = 1 / 32;
+/** The letter, and the template's own tokens. */
+const spareTokens = 16;
 
 interface Pending {
   task: JudgeTask;
@@ -50,7 +56,7 @@ export async function judgeAnswers(
 ): Promise<JudgementRecord[]> {
   const judge = await setting.judge.fingerprint();
   const identity = { prompt_hash: userEvalPrompt.hash, judge, base: setting.base, trained: setting.trained };
-  const all = tasks.flatMap(comparisonsOf);
+  const all = tasks.flatMap((task) => comparisonsOf(task, setting.judge));
   const pending = all.filter(({ task, criterion, shown_first }) => !done.has(judgementKey({ id: task.request.id, criterion, shown_first, ...identity })));
   const verdicts: JudgementRecord[] = [];
   progress.start("judging", all.length, all.length - pending.length);
@@ -85,14 +91,24 @@ function winnerOf({ label, probabilities }: LabelChoice, shown_first: Side): Jud
   return (label === "A") === (shown_first === "trained") ? "trained" : "base";
 }
 
-function comparisonsOf(task: JudgeTask): Pending[] {
+/** Every question about one task, all of them on the same texts. */
+function comparisonsOf(task: JudgeTask, judge: ChatModel): Pending[] {
   // Two equal answers need no judge: combineVerdicts counts them as ties.
   if (task.answers.base === task.answers.trained) return [];
+  const fits = ({ request }: Pending): boolean => judge.countTokens(request.messages) + spareTokens <= judge.context_length;
+  for (let share = 1; ; share /= 2) {
+    const comparisons = renderComparisons(task, share);
+    if (share <= leastShown || comparisons.every(fits)) return comparisons;
+  }
+}
+
+function renderComparisons(task: JudgeTask, share: number): Pending[] {
+  const cut = (text: string, most: number): string => clip(text, Math.round(most * share));
   const conversation = task.request.messages.slice(-1 - shownAtMost.earlierMessages).map(({ role, content }, i, all) => ({
     role,
-    content: clip(content, i === all.length - 1 ? shownAtMost.request : shownAtMost.earlierMessage),
+    content: cut(content, i === all.length - 1 ? shownAtMost.request : shownAtMost.earlierMessage),
   }));
-  const shown = { base: clip(task.answers.base, shownAtMost.answer), trained: clip(task.answers.trained, shownAtMost.answer) };
+  const shown = { base: cut(task.answers.base, shownAtMost.answer), trained: cut(task.answers.trained, shownAtMost.answer) };
   return criteria.flatMap((criterion) =>
     (["trained", "base"] as const).map((shown_first): Pending => ({
       task,

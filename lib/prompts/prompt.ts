@@ -102,6 +102,30 @@ function fill(kind: SlotKind, value: unknown, fence: string): string {
   return String(value);
 }
 
+/** A block of fewer characters is not made shorter. */
+const shortestBlock = 40;
+
+/**
+ * A rendered prompt in at most `max` characters: the longest of its fenced blocks lose their middles, a quarter at a time, and the
+ * rest stays as it is. undefined where there are no blocks, or they have too little to give.
+ */
+export function clipBlocks(prompt: string, max: number): string | undefined {
+  // No value holds a run of backticks as long as the fence: the longest run is the fence, and alone on its line.
+  const fence = [...prompt.matchAll(/`{3,}/g)].reduce((longest, [run]) => (run.length > longest.length ? run : longest), "");
+  const parts = prompt.split(`\n${fence}\n`);
+  if (fence === "" || parts.length < 3 || parts.length % 2 === 0) return undefined;
+  let length = prompt.length;
+  while (length > max) {
+    const longest = parts.reduce((best, part, i) => (i % 2 === 1 && part.length > (parts[best] as string).length ? i : best), 1);
+    const block = parts[longest] as string;
+    if (block.length < shortestBlock) return undefined;
+    const clipped = clip(block, Math.floor(block.length * 0.75));
+    length -= block.length - clipped.length;
+    parts[longest] = clipped;
+  }
+  return parts.join(`\n${fence}\n`);
+}
+
 /** At most `max` characters (never half of a surrogate pair): the beginning and the end, with a mark where the middle went. */
 export function clip(text: string, max: number): string {
   if (text.length <= max) return text;
