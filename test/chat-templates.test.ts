@@ -2,11 +2,15 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { mock, test } from "node:test";
+import { openChatModel } from "../lib/chat-models/open.js";
+import { runConfigSchema } from "../lib/config.js";
 import type { Message } from "../lib/conversations/types.js";
 import { packageRoot } from "../lib/engine/addon.js";
+import { Engine } from "../lib/engine/engine.js";
 import { openTokenizer } from "../lib/tokens/open.js";
-import { JinjaChatTemplate } from "../lib/tokens/template.js";
+import { isTooLong, tokenizePair } from "../lib/tokens/pair-tokens.js";
+import { fixedDate, JinjaChatTemplate, today } from "../lib/tokens/template.js";
 import { shared, skipUnless, smollm2 } from "./helpers/shared.js";
 import { tinyImEnd, tinyImStart, writeTinyModel } from "./helpers/tiny-model.js";
 
@@ -30,20 +34,20 @@ for (const [name, { special, cases }] of Object.entries(rendered)) {
 }
 
 test("a template that refuses system messages gets their text at the head of the first request", () => {
-  const mistral = new JinjaChatTemplate(source("mistral"), { bos_token: "<s>", eos_token: "</s>" }, "mistral");
+  const mistral = new JinjaChatTemplate(source("mistral"), { bos_token: "<s>", eos_token: "</s>" }, "mistral", today);
   const messages: Message[] = [{ role: "system", content: "Likes tea." }, { role: "user", content: "Hello" }, { role: "assistant", content: "Hi" }, { role: "user", content: "Bye" }];
   assert.equal(mistral.render(messages), "<s>[INST] Likes tea.\n\nHello [/INST]Hi</s>[INST] Bye [/INST]");
   assert.equal(mistral.takesSystem(), false);
-  assert.equal(new JinjaChatTemplate(source("llama-3"), { bos_token: "<s>" }, "llama").takesSystem(), true);
+  assert.equal(new JinjaChatTemplate(source("llama-3"), { bos_token: "<s>" }, "llama", today).takesSystem(), true);
 });
 
 test("what a template still refuses is an error that names the roles", () => {
-  const mistral = new JinjaChatTemplate(source("mistral"), { bos_token: "<s>", eos_token: "</s>" }, "mistral");
+  const mistral = new JinjaChatTemplate(source("mistral"), { bos_token: "<s>", eos_token: "</s>" }, "mistral", today);
   assert.throws(() => mistral.render([{ role: "user", content: "a" }, { role: "user", content: "b" }]), { code: "ERR_TEMPLATE", message: /must alternate.*roles: user, user/s });
 });
 
 test("a template that cannot be read names its file", () => {
-  assert.throws(() => new JinjaChatTemplate("{% if %}", {}, "model/tokenizer_config.json"), { code: "ERR_INVALID_FILE", message: /^model\/tokenizer_config\.json/ });
+  assert.throws(() => new JinjaChatTemplate("{% if %}", {}, "model/tokenizer_config.json", today), { code: "ERR_INVALID_FILE", message: /^model\/tokenizer_config\.json/ });
 });
 
 const folder = mkdtempSync(join(tmpdir(), "rlhi-templates-"));
@@ -115,6 +119,60 @@ test("the fingerprint follows tokenizer and template", () => {
   const same = openTokenizer(writeTinyModel(join(folder, "same"), { seed: 5 }).path);
   assert.equal(first.fingerprint, same.fingerprint);
   assert.notEqual(first.fingerprint, openTokenizer(withTemplate("other", "{{ messages[0]['content'] }}")).fingerprint);
+});
+
+/** `what` on each of two days. */
+async function onTwoDays<T>(what: () => T | Promise<T>): Promise<[T, T]> {
+  const results: T[] = [];
+  for (const day of [new Date(2024, 10, 5, 23, 59), new Date(2031, 0, 6)]) {
+    mock.timers.enable({ apis: ["Date"], now: day });
+    try {
+      results.push(await what());
+    } finally {
+      mock.timers.reset();
+    }
+  }
+  return results as [T, T];
+}
+
+const dated = withTemplate("dated", "{{ 'Today Date: ' + strftime_now('%d %b %Y') + '\\n' }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}");
+const question: Message[] = [{ role: "user", content: "Which day is it?" }];
+
+test("a run's tokens and fingerprints are the same on any day, and name the date of Llama 3's template", async () => {
+  const [first, second] = await onTwoDays(() => {
+    const tokenizer = openTokenizer(dated);
+    return { text: tokenizer.template.render(question), ids: tokenizer.encodeChat(question), fingerprint: tokenizer.fingerprint };
+  });
+  assert.match(first.text, /^Today Date: 26 Jul 2024\n/);
+  assert.deepEqual(first, second);
+  const { special } = rendered["llama-3.2"] as (typeof rendered)[string];
+  assert.match(new JinjaChatTemplate(source("llama-3.2"), special, "llama-3.2", fixedDate).render(question), /Today Date: 26 Jul 2024\n/);
+});
+
+test("the engine by itself renders today's date, and so is told apart; pairs keep the fixed one with it, too", async () => {
+  const [first, second] = await onTwoDays(async () => {
+    const engine = await Engine.open({ path: dated, dtype: "f32", threads: 1 });
+    const tokenizer = engine.requireTokenizer();
+    const pair = tokenizePair(tokenizer, { prompt: question, chosen: "Friday.", rejected: "No." }, 256);
+    await engine.close();
+    return { text: tokenizer.template.render(question), fingerprint: tokenizer.fingerprint, pair };
+  });
+  assert.deepEqual([first.text, second.text].map((text) => text.split("\n", 1)[0]), ["Today Date: 05 Nov 2024", "Today Date: 06 Jan 2031"]);
+  assert.notEqual(first.fingerprint, second.fingerprint);
+  assert.deepEqual(first.pair, second.pair);
+  assert.deepEqual(isTooLong(first.pair) ? [] : first.pair.prompt_ids, openTokenizer(dated).encodeChat(question));
+});
+
+test("a run's model answers the same on any day", async () => {
+  const { endpoint } = runConfigSchema.parse({ model: "m", data: { path: "d" } });
+  const [first, second] = await onTwoDays(async () => {
+    const model = await openChatModel(`native:${dated}`, { endpoint, dtype: "f32", threads: 1 });
+    const answers = await model.chat([{ messages: question, n: 1, sampling: { max_new_tokens: 12, temperature: 1, top_p: 1, seed: 5 } }]);
+    const facts = { answers, fingerprint: await model.fingerprint(), tokens: model.countTokens(question), scores: await model.score([{ messages: question, min: 1, max: 9 }]) };
+    await model.close();
+    return facts;
+  });
+  assert.deepEqual(first, second);
 });
 
 test("SmolLM2 from its GGUF: rendered text, prompt ids and pair ids as transformers gives them", { skip: skipUnless(smollm2(), shared("oracles", "smollm2")) }, () => {

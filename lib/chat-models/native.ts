@@ -4,6 +4,7 @@ import type { Message } from "../conversations/types.js";
 import { Engine } from "../engine/engine.js";
 import type { GenerationItem, ScoreItem } from "../engine/engine.js";
 import { sha256 } from "../files.js";
+import { fixedDate } from "../tokens/template.js";
 import type { ChatTokenizer } from "../tokens/types.js";
 import { squeezeMessages } from "./fit.js";
 import { choiceOf, letteredPrompt, scale, scoreOf, softmax, undecided } from "./labels.js";
@@ -23,7 +24,8 @@ export interface NativeOptions {
 }
 
 export async function openNativeChatModel(path: string, options: NativeOptions): Promise<ChatModel> {
-  const engine = await Engine.open({ path, dtype: options.dtype, threads: options.threads });
+  // The same request must be the same tokens on any day: answers are kept by their request, and stages go on days later.
+  const engine = await Engine.open({ path, dtype: options.dtype, threads: options.threads, now: fixedDate });
   return new NativeChatModel(engine, engine.requireTokenizer(), options.note);
 }
 

@@ -7,6 +7,7 @@ import { RlhiError } from "../errors.js";
 import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
 import { openTokenizer } from "../tokens/open.js";
 import { hasTokenizer } from "../tokens/source.js";
+import { today } from "../tokens/template.js";
 import { loadAddon } from "./addon.js";
 import type { Dtype, GenerateResult, ModelInfo, NativeModel, TokenEvent } from "./addon.js";
 import { listColumn } from "./columns.js";
@@ -21,6 +22,8 @@ export interface EngineOptions {
   seed?: number | undefined;
   /** Highest number of sequences decoded at once. */
   maxSequences?: number | undefined;
+  /** The present, for chat templates that name the date. Default today, as transformers renders; a run's models are given `fixedDate`. */
+  now?: (() => Date) | undefined;
   onProgress?: ((fraction: number) => void) | undefined;
 }
 
@@ -84,7 +87,7 @@ export class Engine {
   /** Throws what loading throws: ERR_INVALID_FILE, ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_NO_MODEL, ... */
   static async open(options: EngineOptions): Promise<Engine> {
     const addon = loadAddon();
-    const tokenizer = existsSync(options.path) && hasTokenizer(options.path) ? openTokenizer(options.path) : null;
+    const tokenizer = existsSync(options.path) && hasTokenizer(options.path) ? openTokenizer(options.path, options.now ?? today) : null;
     const native = await addon.loadModel({
       path: options.path, dtype: options.dtype, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, onProgress: options.onProgress,
     });

@@ -5,10 +5,10 @@ import { AddedTokens } from "./added-tokens.js";
 import { makeInert } from "./inert.js";
 import type { TokenizerSource } from "./source.js";
 import { saveTokenizer } from "./save.js";
-import { JinjaChatTemplate, NoChatTemplate } from "./template.js";
+import { fixedDate, JinjaChatTemplate, NoChatTemplate, strftime } from "./template.js";
 import { tokenText } from "./tokenizer-json.js";
 import { JsonTokenizer, wellFormed } from "./tokenizer.js";
-import type { ChatTemplate, ChatTokenizer, SpecialTokens } from "./types.js";
+import type { ChatTemplate, ChatTokenizer, RenderOptions, SpecialTokens } from "./types.js";
 
 export class CheckpointTokenizer implements ChatTokenizer {
   readonly template: ChatTemplate;
@@ -19,9 +19,11 @@ export class CheckpointTokenizer implements ChatTokenizer {
   readonly #specialTexts: string[];
   readonly #specialTokens: AddedTokens;
 
-  constructor(private readonly source: TokenizerSource) {
+  /** `now`: the present, for templates that name the date. */
+  constructor(private readonly source: TokenizerSource, now: () => Date = fixedDate) {
     const { json, config } = source;
-    this.template = source.template === undefined ? new NoChatTemplate(source.where) : new JinjaChatTemplate(source.template, templateVariables(source), source.where);
+    const template = source.template === undefined ? undefined : new JinjaChatTemplate(source.template, templateVariables(source), source.where, now);
+    this.template = template ?? new NoChatTemplate(source.where);
     // The tokenizer is made without knowing its end-of-turn token: finding that takes the tokenizer.
     this.#tokenizer = new JsonTokenizer(json, config, { bos: null, eos: [], pad: null });
     this.#specialTexts = this.#tokenizer.specialTexts();
@@ -30,7 +32,7 @@ export class CheckpointTokenizer implements ChatTokenizer {
     const idOf = (text: string | undefined): number | null => (text === undefined ? null : (this.#tokenizer.idOf(text) ?? null));
     const ends = [this.#endOfTurn(), ...source.eos, idOf(tokenText(config.eos_token))].filter((id) => id !== null);
     this.special = { bos: idOf(tokenText(config.bos_token)), eos: [...new Set(ends)], pad: idOf(tokenText(config.pad_token)) };
-    this.fingerprint = sha256(JSON.stringify([source.identity, source.template ?? null, this.special])).slice(0, 16);
+    this.fingerprint = sha256(JSON.stringify([source.identity, source.template ?? null, this.special, ...(template?.showsDate === true ? [strftime(now(), "%Y-%m-%d")] : [])])).slice(0, 16);
   }
 
   encode(text: string, parse_special = false): number[] {
@@ -45,10 +47,10 @@ export class CheckpointTokenizer implements ChatTokenizer {
     return this.#tokenizer.tokenBytes();
   }
 
-  encodeChat(messages: readonly Message[], options: { add_generation_prompt?: boolean } = {}): number[] {
+  encodeChat(messages: readonly Message[], options: RenderOptions = {}): number[] {
     const clean = messages.map(({ role, content }) => ({ role, content: wellFormed(content) }));
     const inert = makeInert(clean, this.#specialTexts);
-    const rendered = this.template.render(inert.messages, { add_generation_prompt: options.add_generation_prompt ?? true });
+    const rendered = this.template.render(inert.messages, { ...options, add_generation_prompt: options.add_generation_prompt ?? true });
     const ids: number[] = [];
     // Sections are encoded one by one, as the tokenizer itself would between special tokens.
     for (const section of this.#specialTokens.split(rendered)) {

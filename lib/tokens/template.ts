@@ -2,7 +2,16 @@
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import type { Message } from "../conversations/types.js";
 import { RlhiError } from "../errors.js";
-import type { ChatTemplate } from "./types.js";
+import type { ChatTemplate, RenderOptions } from "./types.js";
+
+/**
+ * The date that templates are given in all that a run makes, measures and trains on: the one that Llama 3's template names where
+ * there is no clock. Today's would be other tokens tomorrow, in answers already sampled and in pairs tokenised again.
+ */
+export const fixedDate = (): Date => new Date(2024, 6, 26);
+
+/** As transformers renders: for people who talk with a model. */
+export const today = (): Date => new Date();
 
 const shortMonths = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const longMonths = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
@@ -38,22 +47,25 @@ function mergeSystem(messages: readonly Message[]): Message[] {
 export class JinjaChatTemplate implements ChatTemplate {
   readonly #template: Template;
   readonly #variables: Record<string, unknown>;
+  /** Whether what it renders depends on the date. */
+  readonly showsDate: boolean;
   #takesSystem: boolean | undefined;
 
-  /** `variables`: the special tokens' texts by transformers' names (bos_token, eos_token, ...). `now` is for tests. */
-  constructor(source: string, variables: Readonly<Record<string, string>>, where: string, private readonly now: () => Date = () => new Date()) {
+  /** `variables`: the special tokens' texts by transformers' names (bos_token, eos_token, ...). `now`: what strftime_now tells. */
+  constructor(source: string, variables: Readonly<Record<string, string>>, where: string, private readonly now: () => Date) {
     try {
       this.#template = new Template(source);
     } catch (error) {
       throw new RlhiError("ERR_INVALID_FILE", { what: "the chat template cannot be read", where, found: (error as Error).message, todo: "check chat_template in tokenizer_config.json", cause: error });
     }
     this.#variables = variables;
+    this.showsDate = source.includes("strftime_now");
   }
 
-  render(messages: readonly Message[], options: { add_generation_prompt?: boolean } = {}): string {
+  render(messages: readonly Message[], options: RenderOptions = {}): string {
     const given = messages[0]?.role === "system" && !this.takesSystem() ? mergeSystem(messages) : messages;
     try {
-      return this.#render(given, options.add_generation_prompt === true);
+      return this.#render(given, options.add_generation_prompt === true, options.now);
     } catch (error) {
       throw new RlhiError("ERR_TEMPLATE", {
         what: "the model's chat template refuses these messages",
@@ -79,7 +91,7 @@ export class JinjaChatTemplate implements ChatTemplate {
     }
   }
 
-  #render(messages: readonly Message[], add_generation_prompt: boolean): string {
+  #render(messages: readonly Message[], add_generation_prompt: boolean, now = this.now): string {
     // Template.render would bring globals of its own, and strftime_now cannot be replaced there.
     const environment = new Environment();
     const variables = {
@@ -87,7 +99,7 @@ export class JinjaChatTemplate implements ChatTemplate {
       raise_exception: (message: unknown) => {
         throw new Error(String(message));
       },
-      strftime_now: (format: string) => strftime(this.now(), format),
+      strftime_now: (format: string) => strftime(now(), format),
       ...this.#variables, tools: null, documents: null, messages: messages.map(({ role, content }) => ({ role, content })), add_generation_prompt,
     };
     for (const [name, value] of Object.entries(variables)) environment.set(name, value);

@@ -18,9 +18,15 @@ export interface Tokenizer {
   tokenBytes(): { offsets: Int32Array; bytes: Uint8Array };
 }
 
+export interface RenderOptions {
+  add_generation_prompt?: boolean;
+  /** The present, for templates that name the date, instead of what the tokenizer was opened with. */
+  now?: () => Date;
+}
+
 export interface ChatTemplate {
   /** As transformers' apply_chat_template(tokenize=False) renders it. */
-  render(messages: readonly Message[], options?: { add_generation_prompt?: boolean }): string;
+  render(messages: readonly Message[], options?: RenderOptions): string;
 }
 
 /**
@@ -30,10 +36,10 @@ export interface ChatTemplate {
 export interface ChatTokenizer extends Tokenizer {
   readonly template: ChatTemplate;
   /** Ids of the rendered chat, ready for the answer. */
-  encodeChat(messages: readonly Message[], options?: { add_generation_prompt?: boolean }): number[];
+  encodeChat(messages: readonly Message[], options?: RenderOptions): number[];
   /** Ids of an answer: its text, then the end-of-turn token. An empty text is just that token. */
   encodeAnswer(text: string): number[];
-  /** Hash over tokenizer and template, for cached log-probabilities. */
+  /** Hash over tokenizer, template and the date where the template names it, for cached log-probabilities. */
   readonly fingerprint: string;
   /** Writes tokenizer.json, tokenizer_config.json, chat template and generation config into a Hugging Face folder. */
   save(dir: string): void;
