@@ -231,6 +231,46 @@ describe("the stages on the embedded engine alone", () => {
   });
 });
 
+function lengthened(texts: readonly string[], place: number, words: number): string[] {
+  return texts.map((text, i) => (i === place ? `${text} ${"word ".repeat(words)}end` : text));
+}
+
+describe("a request longer than the context", () => {
+  it("is neither sampled nor rewritten in part, and is counted; others of its conversation are", async (t) => {
+    const logs = sampleLogs(4, 1);
+    // The model's context is 1024 tokens: a first request too long for the policy, a follow-up too long for the rewriter alone.
+    const [first, second] = [logs[1] as LoggedConversation, logs[2] as LoggedConversation];
+    first.texts = lengthened(first.texts, 0, 900);
+    second.texts = lengthened(second.texts, 2, 900);
+    const run = await methodRun(temporaryFolder(t), logs, { data: { path: "logs.jsonl", held_out: 0 } });
+    const tokenizer = openTokenizer(run.config.model);
+    for (const text of [first.texts[0], second.texts[2]]) assert.ok(tokenizer.encodeChat([{ role: "user", content: text ?? "" }]).length > 1024);
+    const { rewrite, reward } = await runAll(run, ["personas", "rewrite", "reward"]);
+    assert.deepEqual([rewrite?.["rewrites"], rewrite?.["too_long"]], [2, 2]);
+    assert.deepEqual([reward?.["requests"], reward?.["too_long"]], [7, 1]);
+    const made = (await file<CandidateRecord>(run, "candidates.jsonl")).map(({ method, conversation_id, turn }) => `${method} ${conversation_id}:${turn}`);
+    assert.deepEqual(made.filter((name) => name.startsWith("rewrite")).toSorted(), ["rewrite conversation-0:0", "rewrite conversation-3:0"]);
+    assert.ok(!made.includes("reward conversation-1:0") && made.includes("reward conversation-1:4"), "its later request stands without the long one");
+    // Run again, they are counted again.
+    const context = openMethodRun(run);
+    try {
+      assert.deepEqual([(await rewriteStage(context))["too_long"], (await rewardStage(context))["too_long"]], [2, 1]);
+    } finally {
+      await context.close();
+    }
+  });
+
+  it("is still sampled where short answers leave it room in a pair", async (t) => {
+    const logs = sampleLogs(1, 1);
+    const run = await methodRun(temporaryFolder(t), logs, { data: { path: "logs.jsonl", held_out: 0 }, pairs: { max_tokens: 64, filters: [] }, rewrites: { enabled: false }, rewards: { n: 2, max_new_tokens: 60 } });
+    const tokens = openTokenizer(run.config.model).encodeChat([{ role: "user", content: logs[0]?.texts[0] ?? "" }]).length;
+    assert.ok(tokens > 64 - 32 && tokens < 64 - 16, `${tokens} tokens`);
+    const { reward } = await runAll(run, ["personas", "reward"]);
+    assert.equal(reward?.["too_long"], 0);
+    assert.equal(reward?.["requests"], 2);
+  });
+});
+
 describe("a stage whose endpoint fails", () => {
   it("stops with the endpoint's error, keeps what was answered, and goes on when it is back", async (t) => {
     const { run, server } = await withServer(t, sampleLogs(4, 3), { endpoint: { max_retries: 0, concurrency: 1 } });

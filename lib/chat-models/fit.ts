@@ -19,6 +19,14 @@ export interface Fitted {
   fits: boolean;
 }
 
+/** Least room for an answer where the context is short. */
+export const leastAnswer = 16;
+
+/** Tokens a prompt may take where an answer of at most `max_new_tokens` follows: an answer longer than half of the context leaves the other half to the prompt. */
+export function promptBudget(context: number, max_new_tokens: number): number {
+  return context - Math.max(leastAnswer, Math.min(max_new_tokens, Math.floor(context / 2)));
+}
+
 /** Leaves out as few of the oldest turns as the budget asks for; what is left begins with a user's message as before. */
 export function fitMessages(messages: readonly Message[], { budget, count, keepLast = 1 }: FitOptions): Fitted {
   const head = messages[0]?.role === "system" ? 1 : 0;

@@ -6,15 +6,13 @@ import type { GenerationItem, ScoreItem } from "../engine/engine.js";
 import { sha256 } from "../files.js";
 import { fixedDate } from "../tokens/template.js";
 import type { ChatTokenizer } from "../tokens/types.js";
-import { squeezeMessages } from "./fit.js";
+import { promptBudget, squeezeMessages } from "./fit.js";
 import { choiceOf, letteredPrompt, scale, scoreOf, softmax, undecided } from "./labels.js";
 import type { LetteredPrompt } from "./labels.js";
 import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, LabelRequest, Score, ScoreRequest } from "./types.js";
 
 /** Prompt tokens scored in one call: results reach the caller's file in such portions. */
 const tokensPerCall = 8192;
-/** Least room for an answer where the context is short. */
-const leastAnswer = 16;
 
 export interface NativeOptions {
   dtype: RunConfig["dtype"];
@@ -73,9 +71,7 @@ export class NativeChatModel implements ChatModel {
 
   #generation({ messages, n, sampling, prefix }: ChatRequest): GenerationItem {
     const begun = prefix === undefined || prefix === "" ? [] : this.tokenizer.encode(prefix);
-    // An answer longer than half of the context leaves the other half to the prompt.
-    const answer = Math.max(leastAnswer, Math.min(sampling.max_new_tokens, Math.floor(this.context_length / 2)));
-    const prompt = [...this.#prompt(messages, this.context_length - answer - begun.length), ...begun];
+    const prompt = [...this.#prompt(messages, promptBudget(this.context_length, sampling.max_new_tokens) - begun.length), ...begun];
     return {
       prompt,
       n,

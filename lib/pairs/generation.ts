@@ -1,5 +1,5 @@
 /** What the stages that write answers share: the policy's request, personas by conversation, and what is already there. */
-import { fitMessages } from "../chat-models/fit.js";
+import { fitMessages, leastAnswer, promptBudget } from "../chat-models/fit.js";
 import type { ChatModel, ChatRequest } from "../chat-models/types.js";
 import type { RunConfig } from "../config.js";
 import type { Message } from "../conversations/types.js";
@@ -36,10 +36,17 @@ export interface AnswerRequest {
   n: number;
 }
 
-/** Asks the policy for answers within the context that training has; the oldest turns go first. */
-export function answerRequest(model: ChatModel, request: AnswerRequest, sampling: Sampling, config: RunConfig): ChatRequest {
+/**
+ * Asks the policy for answers within the context that training has; the oldest turns go first. undefined where persona and
+ * request alone are too long: the model would answer a part of them and the pair hold the whole, or no pair would have room for
+ * an answer. Between the budget and that, short answers may still make a pair: its filter knows them.
+ */
+export function answerRequest(model: ChatModel, request: AnswerRequest, sampling: Sampling, config: RunConfig): ChatRequest | undefined {
   const { temperature, top_p, top_k, min_p, max_new_tokens } = sampling;
-  const budget = Math.min(config.pairs.max_tokens, model.context_length) - max_new_tokens;
-  const { messages } = fitMessages(withPersona(request.prompt, request.persona), { budget, count: (shorter) => model.countTokens(shorter) });
+  const { max_tokens } = config.pairs;
+  const budget = promptBudget(Math.min(max_tokens, model.context_length), max_new_tokens);
+  const { messages, fits } = fitMessages(withPersona(request.prompt, request.persona), { budget, count: (shorter) => model.countTokens(shorter) });
+  const most = Math.min(promptBudget(model.context_length, max_new_tokens), max_tokens - leastAnswer);
+  if (!fits && model.countTokens(messages) > most) return undefined;
   return { messages, n: request.n, sampling: { max_new_tokens, temperature, top_p, top_k, min_p, seed: hashSeed(config.seed, "policy", request.id) } };
 }

@@ -18,10 +18,15 @@ interface Task {
   persona: string;
 }
 
+interface Sampled extends Task {
+  answers: Answer[];
+}
+
 /** For each request without feedback: n answers of the policy with the judge's expected score of each, into candidates.jsonl. */
 export const rewardStage: Stage = async (context) => {
   const { folder, config, progress, signal } = context;
   const appender = new JsonlAppender(folder.candidates);
+  let too_long = 0;
   try {
     if (config.rewards.enabled) {
       const refs = await selectRequests("reward", folder, config, await readFeedbackLabels(folder.feedback));
@@ -31,14 +36,19 @@ export const rewardStage: Stage = async (context) => {
       progress.start("sampling and scoring answers", refs.length, refs.length - left.length);
       for await (const requests of withTexts(left, folder.conversations, windowSize)) {
         signal.throwIfAborted();
-        await scoreAll(context, requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" })), appender);
+        const tasks = requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" }));
+        const asked = await sampled(context, tasks);
+        too_long += tasks.length - asked.length;
+        progress.advance(tasks.length - asked.length);
+        await scoreAll(context, asked, appender);
       }
     }
   } finally {
     appender.close();
     progress.stop();
   }
-  return factsOf(context);
+  // Of these no candidate is written: run again, the stage counts them anew.
+  return { ...await factsOf(context), too_long };
 };
 
 /** One score to ask for: of which task's which answer, into which field. */
@@ -49,21 +59,20 @@ interface Wanted {
   request: ScoreRequest;
 }
 
-async function scoreAll(context: StageContext, tasks: readonly Task[], appender: JsonlAppender): Promise<void> {
+async function scoreAll(context: StageContext, tasks: readonly Sampled[], appender: JsonlAppender): Promise<void> {
   const { signal, progress } = context;
   const policy = await context.model("policy");
-  const answers = await sampleAnswers(context, tasks);
   const judge = await context.model("judge");
   const models = { policy: await policy.fingerprint(), judge: await judge.fingerprint() };
-  const wanted = await scoresWanted(context, tasks, answers);
+  const wanted = await scoresWanted(context, tasks);
   const missing = tasks.map((_, index) => wanted.filter(({ task }) => task === index).length);
   const finish = (index: number): void => {
-    const { request, persona } = tasks[index] as Task;
+    const { request, persona, answers } = tasks[index] as Sampled;
     const { logged: _, ...provenance } = request;
     appender.append({
       ...provenance,
       persona,
-      answers: answers[index] as Answer[],
+      answers,
       models,
       prompt_hashes: { [rewardPrompt.id]: rewardPrompt.hash, [rewardWithoutPersonaPrompt.id]: rewardWithoutPersonaPrompt.hash },
     } satisfies CandidateRecord);
@@ -73,27 +82,36 @@ async function scoreAll(context: StageContext, tasks: readonly Task[], appender:
     signal,
     onResult(position, { expected }) {
       const { task, answer, field } = wanted[position] as Wanted;
-      ((answers[task] as Answer[])[answer] as Answer)[field] = expected;
+      ((tasks[task] as Sampled).answers[answer] as Answer)[field] = expected;
       missing[task] = (missing[task] as number) - 1;
       if (missing[task] === 0) finish(task);
     },
   });
 }
 
-async function sampleAnswers(context: StageContext, tasks: readonly Task[]): Promise<Answer[][]> {
+/** Tasks with the policy's answers; without those too long to be answered. */
+async function sampled(context: StageContext, tasks: readonly Task[]): Promise<Sampled[]> {
   const { config, signal } = context;
   const policy = await context.model("policy");
-  const requests = tasks.map(({ request, persona }) => answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: config.rewards.n }, config.rewards, config));
-  const sampled = await policy.chat(requests, { signal });
-  return sampled.map((completions) => completions.map(({ text, finish_reason }: Completion): Answer => ({ text: text.trim(), origin: "policy", finish_reason: finish_reason === "stop" ? "stop" : "length", reward: null, reward_no_persona: null })));
+  const asked = tasks.flatMap((task) => {
+    const { request, persona } = task;
+    const chat = answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: config.rewards.n }, config.rewards, config);
+    return chat === undefined ? [] : [{ task, chat }];
+  });
+  const samples = await policy.chat(asked.map(({ chat }) => chat), { signal });
+  return asked.map(({ task }, index) => ({ ...task, answers: (samples[index] ?? []).map(answerOf) }));
 }
 
-async function scoresWanted(context: StageContext, tasks: readonly Task[], answers: readonly Answer[][]): Promise<Wanted[]> {
+function answerOf({ text, finish_reason }: Completion): Answer {
+  return { text: text.trim(), origin: "policy", finish_reason: finish_reason === "stop" ? "stop" : "length", reward: null, reward_no_persona: null };
+}
+
+async function scoresWanted(context: StageContext, tasks: readonly Sampled[]): Promise<Wanted[]> {
   const { user_agnostic, score_without_persona } = context.config.rewards;
   const judge = await context.model("judge");
   const wanted: Wanted[] = [];
-  tasks.forEach(({ request, persona }, task) => {
-    (answers[task] as Answer[]).forEach(({ text }, answer) => {
+  tasks.forEach(({ request, persona, answers }, task) => {
+    answers.forEach(({ text }, answer) => {
       const add = (field: Wanted["field"], shown: string | null): void => {
         wanted.push({ task, answer, field, request: judgeRequest(judge, { persona: shown, conversation: request.prompt, follow_up: null, answer: text }) });
       };

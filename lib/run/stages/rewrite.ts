@@ -1,4 +1,4 @@
-import { fitMessages } from "../../chat-models/fit.js";
+import { fitMessages, promptBudget } from "../../chat-models/fit.js";
 import type { ChatModel, ChatRequest, Completion } from "../../chat-models/types.js";
 import { JsonlAppender, readJsonl } from "../../files.js";
 import type { Message } from "../../conversations/types.js";
@@ -25,13 +25,15 @@ interface Rejected {
 interface Skipped {
   /** The rewriter's endpoint would not answer. */
   refused: number;
+  /** Persona and request, for the rewriter also the answer and the follow-up, do not fit into the context. */
+  too_long: number;
 }
 
 /** For each follow-up that says how an answer should have been: the answer as it is, and its rewrite, into candidates.jsonl. */
 export const rewriteStage: Stage = async (context) => {
   const { folder, config, progress, signal } = context;
   const appender = new JsonlAppender(folder.candidates);
-  const skipped: Skipped = { refused: 0 };
+  const skipped: Skipped = { refused: 0, too_long: 0 };
   try {
     if (config.rewrites.enabled) {
       const refs = await selectRequests("rewrite", folder, config, await readFeedbackLabels(folder.feedback));
@@ -58,15 +60,21 @@ interface Task {
 
 async function rewriteAll(context: StageContext, tasks: readonly Task[], appender: JsonlAppender, skipped: Skipped): Promise<void> {
   const { config, signal, progress } = context;
-  const rejected = await rejectedAnswers(context, tasks);
+  const answered = await withRejected(context, tasks);
   const rewriter = await context.model("rewriter");
+  const asked = answered.flatMap(({ task, rejected }) => {
+    const chat = rewriterRequest(context, rewriter, task, rejected);
+    return chat === undefined ? [] : [{ ...task, rejected, chat }];
+  });
+  skipped.too_long += tasks.length - asked.length;
+  progress.advance(tasks.length - asked.length);
   const policy = config.rewrites.rejected === "policy" ? await (await context.model("policy")).fingerprint() : "logged";
   const models = { policy, rewriter: await rewriter.fingerprint() };
   const prompt = config.rewrites.from_scratch ? rewriteFromScratchPrompt : rewritePrompt;
-  await rewriter.chat(tasks.map((task, index) => rewriterRequest(context, rewriter, task, rejected[index] as Rejected)), {
+  await rewriter.chat(asked.map(({ chat }) => chat), {
     signal,
     onResult(index, completions) {
-      const { request, persona } = tasks[index] as Task;
+      const { request, persona, rejected } = asked[index] as (typeof asked)[number];
       const { logged: _, ...provenance } = request;
       const rewrite = completions[0] as Completion;
       progress.advance();
@@ -79,7 +87,7 @@ async function rewriteAll(context: StageContext, tasks: readonly Task[], appende
         ...provenance,
         persona,
         answers: [
-          { ...(rejected[index] as Rejected), ...unscored },
+          { ...rejected, ...unscored },
           { text: withoutPreamble(rewrite.text), origin: "rewrite", finish_reason: rewrite.finish_reason, ...unscored },
         ],
         models,
@@ -89,28 +97,39 @@ async function rewriteAll(context: StageContext, tasks: readonly Task[], appende
   });
 }
 
-/** The policy's own answer to persona and context (default), or the logged one. */
-async function rejectedAnswers(context: StageContext, tasks: readonly Task[]): Promise<Rejected[]> {
+/** Each task with the policy's own answer to persona and context (default), or the logged one; without those too long to be answered. */
+async function withRejected(context: StageContext, tasks: readonly Task[]): Promise<{ task: Task; rejected: Rejected }[]> {
   const { config, signal } = context;
-  if (config.rewrites.rejected === "logged") return tasks.map(({ request }): Rejected => ({ text: request.logged, origin: "logged", finish_reason: "stop" }));
+  if (config.rewrites.rejected === "logged") return tasks.map((task) => ({ task, rejected: { text: task.request.logged, origin: "logged", finish_reason: "stop" } }));
   const policy = await context.model("policy");
-  const requests = tasks.map(({ request, persona }) => answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: 1 }, config.rewrites, config));
-  const answers = await policy.chat(requests, { signal });
-  return answers.map(([answer]): Rejected => ({ text: (answer?.text ?? "").trim(), origin: "policy", finish_reason: answer?.finish_reason === "stop" ? "stop" : "length" }));
+  const asked = tasks.flatMap((task) => {
+    const { request, persona } = task;
+    const chat = answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: 1 }, config.rewrites, config);
+    return chat === undefined ? [] : [{ task, chat }];
+  });
+  const answers = await policy.chat(asked.map(({ chat }) => chat), { signal });
+  return asked.map(({ task }, index) => {
+    const [answer] = answers[index] ?? [];
+    return { task, rejected: { text: (answer?.text ?? "").trim(), origin: "policy", finish_reason: answer?.finish_reason === "stop" ? "stop" : "length" } };
+  });
 }
 
-/** The conversation, the rejected answer, and what to do: with the user's follow-up, or (comparison) without it. */
-function rewriterRequest({ config }: StageContext, rewriter: ChatModel, { request, persona }: Task, rejected: Rejected): ChatRequest {
+/**
+ * The conversation, the rejected answer, and what to do: with the user's follow-up, or (comparison) without it. undefined where what
+ * must stay is too long: it would be rewritten without having been read.
+ */
+function rewriterRequest({ config }: StageContext, rewriter: ChatModel, { request, persona }: Task, rejected: Rejected): ChatRequest | undefined {
   const { temperature, top_p, top_k, min_p, max_new_tokens, from_scratch } = config.rewrites;
   const [system, last] = from_scratch ? rewriteFromScratchPrompt.render({}) : [...rewritePrompt.render({}), { role: "user" as const, content: request.follow_up }];
   const chat: Message[] = [...request.prompt, { role: "assistant", content: rejected.text }, last as Message];
   // The instructions stand after the persona and ahead of a system message of the log.
-  const { messages } = fitMessages(withPersona(withPersona(chat, (system as Message).content), persona), {
-    budget: rewriter.context_length - max_new_tokens,
+  const { messages, fits } = fitMessages(withPersona(withPersona(chat, (system as Message).content), persona), {
+    budget: promptBudget(rewriter.context_length, max_new_tokens),
     count: (shorter) => rewriter.countTokens(shorter),
     // The request, the answer, and the follow-up.
     keepLast: 3,
   });
+  if (!fits) return undefined;
   return { messages, n: 1, sampling: { max_new_tokens, temperature, top_p, top_k, min_p, seed: hashSeed(config.seed, "rewriter", request.id) } };
 }
 
