@@ -7,6 +7,7 @@ import type { FeedbackLabel } from "../conversations/types.js";
 import { feedbackPrompt } from "../prompts/feedback.js";
 import { hashUnit } from "../random.js";
 import { calibrate, calibrationSize, classifyByModel } from "./model.js";
+import { rounded } from "./round.js";
 import { classifyByRules } from "./rules.js";
 import type { FollowUp, RuleVerdict } from "./rules.js";
 import type { FeedbackRecord } from "./types.js";
@@ -117,8 +118,4 @@ function pool(a: readonly number[], b: readonly number[]): number[] {
   const product = a.map((p, i) => p * (b[i] ?? 0));
   const sum = product.reduce((x, y) => x + y, 0);
   return sum > 0 ? product.map((p) => p / sum) : [...b];
-}
-
-function rounded(value: number): number {
-  return Math.round(value * 10_000) / 10_000;
 }

@@ -1,6 +1,7 @@
 /** How well a classifier finds the labels that a file's authors gave: precision, recall, F1, coverage, confusion. */
 import { feedbackLabels } from "../conversations/types.js";
 import type { FeedbackLabel } from "../conversations/types.js";
+import { rounded } from "./round.js";
 
 export interface LabelScore {
   label: FeedbackLabel;
@@ -46,22 +47,22 @@ export function evaluate(items: readonly Labelled[]): Evaluation {
   for (const { gold, label } of items) confusion[gold][label ?? "abstained"] += 1;
   const labels = feedbackLabels.map((label) => scoreOf(label, confusion));
   const present = labels.filter(({ gold }) => gold > 0);
-  const mean = (value: (score: LabelScore) => number | null): number => round(present.reduce((sum, score) => sum + (value(score) ?? 0), 0) / present.length);
+  const mean = (value: (score: LabelScore) => number | null): number => rounded(present.reduce((sum, score) => sum + (value(score) ?? 0), 0) / present.length);
   const right = items.filter(({ gold, label }) => gold === label).length;
   const covered = items.filter(({ label }) => label !== null).length;
   const bands = calibrationOf(items);
   return {
     follow_ups: items.length,
-    coverage: round(covered / items.length),
-    accuracy: round(right / items.length),
-    accuracy_covered: covered === 0 ? null : round(right / covered),
+    coverage: rounded(covered / items.length),
+    accuracy: rounded(right / items.length),
+    accuracy_covered: covered === 0 ? null : rounded(right / covered),
     macro_precision: mean(({ precision }) => precision),
     macro_recall: mean(({ recall }) => recall),
     macro_f1: mean(({ f1 }) => f1),
     labels,
     confusion,
     calibration: bands,
-    calibration_error: round(bands.reduce((sum, band) => sum + band.follow_ups * Math.abs(band.confidence - band.accuracy), 0) / Math.max(1, covered)),
+    calibration_error: rounded(bands.reduce((sum, band) => sum + band.follow_ups * Math.abs(band.confidence - band.accuracy), 0) / Math.max(1, covered)),
   };
 }
 
@@ -75,8 +76,8 @@ function scoreOf(label: FeedbackLabel, confusion: Evaluation["confusion"]): Labe
   const right = confusion[label][label];
   const gold = Object.values(confusion[label]).reduce((a, b) => a + b, 0);
   const predicted = feedbackLabels.reduce((sum, other) => sum + confusion[other][label], 0);
-  const f1 = gold + predicted === 0 ? null : round((2 * right) / (gold + predicted));
-  return { label, gold, predicted, precision: predicted === 0 ? null : round(right / predicted), recall: gold === 0 ? null : round(right / gold), f1 };
+  const f1 = gold + predicted === 0 ? null : rounded((2 * right) / (gold + predicted));
+  return { label, gold, predicted, precision: predicted === 0 ? null : rounded(right / predicted), recall: gold === 0 ? null : rounded(right / gold), f1 };
 }
 
 function calibrationOf(items: readonly Labelled[]): Evaluation["calibration"] {
@@ -86,12 +87,8 @@ function calibrationOf(items: readonly Labelled[]): Evaluation["calibration"] {
     if (inside.length === 0) return [];
     return [{
       from, to, follow_ups: inside.length,
-      confidence: round(inside.reduce((sum, { confidence }) => sum + confidence, 0) / inside.length),
-      accuracy: round(inside.filter(({ gold, label }) => gold === label).length / inside.length),
+      confidence: rounded(inside.reduce((sum, { confidence }) => sum + confidence, 0) / inside.length),
+      accuracy: rounded(inside.filter(({ gold, label }) => gold === label).length / inside.length),
     }];
   });
-}
-
-function round(value: number): number {
-  return Math.round(value * 10_000) / 10_000;
 }

@@ -3,6 +3,7 @@
  * answer before it was. Every sign adds log-odds to a label; the softmax of the sums is the confidence. Where signs are
  * few or point different ways the confidence is low, and the caller asks a model or leaves the label open.
  */
+import { softmax } from "../chat-models/labels.js";
 import { feedbackLabels } from "../conversations/types.js";
 import type { FeedbackLabel, Message } from "../conversations/types.js";
 import { cues } from "./cues.js";
@@ -53,7 +54,7 @@ export function classifyByRules(followUp: FollowUp): RuleVerdict {
   addAnswer(scores, followUp, own, question, found);
   if (!question) addStatement(scores, followUp, own, found);
   settle(scores, found, own, question, askedByAnswer(followUp.answer));
-  const probabilities = softmax(scores);
+  const probabilities = softmax(feedbackLabels.map((label) => scores[label]));
   const best = probabilities.indexOf(Math.max(...probabilities));
   return {
     label: feedbackLabels[best] as FeedbackLabel,
@@ -220,12 +221,4 @@ function settle(scores: Scores, found: readonly FoundCue[], own: OwnWords, quest
   if (changes && words <= 8 && !question) scores.reattempt_with_feedback += 0.6;
   // A question whose words would change an answer ("why is it too long?") asks first of all.
   if (question && has("about_answer")) scores.reattempt_with_feedback -= 0.6;
-}
-
-function softmax(scores: Scores): number[] {
-  const values = feedbackLabels.map((label) => scores[label]);
-  const most = Math.max(...values);
-  const powers = values.map((value) => Math.exp(value - most));
-  const sum = powers.reduce((a, b) => a + b, 0);
-  return powers.map((power) => power / sum);
 }
