@@ -155,6 +155,21 @@ test("OASST trees give the same, and copies of a tree count once: the fuller one
   assert.deepEqual(facts.source_notes, { duplicate_trees: 1, messages_deleted_or_below: 1 });
 });
 
+test("an OASST tree may be deeper than the stack", async (t) => {
+  const dir = temporaryFolder(t);
+  const depth = 30_000;
+  const chain = Array.from({ length: depth }, (_, i) => node(`m${i}`, i % 2 === 0 ? "ann" : "x", i % 2 === 0 ? "prompter" : "assistant", i === 0 ? null : `m${i - 1}`));
+  // By hand: JSON.stringify recurses.
+  const nested = `${chain.map((message) => `${JSON.stringify(message).slice(0, -1)},"replies":[`).join("")}${"]}".repeat(depth)}`;
+  writeFileSync(join(dir, "t.jsonl"), `{"message_tree_id":"m0","prompt":${nested}}\n`);
+  const facts = await mine(miningSettings(join(dir, "t.jsonl"), { max_messages: 8 }), join(dir, "trees.parquet"));
+  assert.deepEqual([facts.read, facts.shortened, facts.source_notes], [1, 1, {}]);
+  assert.deepEqual((await readAll(join(dir, "trees.parquet"))).map(shown), [["m0", "ann", 0, "m0 m1 m2 m3 m4 m5 m6 m7"]]);
+  const gone = chain.map((message, i) => (i === 2 ? { ...message, deleted: true } : message));
+  const flat = await mine(miningSettings(writeJsonl(join(dir, "o.jsonl"), gone)), join(dir, "flat.parquet"));
+  assert.deepEqual(flat.source_notes, { messages_deleted_or_below: depth - 2 });
+});
+
 test("another schema: what was found, what is missing, and every source are named", async (t) => {
   const dir = temporaryFolder(t);
   const parquet = await writeParquet(join(dir, "other.parquet"), "SELECT 1 AS id, 'x' AS body, 'y' AS hashed_ip, [1] AS conversation");

@@ -64,7 +64,7 @@ export const oasstTrees: Source = {
     const trees = new Map<string, { root: Node; size: number }>();
     for await (const { value, where } of records) {
       const id = textOf(value["message_tree_id"]);
-      const root = isRecord(value["prompt"]) ? treeOf(value["prompt"], "", where) : undefined;
+      const root = isRecord(value["prompt"]) ? treeOf(value["prompt"], where) : undefined;
       if (root === undefined) {
         notes.add("trees_without_prompt");
         continue;
@@ -79,14 +79,29 @@ export const oasstTrees: Source = {
   },
 };
 
-function treeOf(value: Record<string, unknown>, parent: string, where: string): Node {
-  const node = nodeOf({ ...value, parent_id: parent }, where);
-  node.replies = listOf(value["replies"]).filter(isRecord).map((reply) => treeOf(reply, node.id, where));
-  return node;
+// Trees are walked without recursion: they are shallow, but files are not trusted to be, and the stack is short.
+
+function treeOf(value: Record<string, unknown>, where: string): Node {
+  const root = nodeOf({ ...value, parent_id: "" }, where);
+  const open = [{ node: root, value }];
+  for (let item = open.pop(); item !== undefined; item = open.pop()) {
+    for (const reply of listOf(item.value["replies"]).filter(isRecord)) {
+      const node = nodeOf({ ...reply, parent_id: item.node.id }, where);
+      item.node.replies.push(node);
+      open.push({ node, value: reply });
+    }
+  }
+  return root;
 }
 
-function sizeOf(node: Node): number {
-  return 1 + node.replies.reduce((sum, reply) => sum + sizeOf(reply), 0);
+function sizeOf(root: Node): number {
+  let size = 0;
+  const open = [root];
+  for (let node = open.pop(); node !== undefined; node = open.pop()) {
+    size += 1;
+    for (const reply of node.replies) open.push(reply);
+  }
+  return size;
 }
 
 function nodeOf(value: Record<string, unknown>, where: string): Node {
@@ -125,16 +140,29 @@ function labelValue(labels: Record<string, unknown>, name: string): number {
   return at < 0 ? 0 : Number(listOf(labels["value"])[at] ?? 0);
 }
 
+/** A message on the way down, with those above it. */
+interface Place {
+  node: Node;
+  above: Place | undefined;
+}
+
+/** The messages above a place, the root first. */
+function pathTo({ above }: Place): Node[] {
+  const path: Node[] = [];
+  for (let place = above; place !== undefined; place = place.above) path.push(place.node);
+  return path.toReversed();
+}
+
+/** Depth first, parents before replies. */
 function* conversationsOf(root: Node, notes: Notes): Generator<RawConversation> {
   if (!root.prompter) {
     notes.add("trees_without_prompt");
     return;
   }
-  // Depth first, parents before replies, without recursion: trees are shallow, but files are not trusted to be.
   const claimed = new Set<Node>();
-  const open: { node: Node; path: Node[] }[] = [{ node: root, path: [] }];
+  const open: Place[] = [{ node: root, above: undefined }];
   for (let item = open.pop(); item !== undefined; item = open.pop()) {
-    const { node, path } = item;
+    const { node } = item;
     if (node.deleted) {
       notes.add("messages_deleted_or_below", sizeOf(node));
       continue;
@@ -142,10 +170,9 @@ function* conversationsOf(root: Node, notes: Notes): Generator<RawConversation> 
     if (node.prompter && !claimed.has(node)) {
       const own = ownMessages(node);
       for (const message of own) claimed.add(message);
-      yield conversationOf(path, own);
+      yield conversationOf(pathTo(item), own);
     }
-    const here = [...path, node];
-    for (const reply of node.replies.toReversed()) open.push({ node: reply, path: here });
+    for (const reply of node.replies.toReversed()) open.push({ node: reply, above: item });
   }
 }
 
