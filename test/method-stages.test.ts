@@ -193,6 +193,25 @@ describe("the comparisons, each one switch", () => {
     assert.ok(pairs.length > 0 && pairs.every(({ score_chosen }) => score_chosen === null) && pairs.every(({ rejected }) => /^Topic \d+ is a long story that the old answer tells\.$/.test(rejected[0].content)));
   });
 
+  it("from scratch or not: the same requests, rejected answers and personas, only other rewrites", async (t) => {
+    const settings = (from_scratch: boolean): Record<string, unknown> => ({
+      rewrites: { from_scratch, max: 4, max_new_tokens: 12 }, rewards: { enabled: false },
+      pairs: { max_tokens: 1024, judge_rewrites: false, persona_dropout: 0.5, max_per_user: 1, filters: ["per_user_cap"] },
+    });
+    const [heeding, scratch] = [await pairsWith(t, settings(false)), await pairsWith(t, settings(true))];
+    const sorted = <T extends { id: string }>(items: readonly T[]): T[] => items.toSorted((a, b) => (a.id < b.id ? -1 : 1));
+    const given = ({ candidates }: typeof scratch): unknown[] => sorted(candidates).map(({ id, conversation_id, turn, persona, answers }) => [id, conversation_id, turn, persona, answers[0]]);
+    assert.equal(heeding.candidates.length, 4, "4 of 6 requests");
+    assert.deepEqual(given(scratch), given(heeding));
+    assert.equal(new Set(heeding.candidates.map(({ answers }) => answers[0]?.text)).size, 4, "each request has an answer of its own");
+    const kept = ({ pairs }: typeof scratch): unknown[] => pairs.map(({ id, user_id, persona_used, rejected }) => [id, user_id, persona_used, rejected]);
+    assert.equal(heeding.pairs.length, 3, "one a user");
+    assert.deepEqual(kept(scratch), kept(heeding));
+    assert.deepEqual([heeding, scratch].map(({ pairs }) => [...new Set(pairs.map(({ method }) => method))]), [["rewrite"], ["rewrite_from_scratch"]]);
+    const rewrites = ({ candidates }: typeof scratch): unknown[] => sorted(candidates).map(({ answers }) => answers[1]?.text);
+    assert.notDeepEqual(rewrites(scratch), rewrites(heeding));
+  });
+
   it("persona dropout of all and of none", async (t) => {
     const one = await pairsWith(t, { pairs: { persona_dropout: 1, min_margin: 0, filters: ["tie"] } });
     assert.ok(one.pairs.length > 0 && one.pairs.every(({ persona_used }) => !persona_used));

@@ -36,9 +36,12 @@ export async function readFeedbackLabels(path: string): Promise<FeedbackLabels> 
   return labels;
 }
 
-/** Stable over runs and machines. */
-function requestId(method: PairMethod, conversation_id: string, turn: number): string {
-  return `${method}-${sha256(`${conversation_id}\u0000${turn}`).slice(0, 16)}`;
+/**
+ * Stable over runs and machines. Sampling over users, seeds, persona dropout and the cap on a user's pairs all go by it, so
+ * it knows a rewrite from a reward, but not how the rewrite is made: `rewrites.from_scratch` changes the rewrites alone.
+ */
+function requestId(stage: "rewrite" | "reward", conversation_id: string, turn: number): string {
+  return `${stage}-${sha256(`${conversation_id}\u0000${turn}`).slice(0, 16)}`;
 }
 
 /** Follow-ups whose label is in `use`: each asks for another answer to the request before the answer it follows. */
@@ -49,7 +52,7 @@ export function rewriteRefs(conversation: Conversation, labels: FeedbackLabels, 
     const label = ofTurn?.get(follow_up_turn);
     const turn = follow_up_turn - 2;
     if (label === undefined || label === null || !use.includes(label) || messages[turn]?.role !== "user") return [];
-    return [{ id: requestId(method, conversation_id, turn), method, user_id, conversation_id, turn, follow_up_turn }];
+    return [{ id: requestId("rewrite", conversation_id, turn), method, user_id, conversation_id, turn, follow_up_turn }];
   });
 }
 

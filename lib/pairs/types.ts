@@ -14,7 +14,8 @@ export type PairMethod = "rewrite" | "reward" | "rewrite_from_scratch";
 
 /**
  * One line of candidates.jsonl: the answers made for one request. For rewrites: the rejected answer and its rewrite; for
- * rewards: n sampled answers with their scores. `id` is unique and stable: resuming skips ids already in the file.
+ * rewards: n sampled answers with their scores. `id` is unique and stable: resuming skips ids already in the file, and a run
+ * with another `rewrites.from_scratch` has the same ones.
  */
 export interface CandidateRecord extends Provenance {
   id: string;
