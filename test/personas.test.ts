@@ -3,11 +3,15 @@ import { describe, it } from "node:test";
 import type { ChatModel, ChatRequest } from "../lib/chat-models/types.js";
 import { runConfigSchema } from "../lib/config.js";
 import type { Conversation, FeedbackLabel } from "../lib/conversations/types.js";
-import { earlierConversations, historyDigest } from "../lib/personas/history.js";
+import { readAllJsonl } from "../lib/files.js";
+import { History, historyDigest } from "../lib/personas/history.js";
 import { inferPersonas } from "../lib/personas/infer.js";
 import { parsePersona, summaryOnly } from "../lib/personas/parse.js";
 import { renderPersona, withPersona, words } from "../lib/personas/render.js";
 import type { PersonaRecord } from "../lib/personas/types.js";
+import { personasStage } from "../lib/run/stages/personas.js";
+import { temporaryFolder } from "./helpers/conversations.js";
+import { methodRun, openMethodRun, sampleLogs } from "./helpers/method-run.js";
 
 function conversation(id: string, time: string, texts: string[], more: Partial<Conversation> = {}): Conversation {
   return {
@@ -17,25 +21,44 @@ function conversation(id: string, time: string, texts: string[], more: Partial<C
 }
 
 const noFeedback = (): undefined => undefined;
-const roomy = { maxConversations: 12, budget: 100_000, count: (text: string): number => text.length };
+const roomy = { budget: 100_000, count: (text: string): number => text.length };
 
 describe("what a persona may be made from", () => {
   const now = conversation("now", "2024-03-05T10:00:00Z", ["the text at hand"]);
   const all = [
     conversation("later", "2024-03-05T10:00:01Z", ["a later text"]), conversation("same", "2024-03-05T10:00:00.000Z", ["a text of the same moment"]), now,
     conversation("before", "2024-03-05T12:59:59+03:00", ["an earlier text"]), conversation("old", "2023-12-01T00:00:00Z", ["the oldest text"]),
-    conversation("stranger", "2023-01-01T00:00:00Z", ["another user's text"], { user_id: "v" }),
   ];
+  const history = new History(all);
+  const idsOf = (conversations: readonly Conversation[]): string[] => conversations.map(({ conversation_id }) => conversation_id);
 
-  it("is the user's own conversations strictly before, oldest first, time zones minded", () => {
-    assert.deepEqual(earlierConversations(now, all).map(({ conversation_id }) => conversation_id), ["old", "before"]);
+  it("is the user's conversations strictly before, oldest first, time zones minded; the latest so many", () => {
+    assert.deepEqual(idsOf(history.before(now, 12)), ["old", "before"]);
+    assert.deepEqual(idsOf(history.before(now, 1)), ["before"]);
+    assert.deepEqual(history.before(all[4] as Conversation, 12), []);
+    assert.deepEqual(idsOf(history.before(all[0] as Conversation, 12)), ["old", "before", "now", "same"]);
   });
 
-  it("holds no text of the moment, of later, or of anybody else", () => {
-    const { text, ids } = historyDigest(earlierConversations(now, all), noFeedback, roomy);
+  it("holds no text of the moment or of later", () => {
+    const { text, ids } = historyDigest(history.before(now, 12), noFeedback, roomy);
     assert.ok(text.includes("an earlier text") && text.includes("the oldest text"));
-    for (const other of ["at hand", "later text", "same moment", "another user"]) assert.ok(!text.includes(other));
+    for (const other of ["at hand", "later text", "same moment"]) assert.ok(!text.includes(other));
     assert.deepEqual([...ids], [["C1", "old"], ["C2", "before"]]);
+  });
+
+  it("takes work that grows with the number of conversations, not with its square", () => {
+    const reads = (n: number): number => {
+      let count = 0;
+      const many = Array.from({ length: n }, (_, i): Conversation => {
+        const one = conversation(`c${i}`, "", [`text ${i}`]);
+        return Object.defineProperty(one, "timestamp", { get: () => ((count += 1), new Date(1.7e12 + i * 1000).toISOString()) });
+      });
+      const ofUser = new History(many);
+      for (const one of many) assert.ok(ofUser.before(one, 12).length <= 12);
+      assert.deepEqual(idsOf(ofUser.before(many[n - 1] as Conversation, 3)), [`c${n - 4}`, `c${n - 3}`, `c${n - 2}`]);
+      return count;
+    };
+    assert.equal(reads(4000) - 1, 2 * (reads(2000) - 1));
   });
 
   it("leaves out answers, and messages that other people wrote", () => {
@@ -52,7 +75,7 @@ describe("what a persona may be made from", () => {
 
   it("is cut to the context: long messages first, then the oldest conversations", () => {
     const many = Array.from({ length: 20 }, (_, i) => conversation(`c${i}`, `2024-01-${String(i + 1).padStart(2, "0")}T00:00:00Z`, [`start${i} ${"blah ".repeat(200)}`]));
-    assert.equal(historyDigest(many, noFeedback, roomy).ids.size, 12);
+    assert.equal(historyDigest(many, noFeedback, roomy).ids.size, 20);
     const tight = historyDigest(many, noFeedback, { ...roomy, budget: 500 });
     assert.ok(tight.text.length <= 500);
     assert.equal([...tight.ids.values()].at(-1), "c19", "the latest stays");
@@ -168,5 +191,31 @@ describe("inferring many personas", () => {
     assert.deepEqual(records[0]?.from_conversations, ["a-before"]);
     assert.equal(model.asked[0]?.[0]?.sampling.temperature, 0);
     assert.ok((model.asked[1]?.[0]?.sampling.temperature ?? 0) > 0, "the same question again would get the same answer");
+  });
+});
+
+describe("the stage, for one user with many conversations", () => {
+  const count = 600;
+
+  it("asks in batches, and stops between them", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, count));
+    const stop = new AbortController();
+    const model = scripted([]);
+    const context = openMethodRun(run, stop.signal);
+    t.after(() => context.close());
+    const asking = { ...context, model: async () => model };
+    const chat = model.chat.bind(model);
+    model.chat = (requests, options) => {
+      if (model.asked.length === 2) stop.abort();
+      return chat(requests, options);
+    };
+    // The first and the second asking of a batch of 256, then the batch that is told to stop.
+    await assert.rejects(personasStage(asking), { name: "AbortError" });
+    assert.deepEqual(model.asked.map((requests) => requests.length), [256, 256, 256, 256]);
+    assert.equal((await readAllJsonl<PersonaRecord>(context.folder.personas)).length, 1 + 512, "what was answered is kept");
+    model.chat = chat;
+    const rest = await personasStage({ ...asking, signal: new AbortController().signal });
+    assert.equal(rest["conversations"], count);
+    assert.deepEqual(model.asked.slice(4).map((requests) => requests.length), [count - 513, count - 513]);
   });
 });

@@ -8,12 +8,38 @@ import type { Persona } from "./types.js";
 /** Label of a follow-up, by conversation and turn; null: the classifier abstained. */
 export type FeedbackLookup = (conversation_id: string, turn: number) => FeedbackLabel | null | undefined;
 
-/** The user's own conversations that begin strictly before `conversation`, oldest first. Equal times are not earlier. */
-export function earlierConversations(conversation: Conversation, ofUser: readonly Conversation[]): Conversation[] {
-  const begin = Date.parse(conversation.timestamp);
-  return ofUser
-    .filter((other) => other.user_id === conversation.user_id && other.conversation_id !== conversation.conversation_id && Date.parse(other.timestamp) < begin)
-    .sort((a, b) => Date.parse(a.timestamp) - Date.parse(b.timestamp) || (a.conversation_id < b.conversation_id ? -1 : 1));
+/**
+ * One user's conversations by time, to be asked for those before each: every time is read once and a question is a binary
+ * search, so that a user with many thousand conversations costs no more than many users with few.
+ */
+export class History {
+  /** Oldest first. */
+  readonly #conversations: readonly Conversation[];
+  readonly #times: readonly number[];
+
+  constructor(ofUser: readonly Conversation[]) {
+    const timed = ofUser.map((conversation) => ({ conversation, time: Date.parse(conversation.timestamp) }));
+    timed.sort((a, b) => a.time - b.time || (a.conversation.conversation_id < b.conversation.conversation_id ? -1 : 1));
+    this.#conversations = timed.map(({ conversation }) => conversation);
+    this.#times = timed.map(({ time }) => time);
+  }
+
+  /** The latest `max` conversations that begin strictly before `conversation`, oldest first. Equal times are not earlier. */
+  before(conversation: Conversation, max: number): Conversation[] {
+    const end = firstAtLeast(this.#times, Date.parse(conversation.timestamp));
+    return this.#conversations.slice(Math.max(0, end - max), end);
+  }
+}
+
+/** Index of the first of the ascending `values` that is at least `limit`; their number where none is. */
+function firstAtLeast(values: readonly number[], limit: number): number {
+  let [from, to] = [0, values.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if ((values[middle] as number) < limit) from = middle + 1;
+    else to = middle;
+  }
+  return from;
 }
 
 export interface HistoryDigest {
@@ -54,15 +80,15 @@ const fullMessage = 600;
 const shortestMessage = 80;
 
 /**
- * The user's messages of the latest `maxConversations` of `earlier` (oldest first), within `budget` as `count` measures
- * it: long messages are cut first, then the oldest conversations go. The assistant's answers are not shown.
+ * The user's messages of `earlier` (oldest first), within `budget` as `count` measures it: long messages are cut first, then
+ * the oldest conversations go. The assistant's answers are not shown.
  */
 export function historyDigest(
   earlier: readonly Conversation[],
   feedback: FeedbackLookup,
-  { maxConversations, budget, count }: { maxConversations: number; budget: number; count: (text: string) => number },
+  { budget, count }: { budget: number; count: (text: string) => number },
 ): HistoryDigest {
-  let shown = earlier.slice(-maxConversations);
+  let shown = earlier;
   for (let length = fullMessage; ; ) {
     const digest = render(shown, feedback, length);
     if (count(digest.text) <= budget || (shown.length <= 1 && length <= shortestMessage)) return digest;

@@ -15,7 +15,7 @@ import type { PersonaRecord } from "./types.js";
 
 export interface PersonaTask {
   conversation: Conversation;
-  /** Strictly earlier, oldest first, at least one. */
+  /** The latest that are strictly earlier, oldest first, at least one and at most `personas.max_conversations`. */
   earlier: Conversation[];
 }
 
@@ -74,7 +74,7 @@ export async function inferPersonas(model: ChatModel, tasks: readonly PersonaTas
       const parsed = parsePersona(text, digest.ids);
       const dropped_preferences = parsed?.dropped ?? 0;
       if (parsed !== undefined && isGrounded(parsed)) return record(task, digest, { persona: parsed.persona, outcome: "json_retry", dropped_preferences });
-      const preferences = feedbackQuotes(task.earlier.slice(-options.settings.max_conversations), options.feedback);
+      const preferences = feedbackQuotes(task.earlier, options.feedback);
       if (preferences.length > 0) return record(task, digest, { persona: { summary: "", preferences }, outcome: "quotes", dropped_preferences });
       const persona = parsed?.persona ?? summaryOnly(text.startsWith(begun) ? text.slice(begun.length - subject.length) : text);
       record(task, digest, { persona, outcome: persona === null ? "nothing" : "summary", dropped_preferences });
@@ -91,7 +91,6 @@ function ask(model: ChatModel, task: PersonaTask, { settings, seed, feedback }: 
   const { max_new_tokens, temperature, top_p, top_k, min_p } = settings;
   const budget = Math.min(longestHistory, model.context_length - max_new_tokens - spareTokens);
   const digest = historyDigest(task.earlier, feedback, {
-    maxConversations: settings.max_conversations,
     budget,
     count: (history) => model.countTokens(personaPrompt.render({ history })),
   });

@@ -6,7 +6,7 @@ import type { EvalRequest } from "../../eval/types.js";
 import { JsonlAppender, readJsonl } from "../../files.js";
 import { readFeedbackLabels, selectRequests } from "../../pairs/requests.js";
 import type { FeedbackLabels } from "../../pairs/requests.js";
-import { earlierConversations } from "../../personas/history.js";
+import { History } from "../../personas/history.js";
 import { inferPersonas } from "../../personas/infer.js";
 import type { PersonaTask } from "../../personas/infer.js";
 import type { PersonaRecord } from "../../personas/types.js";
@@ -71,13 +71,16 @@ async function inferAll(context: StageContext, labels: FeedbackLabels, left: Rea
     tasks = [];
   };
   for await (const ofUser of byUser(folder.conversations)) {
+    const history = new History(ofUser);
     for (const conversation of ofUser) {
       if (!left.has(conversation.conversation_id)) continue;
-      const earlier = earlierConversations(conversation, ofUser);
+      signal.throwIfAborted();
+      const earlier = history.before(conversation, config.personas.max_conversations);
       if (earlier.length === 0) write(withoutHistory(conversation));
       else tasks.push({ conversation, earlier });
+      // Within a user too: one of thousands of conversations is neither held as one batch nor deaf to Ctrl-C.
+      if (tasks.length >= batchSize) await flush();
     }
-    if (tasks.length >= batchSize) await flush();
   }
   await flush();
 }
