@@ -27,7 +27,7 @@ test("WildChat's Parquet schema is recognised; flags of rows, messages and moder
   assert.equal(facts.dropped.flagged, 3);
   const [only] = await readAll(join(dir, "out.parquet"));
   assert.deepEqual(only, {
-    conversation_id: "h1", user_id: "ip1", timestamp: "2023-05-01T10:00:00.000Z", source: "wildchat", model: "gpt-4", language: "English", flagged: false, context_messages: 0,
+    conversation_id: "h1", user_id: "ip1", timestamp: "2023-05-01T10:00:00.000Z", began: null, ended: null, source: "wildchat", model: "gpt-4", language: "English", flagged: false, context_messages: 0,
     messages: [
       { role: "user", content: "hello there", language: "English", flagged: false, gold_label: null },
       { role: "assistant", content: "Hi!", language: "English", flagged: false, gold_label: null },
@@ -54,6 +54,29 @@ test("the same columns as JSONL, with feedback labels and redacted text kept", a
   assert.equal(only?.timestamp, "2023-11-19T19:36:18.000Z");
   assert.equal(only?.messages[0]?.content, "mail <PRESIDIO_ANONYMIZED_EMAIL>");
   assert.equal(only?.messages[2]?.gold_label, "reattempt_with_feedback");
+});
+
+test("when a conversation began and ended is kept where its messages have times", async (t) => {
+  const dir = temporaryFolder(t);
+  const out = join(dir, "out.parquet");
+  const spans = async (file: string): Promise<unknown[]> => {
+    await mine(miningSettings(file), out);
+    return (await readAll(out)).map(({ conversation_id, timestamp, began, ended }) => [conversation_id, timestamp, began, ended].map((value) => value?.replace(/^2023-05-01T|:00.000Z$/g, "") ?? null));
+  };
+  // WildChat: the row has the time of the last answer, the answers have theirs.
+  const stamped = wildchatQuery.replace("'redacted': false", "'timestamp': CASE WHEN i % 2 = 0 THEN timestamp - INTERVAL 2 HOUR END").replace("'shorter'", "'shorter', 'Hi.'");
+  const parquet = await writeParquet(join(dir, "w.parquet"), `SELECT * FROM (${stamped}) WHERE conversation_hash = 'h1'`);
+  assert.deepEqual(await spans(parquet), [["h1", "10:00", "08:00", "10:00"]]);
+  // Plain: a timestamp before, between or after the messages' own ones.
+  const at = (time: string) => `2023-05-01T${time}:00Z`;
+  const talked = (id: string, time: string, ...times: (string | null)[]) => ({
+    user_id: "u", conversation_id: id, timestamp: at(time), messages: times.map((one, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content: `${id} says ${i}`, ...(one === null ? {} : { timestamp: at(one) }) })),
+  });
+  const file = writeJsonl(join(dir, "p.jsonl"), [talked("a", "07:00", "08:00", "09:00"), talked("b", "08:30", null, "08:00", "09:00"), talked("c", "10:00", "08:00", null, "09:00"), talked("d", "11:00", null, null)]);
+  assert.deepEqual(await spans(file), [["a", "07:00", "07:00", "09:00"], ["b", "08:30", "08:00", "09:00"], ["c", "10:00", "08:00", "10:00"], ["d", "11:00", null, null]]);
+  // OASST: the row has the time of the author's first message; what came before it is not theirs.
+  const timed = tree.slice(0, 7).map((message, i) => ({ ...message, created_date: at(`0${i}:00`) }));
+  assert.deepEqual((await spans(writeJsonl(join(dir, "o.jsonl"), timed))), [["p1", "00:00", "00:00", "02:00"], ["p2", "03:00", "03:00", "06:00"]]);
 });
 
 test("an unknown feedback label names the record and the labels", async (t) => {

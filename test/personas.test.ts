@@ -39,6 +39,21 @@ describe("what a persona may be made from", () => {
     assert.deepEqual(idsOf(history.before(all[0] as Conversation, 12)), ["old", "before", "now", "same"]);
   });
 
+  it("is over before this one begins: of two sessions side by side neither knows the other", () => {
+    const session = (id: string, began: string | null, ended: string): Conversation => conversation(id, `2024-03-05T${ended}:00Z`, [id], began === null ? {} : { began: `2024-03-05T${began}:00Z`, ended: `2024-03-05T${ended}:00Z` });
+    const morning = session("morning", "08:00", "09:00");
+    const long = session("long", "08:30", "12:00");
+    const inside = session("inside", "10:00", "11:00");
+    const untimed = session("untimed", null, "11:30");
+    const evening = session("evening", "12:01", "18:00");
+    const day = new History([evening, long, inside, morning, untimed]);
+    assert.deepEqual(idsOf(day.before(long, 12)), [], "morning was not over");
+    assert.deepEqual(idsOf(day.before(inside, 12)), ["morning"]);
+    assert.deepEqual(idsOf(day.before(untimed, 12)), ["morning", "inside"]);
+    assert.deepEqual(idsOf(day.before(evening, 12)), ["morning", "inside", "untimed", "long"]);
+    assert.deepEqual(idsOf(day.before(evening, 2)), ["untimed", "long"], "the latest are those that ended last");
+  });
+
   it("holds no text of the moment or of later", () => {
     const { text, ids } = historyDigest(history.before(now, 12), noFeedback, roomy);
     assert.ok(text.includes("an earlier text") && text.includes("the oldest text"));

@@ -35,6 +35,7 @@ export function normalize(raw: RawConversation, source: SourceName): Normalized 
       conversation_id: cleanText(raw.conversation_id),
       user_id: cleanText(raw.user_id),
       timestamp: new Date(raw.time).toISOString(),
+      ...spanOf(raw, raw.time),
       source,
       model: cleanText(raw.model),
       language: cleanText(raw.language) || guessLanguage(messages.slice(context).filter(({ role }) => role === "user").map(({ content }) => content).join("\n")),
@@ -44,6 +45,17 @@ export function normalize(raw: RawConversation, source: SourceName): Normalized 
     },
     repairs: [...done],
   };
+}
+
+/** From the earliest to the latest time of the user's own part and the conversation; null where no message has a time. */
+function spanOf(raw: RawConversation, time: number): { began: string | null; ended: string | null } {
+  let [began, ended] = [Infinity, -Infinity];
+  for (const message of raw.messages.slice(raw.context_messages)) {
+    began = Math.min(began, message.time ?? Infinity);
+    ended = Math.max(ended, message.time ?? -Infinity);
+  }
+  if (began === Infinity) return { began: null, ended: null };
+  return { began: new Date(Math.min(began, time)).toISOString(), ended: new Date(Math.max(ended, time)).toISOString() };
 }
 
 /** `last`: index of the last raw message that went into this one. */

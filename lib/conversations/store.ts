@@ -163,6 +163,7 @@ export class ConversationStore {
 
 const partQuery = `
   SELECT id AS conversation_id, json_extract_string(json, '$.user_id') AS user_id, CAST(json_extract_string(json, '$.timestamp') AS TIMESTAMPTZ) AS timestamp,
+    CAST(json_extract_string(json, '$.began') AS TIMESTAMPTZ) AS began, CAST(json_extract_string(json, '$.ended') AS TIMESTAMPTZ) AS ended,
     json_extract_string(json, '$.source') AS source, json_extract_string(json, '$.model') AS model, json_extract_string(json, '$.language') AS language,
     CAST(json_extract(json, '$.flagged') AS BOOLEAN) AS flagged,
     from_json(json_extract(json, '$.messages'), '[{"role":"VARCHAR","content":"VARCHAR","language":"VARCHAR","flagged":"BOOLEAN","gold_label":"VARCHAR"}]')::${messagesType} AS messages,
@@ -203,15 +204,19 @@ export async function writeConversations(path: string, conversations: AsyncItera
   }
 }
 
+/** A row as it is read: times in milliseconds. */
+type StoredConversation = Omit<Conversation, "timestamp" | "began" | "ended"> & { timestamp: number; began: number | null; ended: number | null };
+
 /** Streams conversations.parquet in its order: by user, then time. Throws where it is missing or damaged. */
 export async function* readConversations(path: string): AsyncGenerator<Conversation> {
   const database = await Database.open();
   try {
-    const sql = `SELECT to_json({conversation_id: conversation_id, user_id: user_id, timestamp: epoch_ms(timestamp), source: source, model: model, language: language,
-      flagged: flagged, messages: messages, context_messages: context_messages})::VARCHAR FROM read_parquet(${sqlPath(path)})`;
+    const sql = `SELECT to_json({conversation_id: conversation_id, user_id: user_id, timestamp: epoch_ms(timestamp), began: epoch_ms(began), ended: epoch_ms(ended),
+      source: source, model: model, language: language, flagged: flagged, messages: messages, context_messages: context_messages})::VARCHAR FROM read_parquet(${sqlPath(path)})`;
     for await (const [json] of database.stream(sql)) {
-      const row = JSON.parse(json as string) as Omit<Conversation, "timestamp"> & { timestamp: number };
-      yield { ...row, timestamp: new Date(row.timestamp).toISOString() };
+      const row = JSON.parse(json as string) as StoredConversation;
+      const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
+      yield { ...row, timestamp: new Date(row.timestamp).toISOString(), began: iso(row.began), ended: iso(row.ended) };
     }
   } catch (error) {
     throw cannotRead(path, error);

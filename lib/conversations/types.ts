@@ -24,8 +24,11 @@ export interface LoggedMessage extends Message {
 export interface Conversation {
   conversation_id: string;
   user_id: string;
-  /** ISO 8601, UTC. Orders a user's conversations. */
+  /** ISO 8601, UTC. Orders a user's conversations. In WildChat the time of the last answer, in OASST of the first message. */
   timestamp: string;
+  /** The earliest and the latest time that the file gives for this user's part; null or absent where messages have no times. */
+  began?: string | null;
+  ended?: string | null;
   /** "wildchat", "oasst", "sharegpt", "messages". */
   source: string;
   /** The logging model's name, "" where unknown. */
@@ -40,6 +43,14 @@ export interface Conversation {
    * user, so that no turn counts twice. 0 where absent, and in every log of one person's chat.
    */
   context_messages?: number;
+}
+
+/**
+ * When a conversation begins and when it is over, in milliseconds; `timestamp` stands for both where nothing else is known.
+ * One is earlier than another if it is over before the other begins.
+ */
+export function timesOf({ timestamp, began, ended }: Conversation): { began: number; ended: number } {
+  return { began: Date.parse(began ?? timestamp), ended: Date.parse(ended ?? timestamp) };
 }
 
 /** Indices into messages of the messages this conversation's user wrote. */

@@ -1,6 +1,6 @@
 /** What of a user's past a persona may be made from, and how it is shown to the model. */
 import type { Conversation, FeedbackLabel } from "../conversations/types.js";
-import { followUpTurns, userTurns } from "../conversations/types.js";
+import { followUpTurns, timesOf, userTurns } from "../conversations/types.js";
 import { clip } from "../prompts/prompt.js";
 import { oneLine } from "./render.js";
 import type { Persona } from "./types.js";
@@ -9,24 +9,27 @@ import type { Persona } from "./types.js";
 export type FeedbackLookup = (conversation_id: string, turn: number) => FeedbackLabel | null | undefined;
 
 /**
- * One user's conversations by time, to be asked for those before each: every time is read once and a question is a binary
+ * One user's conversations by the time they ended, to be asked for those before each: every time is read once and a question is a binary
  * search, so that a user with many thousand conversations costs no more than many users with few.
  */
 export class History {
   /** Oldest first. */
   readonly #conversations: readonly Conversation[];
-  readonly #times: readonly number[];
+  readonly #ends: readonly number[];
 
   constructor(ofUser: readonly Conversation[]) {
-    const timed = ofUser.map((conversation) => ({ conversation, time: Date.parse(conversation.timestamp) }));
-    timed.sort((a, b) => a.time - b.time || (a.conversation.conversation_id < b.conversation.conversation_id ? -1 : 1));
+    const timed = ofUser.map((conversation) => ({ conversation, end: timesOf(conversation).ended }));
+    timed.sort((a, b) => a.end - b.end || (a.conversation.conversation_id < b.conversation.conversation_id ? -1 : 1));
     this.#conversations = timed.map(({ conversation }) => conversation);
-    this.#times = timed.map(({ time }) => time);
+    this.#ends = timed.map(({ end }) => end);
   }
 
-  /** The latest `max` conversations that begin strictly before `conversation`, oldest first. Equal times are not earlier. */
+  /**
+   * The latest `max` conversations that were over strictly before `conversation` began, oldest first. Equal times are not
+   * earlier, and of two sessions side by side neither knows the other.
+   */
   before(conversation: Conversation, max: number): Conversation[] {
-    const end = firstAtLeast(this.#times, Date.parse(conversation.timestamp));
+    const end = firstAtLeast(this.#ends, timesOf(conversation).began);
     return this.#conversations.slice(Math.max(0, end - max), end);
   }
 }

@@ -1,4 +1,4 @@
-/** The plain form for anybody's own logs: one object a conversation, {user_id, conversation_id, timestamp, messages: [{role, content}]}. */
+/** The plain form for anybody's own logs: one object a conversation, {user_id, conversation_id, timestamp, messages: [{role, content, timestamp?}]}. */
 import { languageName } from "../language.js";
 import { listOf, messageOf, textOf, timeOf } from "./source.js";
 import type { Source } from "./source.js";

@@ -207,7 +207,7 @@ function conversationOf(context: readonly Node[], own: readonly Node[]): RawConv
     language: first.language,
     flagged: false,
     context_messages: context.length,
-    messages: path.map((node): RawMessage => ({ role: node.prompter ? "user" : "assistant", content: node.text, language: node.language, flagged: node.flagged, gold_label: null })),
+    messages: path.map((node): RawMessage => ({ role: node.prompter ? "user" : "assistant", content: node.text, language: node.language, flagged: node.flagged, gold_label: null, time: node.time })),
     where: first.where,
   };
 }

@@ -43,5 +43,5 @@ export const sharegpt: Source = {
 function turnOf(value: unknown, where: string): RawMessage {
   const turn = isRecord(value) ? value : {};
   const from = textOf(turn["from"]).toLowerCase();
-  return { role: roles[from] ?? from, content: turn["value"], language: "", flagged: false, gold_label: goldLabelOf(turn["feedback_label"], where) };
+  return { role: roles[from] ?? from, content: turn["value"], language: "", flagged: false, gold_label: goldLabelOf(turn["feedback_label"], where), time: null };
 }

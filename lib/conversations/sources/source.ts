@@ -21,6 +21,8 @@ export interface RawMessage {
   language: string;
   flagged: boolean;
   gold_label: FeedbackLabel | null;
+  /** Milliseconds since 1970; null where the message has no time of its own. */
+  time: number | null;
 }
 
 export interface RawConversation {
@@ -103,7 +105,7 @@ export function goldLabelOf(value: unknown, where: string): FeedbackLabel | null
   });
 }
 
-/** A message of {role, content} form with what else is known of it. */
+/** A message of {role, content, timestamp} form with what else is known of it. */
 export function messageOf(value: unknown, where: string): RawMessage {
   const fields = isRecord(value) ? value : {};
   return {
@@ -112,6 +114,7 @@ export function messageOf(value: unknown, where: string): RawMessage {
     language: languageName(textOf(fields["language"])),
     flagged: fields["toxic"] === true || fields["flagged"] === true,
     gold_label: goldLabelOf(fields["feedback_label"], where),
+    time: timeOf(fields["timestamp"]),
   };
 }
 

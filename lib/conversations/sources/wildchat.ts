@@ -1,7 +1,8 @@
 /**
  * WildChat-1M (allenai/WildChat-1M): one row a conversation, as Parquet or as JSONL with the same columns. The user is
  * `hashed_ip`, as the data set's card suggests; an address shared by several people makes them one user, and one person
- * with several addresses several users. Redacted text is kept as it is.
+ * with several addresses several users. Redacted text is kept as it is. A row's timestamp is that of its last answer; when it
+ * began is known by its first answer, since only answers have a time.
  */
 import { languageName } from "../language.js";
 import { isRecord, listOf, messageOf, textOf, timeOf } from "./source.js";
@@ -9,11 +10,11 @@ import type { Source } from "./source.js";
 
 export const wildchat: Source = {
   name: "wildchat",
-  about: "WildChat-1M: conversation_hash, hashed_ip, timestamp, conversation [{role, content, language, toxic}], toxic, openai_moderation [{flagged}] (Parquet or JSONL)",
+  about: "WildChat-1M: conversation_hash, hashed_ip, timestamp, conversation [{role, content, language, toxic, timestamp}], toxic, openai_moderation [{flagged}] (Parquet or JSONL)",
   required: ["conversation_hash", "conversation", "hashed_ip", "timestamp"],
   optional: ["model", "language", "toxic", "openai_moderation"],
   parquet: {
-    conversation: "list_transform(conversation, lambda m: {'role': m.role, 'content': m.content, 'language': m.language, 'toxic': m.toxic})",
+    conversation: "list_transform(conversation, lambda m: {'role': m.role, 'content': m.content, 'language': m.language, 'toxic': m.toxic, 'timestamp': m.timestamp})",
     openai_moderation: "list_transform(openai_moderation, lambda m: {'flagged': m.flagged})",
   },
   async *convert(records) {
