@@ -27,7 +27,7 @@ test("WildChat's Parquet schema is recognised; flags of rows, messages and moder
   assert.equal(facts.dropped.flagged, 3);
   const [only] = await readAll(join(dir, "out.parquet"));
   assert.deepEqual(only, {
-    conversation_id: "h1", user_id: "ip1", timestamp: "2023-05-01T10:00:00.000Z", began: null, ended: null, source: "wildchat", model: "gpt-4", language: "English", flagged: false, context_messages: 0,
+    conversation_id: "h1", user_id: "ip1", timestamp: "2023-05-01T10:00:00.000Z", began: null, ended: null, source: "wildchat", model: "gpt-4", language: "English", flagged: false, context_messages: 0, other_authors: [],
     messages: [
       { role: "user", content: "hello there", language: "English", flagged: false, gold_label: null },
       { role: "assistant", content: "Hi!", language: "English", flagged: false, gold_label: null },
@@ -176,6 +176,14 @@ test("OASST trees give the same, and copies of a tree count once: the fuller one
   const facts = await mine(miningSettings(file, { include_flagged: true }), join(dir, "out.parquet"));
   assert.deepEqual((await readAll(join(dir, "out.parquet"))).map(shown), expected);
   assert.deepEqual(facts.source_notes, { duplicate_trees: 1, messages_deleted_or_below: 1 });
+});
+
+test("OASST messages that answer one of their own kind, and what hangs below them, are left out", async (t) => {
+  const dir = temporaryFolder(t);
+  const turns = [node("p1", "ann", "prompter", null), node("p2", "ben", "prompter", "p1"), node("a1", "x", "assistant", "p2"), node("a2", "x", "assistant", "p1"), node("a3", "x", "assistant", "a2"), node("p3", "ann", "prompter", "a2")];
+  const facts = await mine(miningSettings(writeJsonl(join(dir, "o.jsonl"), turns)), join(dir, "out.parquet"));
+  assert.deepEqual((await readAll(join(dir, "out.parquet"))).map(shown), [["p1", "ann", 0, "p1 a2 p3"]]);
+  assert.deepEqual(facts.source_notes, { messages_out_of_turn_or_below: 3 });
 });
 
 test("an OASST tree may be deeper than the stack", async (t) => {

@@ -162,7 +162,7 @@ test("a mined file that is missing or damaged says how to make it again", async 
 test("writeConversations and readConversations are inverse", async (t) => {
   const path = join(temporaryFolder(t), "c.parquet");
   const conversation = {
-    conversation_id: "c", user_id: "u", timestamp: "2024-01-02T03:04:05.678Z", began: "2024-01-02T03:00:00.001Z", ended: "2024-01-02T03:04:06.000Z", source: "messages", model: "m", language: "English", flagged: true, context_messages: 2,
+    conversation_id: "c", user_id: "u", timestamp: "2024-01-02T03:04:05.678Z", began: "2024-01-02T03:00:00.001Z", ended: "2024-01-02T03:04:06.000Z", source: "messages", model: "m", language: "English", flagged: true, context_messages: 2, other_authors: ["v", "o'brien, \"w\""],
     messages: [{ role: "user" as const, content: "hi", language: "", flagged: true, gold_label: "other" as const }],
   };
   await writeConversations(path, [conversation]);

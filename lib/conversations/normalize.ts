@@ -42,6 +42,7 @@ export function normalize(raw: RawConversation, source: SourceName): Normalized 
       flagged: raw.flagged || raw.messages.some(({ flagged }) => flagged),
       messages,
       context_messages: context,
+      other_authors: raw.other_authors.map(cleanText),
     },
     repairs: [...done],
   };

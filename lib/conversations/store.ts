@@ -51,7 +51,7 @@ export class ConversationStore {
   }
 
   add(conversation: Conversation): void {
-    const text = Buffer.from(JSON.stringify({ context_messages: 0, ...conversation }));
+    const text = Buffer.from(JSON.stringify({ context_messages: 0, other_authors: [], ...conversation }));
     this.#guard(() => {
       for (let at = 0; at < text.byteLength; ) at += writeSync(this.texts, text, at, text.byteLength - at, this.#size + at);
       const appender = this.#appender as DuckDBAppender;
@@ -167,7 +167,8 @@ const partQuery = `
     json_extract_string(json, '$.source') AS source, json_extract_string(json, '$.model') AS model, json_extract_string(json, '$.language') AS language,
     CAST(json_extract(json, '$.flagged') AS BOOLEAN) AS flagged,
     from_json(json_extract(json, '$.messages'), '[{"role":"VARCHAR","content":"VARCHAR","language":"VARCHAR","flagged":"BOOLEAN","gold_label":"VARCHAR"}]')::${messagesType} AS messages,
-    CAST(json_extract(json, '$.context_messages') AS INTEGER) AS context_messages
+    CAST(json_extract(json, '$.context_messages') AS INTEGER) AS context_messages,
+    CAST(json_extract(json, '$.other_authors') AS VARCHAR[]) AS other_authors
   FROM chunk ORDER BY place`;
 
 function workFolder(path: string): string {
@@ -212,7 +213,8 @@ export async function* readConversations(path: string): AsyncGenerator<Conversat
   const database = await Database.open();
   try {
     const sql = `SELECT to_json({conversation_id: conversation_id, user_id: user_id, timestamp: epoch_ms(timestamp), began: epoch_ms(began), ended: epoch_ms(ended),
-      source: source, model: model, language: language, flagged: flagged, messages: messages, context_messages: context_messages})::VARCHAR FROM read_parquet(${sqlPath(path)})`;
+      source: source, model: model, language: language, flagged: flagged, messages: messages, context_messages: context_messages,
+      other_authors: other_authors})::VARCHAR FROM read_parquet(${sqlPath(path)})`;
     for await (const [json] of database.stream(sql)) {
       const row = JSON.parse(json as string) as StoredConversation;
       const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());

@@ -43,6 +43,8 @@ export interface Conversation {
    * user, so that no turn counts twice. 0 where absent, and in every log of one person's chat.
    */
   context_messages?: number;
+  /** Ids of the other people who wrote any of `messages` (OASST). None where absent, and in every log of one person's chat. */
+  other_authors?: string[];
 }
 
 /**

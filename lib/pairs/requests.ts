@@ -1,4 +1,5 @@
 /** Which turns of the logs make rewrites and which make rewards: references first, so that millions fit in memory. */
+import { holdsHeldOutText } from "../conversations/split.js";
 import { readConversations } from "../conversations/store.js";
 import { followUpTurns, userTurns } from "../conversations/types.js";
 import type { Conversation, FeedbackLabel, Message } from "../conversations/types.js";
@@ -74,13 +75,22 @@ export function rewriteMethod(config: RunConfig): "rewrite" | "rewrite_from_scra
   return config.rewrites.from_scratch ? "rewrite_from_scratch" : "rewrite";
 }
 
+export interface SelectedRequests {
+  refs: RequestRef[];
+  /** Requests left out because their conversation holds text of a held-out user. */
+  beside_held_out: number;
+}
+
 /** The requests that `rewrite` or `reward` works on: all of them, or `max` evenly over users. */
-export async function selectRequests(stage: "rewrite" | "reward", folder: RunFolder, config: RunConfig, labels: FeedbackLabels): Promise<RequestRef[]> {
+export async function selectRequests(stage: "rewrite" | "reward", folder: RunFolder, config: RunConfig, labels: FeedbackLabels): Promise<SelectedRequests> {
   const refs: RequestRef[] = [];
+  let beside_held_out = 0;
   for await (const conversation of readConversations(folder.conversations)) {
-    refs.push(...(stage === "rewrite" ? rewriteRefs(conversation, labels, config.feedback.use, rewriteMethod(config)) : rewardRefs(conversation, labels)));
+    const found = stage === "rewrite" ? rewriteRefs(conversation, labels, config.feedback.use, rewriteMethod(config)) : rewardRefs(conversation, labels);
+    if (holdsHeldOutText(conversation, config.data.held_out)) beside_held_out += found.length;
+    else refs.push(...found);
   }
-  return evenlyOverUsers(refs, stage === "rewrite" ? config.rewrites.max : config.rewards.max, config.seed);
+  return { refs: evenlyOverUsers(refs, stage === "rewrite" ? config.rewrites.max : config.rewards.max, config.seed), beside_held_out };
 }
 
 /** Reads the texts of `refs`, in windows of at most `window` requests, in the order of conversations.parquet. */

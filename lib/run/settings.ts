@@ -36,10 +36,10 @@ const settingsOf: Record<StageName, (config: RunConfig) => StageSettings> = {
       : { "personas.enabled": false };
   },
   rewrite: (config) => (config.rewrites.enabled
-    ? { ...policyOf(config), ...personaUse(config), ...section("rewrites", config.rewrites), "feedback.use": config.feedback.use, ...roleOf(config, "rewriter") }
+    ? { ...policyOf(config), ...personaUse(config), ...section("rewrites", config.rewrites), "feedback.use": config.feedback.use, "data.held_out": config.data.held_out, ...roleOf(config, "rewriter") }
     : { "rewrites.enabled": false }),
   reward: (config) => (config.rewards.enabled
-    ? { ...policyOf(config), ...personaUse(config), ...section("rewards", config.rewards), ...roleOf(config, "judge") }
+    ? { ...policyOf(config), ...personaUse(config), ...section("rewards", config.rewards), "data.held_out": config.data.held_out, ...roleOf(config, "judge") }
     : { "rewards.enabled": false }),
   pairs: (config) => ({
     model: config.model, seed: config.seed, "data.held_out": config.data.held_out, ...personaUse(config), ...section("pairs", config.pairs),

@@ -18,6 +18,7 @@ export const messages: Source = {
         language: languageName(textOf(value["language"])),
         flagged: value["flagged"] === true,
         context_messages: 0,
+        other_authors: [],
         messages: listOf(value["messages"]).map((message) => messageOf(message, where)),
         where,
       };

@@ -172,7 +172,11 @@ function* conversationsOf(root: Node, notes: Notes): Generator<RawConversation> 
       for (const message of own) claimed.add(message);
       yield conversationOf(pathTo(item), own);
     }
-    for (const reply of node.replies.toReversed()) open.push({ node: reply, above: item });
+    for (const reply of node.replies.toReversed()) {
+      // Two requests in a row would become one message: of two authors, that is nobody's.
+      if (reply.prompter === node.prompter) notes.add("messages_out_of_turn_or_below", sizeOf(reply));
+      else open.push({ node: reply, above: item });
+    }
   }
 }
 
@@ -207,6 +211,7 @@ function conversationOf(context: readonly Node[], own: readonly Node[]): RawConv
     language: first.language,
     flagged: false,
     context_messages: context.length,
+    other_authors: [...new Set(path.map(({ user }) => user))].filter((user) => user !== "" && user !== first.user),
     messages: path.map((node): RawMessage => ({ role: node.prompter ? "user" : "assistant", content: node.text, language: node.language, flagged: node.flagged, gold_label: null, time: node.time })),
     where: first.where,
   };

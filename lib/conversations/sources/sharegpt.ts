@@ -32,6 +32,7 @@ export const sharegpt: Source = {
         language: languageName(textOf(value["language"])),
         flagged: false,
         context_messages: 0,
+        other_authors: [],
         messages: listOf(value["conversations"]).map((message) => turnOf(message, where)),
         where,
       };

@@ -34,6 +34,8 @@ export interface RawConversation {
   language: string;
   flagged: boolean;
   context_messages: number;
+  /** Ids of everybody but the user who wrote any of the messages. */
+  other_authors: string[];
   messages: RawMessage[];
   where: string;
 }

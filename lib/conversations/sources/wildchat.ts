@@ -28,6 +28,7 @@ export const wildchat: Source = {
         language: languageName(textOf(value["language"])),
         flagged: value["toxic"] === true || moderated,
         context_messages: 0,
+        other_authors: [],
         messages: listOf(value["conversation"]).map((message) => messageOf(message, where)),
         where,
       };

@@ -43,7 +43,7 @@ async function conversationsInNeed({ folder, config }: StageContext, labels: Fee
   const inTraining = config.personas.at === "train_and_inference";
   for (const [stage, enabled] of [["rewrite", config.rewrites.enabled], ["reward", config.rewards.enabled]] as const) {
     if (!enabled || !inTraining) continue;
-    for (const { conversation_id } of await selectRequests(stage, folder, config, labels)) needed.add(conversation_id);
+    for (const { conversation_id } of (await selectRequests(stage, folder, config, labels)).refs) needed.add(conversation_id);
   }
   if (!config.eval.enabled) return needed;
   const requests: EvalRequest[] = [];

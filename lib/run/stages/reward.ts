@@ -27,9 +27,11 @@ export const rewardStage: Stage = async (context) => {
   const { folder, config, progress, signal } = context;
   const appender = new JsonlAppender(folder.candidates);
   let too_long = 0;
+  let leftOut = 0;
   try {
     if (config.rewards.enabled) {
-      const refs = await selectRequests("reward", folder, config, await readFeedbackLabels(folder.feedback));
+      const { refs, beside_held_out } = await selectRequests("reward", folder, config, await readFeedbackLabels(folder.feedback));
+      leftOut = beside_held_out;
       const done = await candidatesDone(folder);
       const left = refs.filter(({ id }) => !done.has(id));
       const personas = await trainingPersonas(folder, config);
@@ -48,7 +50,7 @@ export const rewardStage: Stage = async (context) => {
     progress.stop();
   }
   // Of these no candidate is written: run again, the stage counts them anew.
-  return { ...await factsOf(context), too_long };
+  return { ...await factsOf(context, leftOut), too_long };
 };
 
 /** One score to ask for: of which task's which answer, into which field. */
@@ -122,7 +124,7 @@ async function scoresWanted(context: StageContext, tasks: readonly Sampled[]): P
   return wanted;
 }
 
-async function factsOf({ folder, config }: StageContext): Promise<Record<string, unknown>> {
+async function factsOf({ folder, config }: StageContext, beside_held_out: number): Promise<Record<string, unknown>> {
   const users = new Set<string>();
   let requests = 0;
   let answers = 0;
@@ -140,7 +142,7 @@ async function factsOf({ folder, config }: StageContext): Promise<Record<string,
     if (rewards.length > 0) spread += Math.max(...rewards) - Math.min(...rewards);
   }
   return {
-    enabled: config.rewards.enabled, requests, users: users.size, answers, unfinished, unscored, user_agnostic: config.rewards.user_agnostic,
+    enabled: config.rewards.enabled, requests, users: users.size, answers, unfinished, unscored, beside_held_out, user_agnostic: config.rewards.user_agnostic,
     mean_spread: requests === 0 ? null : Math.round((spread / requests) * 1000) / 1000,
     prompts: { [rewardPrompt.id]: rewardPrompt.hash, [rewardWithoutPersonaPrompt.id]: rewardWithoutPersonaPrompt.hash },
   };

@@ -34,9 +34,11 @@ export const rewriteStage: Stage = async (context) => {
   const { folder, config, progress, signal } = context;
   const appender = new JsonlAppender(folder.candidates);
   const skipped: Skipped = { refused: 0, too_long: 0 };
+  let leftOut = 0;
   try {
     if (config.rewrites.enabled) {
-      const refs = await selectRequests("rewrite", folder, config, await readFeedbackLabels(folder.feedback));
+      const { refs, beside_held_out } = await selectRequests("rewrite", folder, config, await readFeedbackLabels(folder.feedback));
+      leftOut = beside_held_out;
       const done = await candidatesDone(folder);
       const left = refs.filter(({ id }) => !done.has(id));
       const personas = await trainingPersonas(folder, config);
@@ -50,7 +52,7 @@ export const rewriteStage: Stage = async (context) => {
     appender.close();
     progress.stop();
   }
-  return { ...await factsOf(context), ...skipped };
+  return { ...await factsOf(context, leftOut), ...skipped };
 };
 
 interface Task {
@@ -133,7 +135,7 @@ function rewriterRequest({ config }: StageContext, rewriter: ChatModel, { reques
   return { messages, n: 1, sampling: { max_new_tokens, temperature, top_p, top_k, min_p, seed: hashSeed(config.seed, "rewriter", request.id) } };
 }
 
-async function factsOf({ folder, config }: StageContext): Promise<Record<string, unknown>> {
+async function factsOf({ folder, config }: StageContext, beside_held_out: number): Promise<Record<string, unknown>> {
   const method = rewriteMethod(config);
   const users = new Set<string>();
   let rewrites = 0;
@@ -147,5 +149,5 @@ async function factsOf({ folder, config }: StageContext): Promise<Record<string,
     if (record.persona !== "") withPersonas += 1;
   }
   const prompt = config.rewrites.from_scratch ? rewriteFromScratchPrompt : rewritePrompt;
-  return { enabled: config.rewrites.enabled, method, rejected: config.rewrites.rejected, rewrites, users: users.size, with_persona: withPersonas, unfinished, prompts: { [prompt.id]: prompt.hash } };
+  return { enabled: config.rewrites.enabled, method, rejected: config.rewrites.rejected, rewrites, users: users.size, with_persona: withPersonas, unfinished, beside_held_out, prompts: { [prompt.id]: prompt.hash } };
 }
