@@ -97,14 +97,49 @@ test("ShareGPT: roles by their names, users where known, file order where there 
     { id: "a", user_id: "u1", conversations: turns("later entry", "yes") },
     { id: "c", conversations: turns("nobody's", "fine") },
     { id: "d", user: "u2", timestamp: 1_700_000_000, conversations: turns("timed", "ok") },
-    { id: "e", user: "u2", conversations: [{ from: "human", value: "run it" }, { from: "tool", value: "42" }] },
+    { id: "e", user: "u2", timestamp: 1_700_000_001, conversations: [...turns("sum them up", "I will."), { from: "function_call", value: "sum()" }, { from: "tool", value: "42" }, { from: "gpt", value: "It is 42." }] },
+    { id: "f", user: "u2", conversations: [{ from: "tool", value: "42" }, ...turns("what is it?", "42")] },
   ], null, 2));
   const facts = await mine(miningSettings(file), join(dir, "out.parquet"));
   assert.deepEqual(facts.malformed, { unknown_role: 1 });
+  assert.deepEqual(facts.repaired, { cut_at_unknown_role: 1 });
   const all = await readAll(join(dir, "out.parquet"));
-  assert.deepEqual(all.map(({ user_id, conversation_id, source }) => [user_id, conversation_id, source]), [["entry:c", "c", "sharegpt"], ["u1", "b", "sharegpt"], ["u1", "a", "sharegpt"], ["u2", "d", "sharegpt"]]);
+  assert.deepEqual(all.map(({ user_id, conversation_id, source }) => [user_id, conversation_id, source]), [["entry:c", "c", "sharegpt"], ["u1", "b", "sharegpt"], ["u1", "a", "sharegpt"], ["u2", "d", "sharegpt"], ["u2", "e", "sharegpt"]]);
+  assert.deepEqual(all[4]?.messages.map(({ content }) => content), ["sum them up", "I will."], "a conversation goes up to the tool");
   assert.deepEqual(all[1]?.messages.map(({ role }) => role), ["system", "user", "assistant"]);
   assert.equal(all[3]?.timestamp, "2023-11-14T22:13:20.000Z");
+});
+
+const variants: Record<string, (turn: { from: string; value: string }) => Record<string, unknown>> = {
+  "{from, value}": (turn) => turn,
+  "{from, text}": ({ from, value }) => ({ from, text: value }),
+  "{role, content}": ({ from, value }) => ({ role: from === "human" ? "user" : "assistant", content: value }),
+};
+for (const [name, form] of Object.entries(variants)) {
+  for (const list of ["conversations", "items"]) {
+    test(`ShareGPT: ${list} of ${name}, the first entries without turns`, async (t) => {
+      const dir = temporaryFolder(t);
+      const entries = [...Array.from({ length: 30 }, (_, i) => ({ id: `empty-${i}`, [list]: [] })), { id: "a", [list]: turns("a question", "an answer", "shorter").map(form) }];
+      const json = join(dir, "s.json");
+      writeFileSync(json, JSON.stringify(entries));
+      for (const file of [json, writeJsonl(join(dir, "s.jsonl"), entries)]) {
+        const facts = await mine(miningSettings(file), join(dir, "out.parquet"));
+        assert.deepEqual([facts.files[0]?.source, facts.read, facts.malformed], ["sharegpt", 31, { no_request: 30 }]);
+        assert.deepEqual((await readAll(join(dir, "out.parquet")))[0]?.messages.map(({ role, content }) => `${role}: ${content}`), ["user: a question", "assistant: an answer", "user: shorter"]);
+      }
+    });
+  }
+}
+
+test("ShareGPT as Parquet, its list under either name; turns of no known form are refused", async (t) => {
+  const dir = temporaryFolder(t);
+  for (const list of ["conversations", "items"]) {
+    const parquet = await writeParquet(join(dir, `${list}.parquet`), `SELECT 'a' AS id, 7 AS likes, [{'from': 'human', 'value': 'a question'}, {'from': 'gpt', 'value': 'an answer'}] AS ${list}`);
+    assert.equal((await mine(miningSettings(parquet), join(dir, "out.parquet"))).files[0]?.source, "sharegpt");
+    assert.deepEqual((await readAll(join(dir, "out.parquet")))[0]?.messages.map(({ role }) => role), ["user", "assistant"]);
+  }
+  const other = writeJsonl(join(dir, "other.jsonl"), [{ id: "a", conversations: [] }, { id: "b", conversations: [{ speaker: "human", words: "hello" }] }]);
+  await assert.rejects(mine(miningSettings(other), join(dir, "out.parquet")), /for "sharegpt" these are missing: \(none, but the entries have another form\)/);
 });
 
 test("several files and patterns, of different sources, are one data set", async (t) => {

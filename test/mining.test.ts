@@ -83,18 +83,20 @@ test("roles are put in order: merged, leading answers and late system messages d
     talk("2", message("system", "Be brief."), message("user", "question"), message("assistant", ""), message("user", "hello?"), message("assistant", "yes")),
     talk("3", message("user", "question here"), message("assistant", "answer"), message("system", "note"), message("user", "  "), message("assistant", "lost")),
     talk("4", message("user", null), message("assistant", "answer")),
-    talk("5", message("user", "run"), message("tool", "42")),
+    talk("5", message("user", "run it"), message("tool", "42"), message("assistant", "It is 42."), message("user", "thanks")),
     talk("6", message("user", "first try"), message("assistant", ""), message("assistant", "real answer"), message("user", "go on")),
+    talk("7", message("tool", "42"), message("user", "what is it?")),
   ]);
   const facts = await mine(miningSettings(file), join(dir, "out.parquet"));
   assert.deepEqual((await readAll(join(dir, "out.parquet"))).map(({ conversation_id, messages }) => [conversation_id, ...messages.map(({ role, content }) => `${role}: ${content}`)]), [
     ["1", "user: part one\n\npart two", "assistant: an\n\nswer"],
     ["2", "system: Be brief.", "user: question"],
     ["3", "user: question here", "assistant: answer"],
+    ["5", "user: run it"],
     ["6", "user: first try", "assistant: real answer", "user: go on"],
   ]);
   assert.deepEqual(facts.malformed, { no_request: 1, unknown_role: 1 });
-  assert.deepEqual(facts.repaired, { leading_answer_dropped: 1, same_role_merged: 2, cut_at_empty_message: 2, later_system_message_dropped: 1 });
+  assert.deepEqual(facts.repaired, { leading_answer_dropped: 1, same_role_merged: 2, cut_at_empty_message: 2, cut_at_unknown_role: 1, later_system_message_dropped: 1 });
 });
 
 test("long conversations are cut, and counted as shortened, not dropped", async (t) => {

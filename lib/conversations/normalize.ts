@@ -9,7 +9,7 @@ export const malformations = ["no_conversation_id", "no_user_id", "no_timestamp"
 export type Malformation = (typeof malformations)[number];
 
 /** What was put right, one count a conversation. */
-export const repairs = ["leading_answer_dropped", "later_system_message_dropped", "same_role_merged", "cut_at_empty_message"] as const;
+export const repairs = ["leading_answer_dropped", "later_system_message_dropped", "same_role_merged", "cut_at_empty_message", "cut_at_unknown_role"] as const;
 export type Repair = (typeof repairs)[number];
 
 export type Normalized = { conversation: Conversation; repairs: Repair[] } | { malformed: Malformation };
@@ -17,19 +17,18 @@ export type Normalized = { conversation: Conversation; repairs: Repair[] } | { m
 /**
  * Repairs: messages of one role in a row become one (a blank line between them); an answer before the first request and
  * system messages after the beginning are dropped; from the first message without text on, everything is cut off, since
- * what follows answers something nobody said. Lone surrogates and NUL, which no file format keeps, become U+FFFD.
+ * what follows answers something nobody said. So it is at the first message of another role (a tool's result, a call of a
+ * function): what follows rests on it, and it has no place in a chat. Lone surrogates and NUL, which no file format keeps, become U+FFFD.
  */
 export function normalize(raw: RawConversation, source: SourceName): Normalized {
   if (raw.conversation_id === "") return { malformed: "no_conversation_id" };
   if (raw.user_id === "") return { malformed: "no_user_id" };
   if (raw.time === null) return { malformed: "no_timestamp" };
   const done = new Set<Repair>();
-  const cleaned = clean(raw, done);
-  if (cleaned === undefined) return { malformed: "unknown_role" };
-  const kept = cutAtEmpty(merge(cleaned, done), done);
+  const kept = cutAtEmpty(merge(clean(raw, done), done), done);
   const context = kept.filter(({ last }) => last < raw.context_messages).length;
   const messages = kept.map(({ message }) => message);
-  if (!messages.slice(context).some(({ role }) => role === "user")) return { malformed: "no_request" };
+  if (!messages.slice(context).some(({ role }) => role === "user")) return { malformed: done.has("cut_at_unknown_role") ? "unknown_role" : "no_request" };
   return {
     conversation: {
       conversation_id: cleanText(raw.conversation_id),
@@ -65,10 +64,13 @@ interface Placed {
   last: number;
 }
 
-function clean(raw: RawConversation, done: Set<Repair>): Placed[] | undefined {
+function clean(raw: RawConversation, done: Set<Repair>): Placed[] {
   const placed: Placed[] = [];
   for (const [last, { role, content, language, flagged, gold_label }] of raw.messages.entries()) {
-    if (role !== "user" && role !== "assistant" && role !== "system") return undefined;
+    if (role !== "user" && role !== "assistant" && role !== "system") {
+      done.add("cut_at_unknown_role");
+      break;
+    }
     const begun = placed.some(({ message }) => message.role === "user");
     if (role === "assistant" && !begun) {
       done.add("leading_answer_dropped");

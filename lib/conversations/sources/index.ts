@@ -25,16 +25,16 @@ export async function openSources(paths: readonly string[], wanted: SourceName |
   const files: SourceFile[] = [];
   for (const path of await expandPaths(paths)) {
     const container = containerOf(path);
-    const { columns, first } = await columnsOf(path, container);
-    files.push({ path, container, source: choose(path, columns, first, wanted) });
+    const { columns, sample } = await columnsOf(path, container);
+    files.push({ path, container, source: choose(path, columns, sample, wanted) });
   }
   return files;
 }
 
-function choose(path: string, columns: readonly string[], first: Record<string, unknown> | undefined, wanted: SourceName | "auto"): Source {
+function choose(path: string, columns: readonly string[], sample: readonly Record<string, unknown>[] | undefined, wanted: SourceName | "auto"): Source {
   const candidates = sources.filter(({ name }) => wanted === "auto" || name === wanted);
-  const missing = (source: Source): string[] => source.required.filter((column) => !columns.includes(column));
-  const fitting = candidates.find((source) => missing(source).length === 0 && (first === undefined || source.recognises === undefined || source.recognises(first)));
+  const missing = (source: Source): string[] => source.required.filter((column) => !columns.includes(column) && !columns.includes(source.alias?.[column] ?? column));
+  const fitting = candidates.find((source) => missing(source).length === 0 && (sample === undefined || source.recognises === undefined || source.recognises(sample)));
   if (fitting !== undefined) return fitting;
   const nearest = [...candidates].sort((a, b) => missing(a).length / a.required.length - missing(b).length / b.required.length)[0] as Source;
   throw new RlhiError("ERR_UNKNOWN_SCHEMA", {

@@ -69,10 +69,15 @@ export function containerOf(path: string): Container {
   });
 }
 
-/** The columns a file has: of Parquet its schema, of JSON the first object's keys. */
-export async function columnsOf(path: string, container: Container): Promise<{ columns: string[]; first?: Record<string, unknown> }> {
+/** Objects of a JSON file by which its source is told: one alone may be without turns, or without a column that others have. */
+const sampleSize = 100;
+
+/** The columns a file has: of Parquet its schema, of JSON the keys of the first objects, which come with them. */
+export async function columnsOf(path: string, container: Container): Promise<{ columns: string[]; sample?: Record<string, unknown>[] }> {
   if (container !== "parquet") {
-    for await (const { value } of container === "json" ? readArray(path) : readLines(path)) return { columns: Object.keys(value), first: value };
+    const sample: Record<string, unknown>[] = [];
+    for await (const { value } of container === "json" ? readArray(path) : readLines(path)) if (sample.push(value) === sampleSize) break;
+    if (sample.length > 0) return { columns: [...new Set(sample.flatMap((value) => Object.keys(value)))], sample };
     throw new RlhiError("ERR_EMPTY", { what: "the file holds no conversation", where: path, todo: "check how the file was made" });
   }
   const database = await Database.open();
@@ -131,7 +136,7 @@ async function* readArray(path: string): AsyncGenerator<SourceRecord> {
 async function* readParquet(path: string, source: Source): AsyncGenerator<SourceRecord> {
   const { columns } = await columnsOf(path, "parquet");
   yield* query(path, "row", async (database) => {
-    const wanted = [...source.required, ...source.optional].filter((column) => columns.includes(column));
+    const wanted = [...source.required, ...Object.values(source.alias ?? {}), ...source.optional].filter((column) => columns.includes(column));
     const selected: string[] = [];
     for (const column of wanted) selected.push(`${await columnSql(database, path, column, source)} AS ${sqlName(column)}`);
     return `SELECT to_json(t)::VARCHAR FROM (SELECT ${selected.join(", ")} FROM read_parquet(${sqlPath(path)})) t`;

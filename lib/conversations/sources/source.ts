@@ -54,12 +54,14 @@ export interface Source {
   about: string;
   /** Top-level columns a file must have. */
   required: readonly string[];
+  /** Another name that a required column may go by. */
+  alias?: Readonly<Record<string, string>>;
   /** Top-level columns used where they are there. */
   optional: readonly string[];
   /** Parquet: smaller SQL for a column, used where it fits the file's own types. */
   parquet?: Readonly<Record<string, string>>;
-  /** A closer look at a first record, where the required columns alone would not tell this source from others. */
-  recognises?(value: Record<string, unknown>): boolean;
+  /** A closer look at the first records, where the required columns alone would not tell this source from others. */
+  recognises?(values: readonly Record<string, unknown>[]): boolean;
   convert(records: AsyncIterable<SourceRecord>, notes: Notes): AsyncIterable<RawConversation>;
 }
 
