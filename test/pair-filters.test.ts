@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import { runConfigSchema } from "../lib/config.js";
 import type { RunConfigInput } from "../lib/config.js";
 import type { Message } from "../lib/conversations/types.js";
 import { languageMismatch } from "../lib/pairs/answer-language.js";
-import { buildPair, withinUserCap } from "../lib/pairs/build.js";
+import { buildPair, preparePair, withinUserCap } from "../lib/pairs/build.js";
+import { KeptPairs } from "../lib/pairs/kept-pairs.js";
 import { leakedFeedback } from "../lib/pairs/leaked-feedback.js";
 import { findPersonalData } from "../lib/pairs/personal-data.js";
 import { withoutPreamble } from "../lib/pairs/preamble.js";
@@ -13,6 +16,7 @@ import { similarity } from "../lib/pairs/similarity.js";
 import { pairFilters } from "../lib/pairs/types.js";
 import type { CandidateRecord, PairFilter } from "../lib/pairs/types.js";
 import { findUnsafe } from "../lib/pairs/unsafe.js";
+import { temporaryFolder } from "./helpers/conversations.js";
 
 function settings(pairs: RunConfigInput["pairs"] = {}, more: Partial<RunConfigInput> = {}) {
   return runConfigSchema.parse({ model: "m", data: { path: "d" }, pairs: { persona_dropout: 0, ...pairs }, ...more });
@@ -50,9 +54,11 @@ function rewards(values: number[], change: Partial<CandidateRecord> = {}): Candi
   });
 }
 
+const built = (record: CandidateRecord, config = settings(), scores?: { rewrite: number; rejected: number }): ReturnType<typeof buildPair> => buildPair(preparePair(record, config, tokenizer), config, scores);
+
 const filterOf = (record: CandidateRecord, config = settings(), scores = { rewrite: 7, rejected: 4 }): PairFilter | "kept" => {
-  const built = buildPair(record, config, tokenizer, record.method === "reward" ? undefined : scores);
-  return "pair" in built ? "kept" : built.filtered.filter;
+  const made = built(record, config, record.method === "reward" ? undefined : scores);
+  return "pair" in made ? "kept" : made.filtered.filter;
 };
 
 describe("a pair", () => {
@@ -100,12 +106,12 @@ describe("a pair", () => {
   it("takes the best and the worst reward, finished answers first", () => {
     const record = rewards([3, 8, 5, 9]);
     (record.answers[3] as { finish_reason: string }).finish_reason = "length";
-    const built = buildPair(record, settings(), tokenizer);
-    assert.ok("pair" in built);
-    assert.equal(built.pair.score_chosen, 8);
-    assert.equal(built.pair.score_rejected, 3);
-    assert.equal(built.pair.chosen[0].content, record.answers[1]?.text);
-    const agnostic = buildPair(record, settings({}, { rewards: { user_agnostic: true } }), tokenizer);
+    const made = built(record, settings());
+    assert.ok("pair" in made);
+    assert.equal(made.pair.score_chosen, 8);
+    assert.equal(made.pair.score_rejected, 3);
+    assert.equal(made.pair.chosen[0].content, record.answers[1]?.text);
+    const agnostic = built(record, settings({}, { rewards: { user_agnostic: true } }));
     assert.ok("pair" in agnostic);
     assert.equal(agnostic.pair.chosen[0].content, record.answers[0]?.text, "the reward without persona runs the other way here");
   });
@@ -113,14 +119,42 @@ describe("a pair", () => {
   it("loses its oldest turns where the context is short, never the persona, the request or part of an answer", () => {
     const prompt: Message[] = Array.from("abcdef").flatMap((letter): Message[] => [{ role: "user", content: `${letter} `.repeat(20) }, { role: "assistant", content: "so ".repeat(20) }]);
     prompt.push({ role: "user", content: "How do I cut the meat for the party?" });
-    const built = buildPair(candidate({ prompt, persona: "A cook." }), settings({ max_tokens: 120 }), tokenizer, { rewrite: 7, rejected: 4 });
-    assert.ok("pair" in built);
-    assert.equal(built.pair.prompt[0]?.content, "A cook.");
-    assert.equal(built.pair.prompt[1]?.role, "user");
-    assert.equal(built.pair.prompt.at(-1)?.content, "How do I cut the meat for the party?");
-    assert.ok(built.pair.prompt.length < prompt.length && built.pair.prompt.length > 2);
-    assert.equal(built.pair.chosen[0].content, good);
-    assert.ok(tokenizer.encodeChat(built.pair.prompt).length + tokenizer.encodeAnswer(bad).length <= 120);
+    const made = built(candidate({ prompt, persona: "A cook." }), settings({ max_tokens: 120 }), { rewrite: 7, rejected: 4 });
+    assert.ok("pair" in made);
+    assert.equal(made.pair.prompt[0]?.content, "A cook.");
+    assert.equal(made.pair.prompt[1]?.role, "user");
+    assert.equal(made.pair.prompt.at(-1)?.content, "How do I cut the meat for the party?");
+    assert.ok(made.pair.prompt.length < prompt.length && made.pair.prompt.length > 2);
+    assert.equal(made.pair.chosen[0].content, good);
+    assert.ok(tokenizer.encodeChat(made.pair.prompt).length + tokenizer.encodeAnswer(bad).length <= 120);
+  });
+
+  it("is tokenised once, whatever the judge says of it", () => {
+    const calls = { encodeAnswer: 0, encodeChat: 0 };
+    const counting = {
+      encodeAnswer: (text: string) => ((calls.encodeAnswer += 1), tokenizer.encodeAnswer(text)),
+      encodeChat: (messages: readonly Message[]) => ((calls.encodeChat += 1), tokenizer.encodeChat(messages)),
+    };
+    const prepared = preparePair(candidate(), settings(), counting);
+    const verdicts = [undefined, { rewrite: 7, rejected: 4 }, { rewrite: 4, rejected: 7 }].map((scores) => buildPair(prepared, settings(), scores));
+    assert.deepEqual(verdicts.map((one) => ("pair" in one ? one.pair.score_chosen : one.filtered.filter)), [null, 7, "small_margin"]);
+    assert.deepEqual(calls, { encodeAnswer: 2, encodeChat: 1 });
+  });
+
+  it("lies in a file until all are there, then comes by its id", (t) => {
+    const path = join(temporaryFolder(t), "kept");
+    const kept = new KeptPairs(path);
+    const texts = ["naïve “ß” 🐟", "line\nbreak \u2028", "", "plain"];
+    const pairs = ["d", "b", "c", "a"].map((id, i) => {
+      const made = built(candidate({ id, user_id: `u${i % 2}`, prompt: [{ role: "user", content: `How do I cut the meat for the party? ${texts[i]}` }] }), settings());
+      assert.ok("pair" in made);
+      kept.append(made.pair);
+      return made.pair;
+    });
+    assert.deepEqual([...kept.byId()], [pairs[3], pairs[1], pairs[2], pairs[0]]);
+    assert.deepEqual(withinUserCap(kept.owners, 1, 7), withinUserCap(pairs, 1, 7));
+    assert.equal(readFileSync(path, "utf8"), pairs.map((pair) => `${JSON.stringify(pair)}\n`).join(""));
+    kept.close();
   });
 
   it("keeps at most so many of a user, the same ones whatever the order", () => {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { tableFromIPC } from "apache-arrow";
 import { listAt } from "../lib/engine/columns.js";
+import { openPairs, storedRows } from "../lib/engine/reference.js";
 import { rowsPerBatch, writePairsArrow } from "../lib/tokens/arrow.js";
 import type { PairRow, PairsMetadata } from "../lib/tokens/arrow.js";
 import { PairsFile } from "../lib/tokens/pairs-file.js";
@@ -67,6 +68,16 @@ test("record batches that do not fit into memory are read again", async () => {
   const file = await PairsFile.open(await written("cache.arrow"), 1);
   for (const wanted of [[0], [rowsPerBatch + 3], [2 * rowsPerBatch], [1], [rowsPerBatch + 4]]) await check(file, wanted);
   await file.close();
+});
+
+test("all rows one after the other, a record batch in memory at a time", async () => {
+  const path = await written("stored.arrow", false);
+  const file = await openPairs(path, metadata, 0);
+  assert.ok(file !== undefined);
+  const stored: PairRow[] = [];
+  for await (const one of storedRows(file)) stored.push({ ...one, prompt_ids: Array.from(one.prompt_ids), chosen_ids: Array.from(one.chosen_ids), rejected_ids: Array.from(one.rejected_ids) });
+  assert.deepEqual(stored, rows);
+  assert.equal(await openPairs(path, { ...metadata, source: "other" }), undefined);
 });
 
 test("the schema is TRL's columns, int32 lists without nulls, float32 log-probabilities", async () => {

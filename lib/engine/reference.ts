@@ -1,10 +1,11 @@
 /** The tokenised pairs of a training with their reference log-probabilities: made once, kept in an Arrow file, made again when anything behind them changed. */
 import { existsSync } from "node:fs";
 import type { Progress } from "../progress.js";
-import { writePairsArrow } from "../tokens/arrow.js";
+import { rowsPerBatch, writePairsArrow } from "../tokens/arrow.js";
 import type { PairRow, PairsMetadata, ReferenceLogps } from "../tokens/arrow.js";
 import type { TokenLimits } from "../tokens/data-files.js";
 import { PairsFile } from "../tokens/pairs-file.js";
+import { listAt } from "./columns.js";
 import type { Engine } from "./engine.js";
 
 export interface PairSource {
@@ -14,12 +15,12 @@ export interface PairSource {
   rows(limits: Pick<TokenLimits, "vocabSize"> & { context: number }): AsyncIterable<PairRow>;
 }
 
-/** The file, if it holds these pairs scored by this reference. */
-export async function openPairs(path: string, expected: PairsMetadata): Promise<PairsFile | undefined> {
+/** The file, if it holds these pairs scored by this reference. `keepBytes`: ids held in memory at once, as of PairsFile.open. */
+export async function openPairs(path: string, expected: PairsMetadata, keepBytes?: number): Promise<PairsFile | undefined> {
   if (!existsSync(path)) return undefined;
   let file: PairsFile;
   try {
-    file = await PairsFile.open(path);
+    file = await PairsFile.open(path, keepBytes);
   } catch {
     return undefined;
   }
@@ -27,6 +28,24 @@ export async function openPairs(path: string, expected: PairsMetadata): Promise<
   if (tokens === expected.tokens && source === expected.source && reference === expected.reference) return file;
   await file.close();
   return undefined;
+}
+
+/** The rows of a file in its order, and then the file is closed: a record batch's ids at a time, as views of its buffers. */
+export async function* storedRows(file: PairsFile): AsyncGenerator<PairRow> {
+  try {
+    for (let from = 0; from < file.rows; from += rowsPerBatch) {
+      const rows = Array.from({ length: Math.min(rowsPerBatch, file.rows - from) }, (_, index) => from + index);
+      const { prompt, chosen, rejected } = await file.batch(rows);
+      for (const [at, row] of rows.entries()) {
+        yield {
+          id: file.ids[row] as string, held_out: file.heldOut[row] as boolean,
+          prompt_ids: listAt(prompt, at), chosen_ids: listAt(chosen, at), rejected_ids: listAt(rejected, at),
+        };
+      }
+    }
+  } finally {
+    await file.close();
+  }
 }
 
 /** Writes the file: tokenising runs ahead while the engine scores. Without a reference in `metadata` nothing is scored. */

@@ -2,6 +2,7 @@
 import { fitMessages } from "../chat-models/fit.js";
 import type { RunConfig } from "../config.js";
 import { isHeldOut } from "../conversations/split.js";
+import type { Message } from "../conversations/types.js";
 import { sha256, sha256File } from "../files.js";
 import { withPersona } from "../personas/render.js";
 import { hashUnit } from "../random.js";
@@ -9,29 +10,45 @@ import type { ChatTokenizer } from "../tokens/types.js";
 import { choosePair } from "./choose.js";
 import type { RewriteScores } from "./choose.js";
 import { firstObjection } from "./filters.js";
+import type { FilterInput } from "./filters.js";
 import type { CandidateRecord, FilteredRecord, PairRecord } from "./types.js";
 
 export type Built = { pair: PairRecord } | { filtered: FilteredRecord };
 
 type PairTokenizer = Pick<ChatTokenizer, "encodeAnswer" | "encodeChat">;
 
-/** The pair of a candidate set, its prompt cut to the context (oldest turns first), or why there is none. */
-export function buildPair(candidate: CandidateRecord, config: RunConfig, tokenizer: PairTokenizer, scores?: RewriteScores): Built {
+/** A candidate set with its prompt cut to the context: what takes tokenising, and does not depend on the judge. */
+export interface PreparedPair {
+  candidate: CandidateRecord;
+  prompt: Message[];
+  persona_used: boolean;
+  too_long: FilterInput["too_long"];
+}
+
+/** The prompt of a candidate set, cut to the context (oldest turns first). */
+export function preparePair(candidate: CandidateRecord, config: RunConfig, tokenizer: PairTokenizer): PreparedPair {
+  const persona_used = candidate.persona !== "" && !dropsPersona(candidate.id, config);
+  const messages = withPersona(candidate.prompt, persona_used ? candidate.persona : "");
+  const answers = choosePair(candidate, config);
+  if (answers === undefined) return { candidate, prompt: messages, persona_used, too_long: undefined };
+  const longest = Math.max(...[answers.chosen, answers.rejected].map(({ text }) => tokenizer.encodeAnswer(text).length));
+  const count = (shorter: readonly Message[]): number => tokenizer.encodeChat(shorter).length;
+  const { max_tokens } = config.pairs;
+  const fitted = fitMessages(messages, { budget: max_tokens - longest, count });
+  return { candidate, prompt: fitted.messages, persona_used, too_long: fitted.fits ? undefined : { tokens: count(fitted.messages) + longest, max_tokens } };
+}
+
+/** The pair of a prepared candidate set, or why there is none. Scores decide about the pair, not about which two answers a rewrite's are. */
+export function buildPair({ candidate, prompt, persona_used, too_long }: PreparedPair, config: RunConfig, scores?: RewriteScores): Built {
   const { id, method, user_id, conversation_id, turn, follow_up_turn } = candidate;
   const answers = choosePair(candidate, config, scores);
   if (answers === undefined) return { filtered: { id, user_id, method, filter: "empty_answer", detail: "fewer than two answers" } };
-  const persona_used = candidate.persona !== "" && !dropsPersona(id, config);
-  const longest = Math.max(...[answers.chosen, answers.rejected].map(({ text }) => tokenizer.encodeAnswer(text).length));
-  const count = (messages: Parameters<typeof tokenizer.encodeChat>[0]): number => tokenizer.encodeChat(messages).length;
-  const { max_tokens } = config.pairs;
-  const fitted = fitMessages(withPersona(candidate.prompt, persona_used ? candidate.persona : ""), { budget: max_tokens - longest, count });
-  const too_long = fitted.fits ? undefined : { tokens: count(fitted.messages) + longest, max_tokens };
-  const objection = firstObjection({ ...answers, candidate, prompt: fitted.messages, settings: config.pairs, too_long });
+  const objection = firstObjection({ ...answers, candidate, prompt, settings: config.pairs, too_long });
   if (objection !== undefined) return { filtered: { id, user_id, method, ...objection } };
   return {
     pair: {
       id, method, user_id, conversation_id, turn, follow_up_turn,
-      prompt: fitted.messages,
+      prompt,
       chosen: [{ role: "assistant", content: answers.chosen.text }],
       rejected: [{ role: "assistant", content: answers.rejected.text }],
       score_chosen: answers.score_chosen,

@@ -6,7 +6,7 @@ import { followUpAt } from "../../feedback/rules.js";
 import type { Classifier } from "../../feedback/classifier.js";
 import type { FollowUp } from "../../feedback/rules.js";
 import type { FeedbackRecord } from "../../feedback/types.js";
-import { JsonlAppender, readAllJsonl } from "../../files.js";
+import { JsonlAppender, readJsonl } from "../../files.js";
 import { feedbackPrompt } from "../../prompts/feedback.js";
 import type { Stage, StageContext } from "../stage.js";
 
@@ -27,7 +27,8 @@ export const feedbackStage: Stage = async (context) => {
   const classifier = createClassifier(config.feedback, () => context.model("classifier"), sample);
   const appender = new JsonlAppender(folder.feedback);
   try {
-    const done = new Set((await readAllJsonl<FeedbackRecord>(folder.feedback)).map(keyOf));
+    const done = new Set<string>();
+    for await (const record of readJsonl<FeedbackRecord>(folder.feedback)) done.add(keyOf(record));
     progress.start("labelling follow-ups", total, Math.min(total, done.size));
     for await (const batch of batches(folder.conversations, done)) await label(context, classifier, batch, appender);
   } finally {
@@ -85,7 +86,7 @@ async function factsOf(path: string): Promise<Record<string, unknown>> {
   const decided = { rules: 0, model: 0 };
   let followUps = 0;
   let abstained = 0;
-  for (const record of await readAllJsonl<FeedbackRecord>(path)) {
+  for await (const record of readJsonl<FeedbackRecord>(path)) {
     followUps += 1;
     if (record.label === null) abstained += 1;
     else labels[record.label] += 1;

@@ -1,10 +1,12 @@
 import { renameSync, rmSync } from "node:fs";
 import type { RunConfig } from "../../config.js";
-import { JsonlAppender, readAllJsonl, readJsonl } from "../../files.js";
-import { buildPair, pairsIdentity, withinUserCap } from "../../pairs/build.js";
+import { JsonlAppender, readJsonl } from "../../files.js";
+import { buildPair, pairsIdentity, preparePair, withinUserCap } from "../../pairs/build.js";
+import type { PreparedPair } from "../../pairs/build.js";
 import type { RewriteScores } from "../../pairs/choose.js";
 import { enabledFilters } from "../../pairs/filters.js";
 import { judgeRequest } from "../../pairs/judge.js";
+import { KeptPairs } from "../../pairs/kept-pairs.js";
 import { pairFilters } from "../../pairs/types.js";
 import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "../../pairs/types.js";
 import { rewriteJudgePrompt } from "../../prompts/reward.js";
@@ -29,8 +31,15 @@ export const pairsStage: Stage = async (context) => {
   const remove = (): void => Object.values(temporary).forEach((path) => rmSync(path, { force: true }));
   remove();
   try {
-    await filterAll(context, tokenizer, temporary);
-    await capUsers(config, temporary);
+    const kept = new KeptPairs(temporary.kept);
+    const filtered = new JsonlAppender(temporary.filtered);
+    try {
+      await filterAll(context, tokenizer, kept, filtered);
+      capUsers(config, kept, temporary.pairs, filtered);
+    } finally {
+      kept.close();
+      filtered.close();
+    }
     renameSync(temporary.filtered, folder.filtered);
     renameSync(temporary.pairs, folder.pairs);
   } finally {
@@ -46,27 +55,21 @@ export const pairsStage: Stage = async (context) => {
 };
 
 /** Every candidate becomes a line of one of two files. */
-async function filterAll(context: StageContext, tokenizer: ChatTokenizer, temporary: { kept: string; filtered: string }): Promise<void> {
+async function filterAll(context: StageContext, tokenizer: ChatTokenizer, kept: KeptPairs, filtered: JsonlAppender): Promise<void> {
   const { folder, config, progress, signal } = context;
   let total = 0;
   for await (const candidate of readJsonl<CandidateRecord>(folder.candidates)) total += isWanted(candidate, config) ? 1 : 0;
   progress.start("choosing pairs", total);
-  const kept = new JsonlAppender(temporary.kept);
-  const filtered = new JsonlAppender(temporary.filtered);
-  try {
-    for await (const window of windows(folder.candidates, config)) {
-      signal.throwIfAborted();
-      const scores = await rewriteScores(context, window, tokenizer);
-      window.forEach((candidate, index) => {
-        const built = buildPair(candidate, config, tokenizer, scores[index]);
-        if ("pair" in built) kept.append(built.pair);
-        else filtered.append(built.filtered);
-      });
-      progress.advance(window.length);
-    }
-  } finally {
-    kept.close();
-    filtered.close();
+  for await (const window of windows(folder.candidates, config)) {
+    signal.throwIfAborted();
+    const prepared = window.map((candidate) => preparePair(candidate, config, tokenizer));
+    const scores = await rewriteScores(context, prepared);
+    prepared.forEach((one, index) => {
+      const built = buildPair(one, config, scores[index]);
+      if ("pair" in built) kept.append(built.pair);
+      else filtered.append(built.filtered);
+    });
+    progress.advance(window.length);
   }
 }
 
@@ -88,15 +91,15 @@ async function* windows(path: string, config: RunConfig): AsyncGenerator<Candida
 }
 
 /** The judge's scores of each rewrite and the answer it replaces. Sets that an earlier filter drops anyway are not judged. */
-async function rewriteScores(context: StageContext, window: readonly CandidateRecord[], tokenizer: ChatTokenizer): Promise<(RewriteScores | undefined)[]> {
+async function rewriteScores(context: StageContext, window: readonly PreparedPair[]): Promise<(RewriteScores | undefined)[]> {
   const { config, signal } = context;
   const scores = window.map((): RewriteScores | undefined => undefined);
   if (!config.pairs.judge_rewrites) return scores;
-  const judged = window.flatMap((candidate, index) => (candidate.method !== "reward" && "pair" in buildPair(candidate, config, tokenizer) ? [index] : []));
+  const judged = window.flatMap((one, index) => (one.candidate.method !== "reward" && "pair" in buildPair(one, config) ? [index] : []));
   if (judged.length === 0) return scores;
   const judge = await context.model("judge");
   const requests = judged.flatMap((index) => {
-    const { answers, persona, prompt, follow_up } = window[index] as CandidateRecord;
+    const { answers, persona, prompt, follow_up } = (window[index] as PreparedPair).candidate;
     return [answers.find(({ origin }) => origin === "rewrite"), answers.find(({ origin }) => origin !== "rewrite")].map((answer) =>
       judgeRequest(judge, { persona, conversation: prompt, follow_up, answer: answer?.text ?? "" }));
   });
@@ -107,22 +110,19 @@ async function rewriteScores(context: StageContext, window: readonly CandidateRe
   return scores;
 }
 
-async function capUsers(config: RunConfig, temporary: { kept: string; pairs: string; filtered: string }): Promise<void> {
-  // Candidates stand in the order in which answers came; pairs by their ids, so that the same answers train the same weights.
-  const all = (await readAllJsonl<PairRecord>(temporary.kept)).sort((a, b) => (a.id < b.id ? -1 : 1));
+function capUsers(config: RunConfig, kept: KeptPairs, path: string, filtered: JsonlAppender): void {
   const max = enabledFilters(config.pairs).has("per_user_cap") ? config.pairs.max_per_user : 0;
-  const within = withinUserCap(all, max, config.seed);
-  const pairs = new JsonlAppender(temporary.pairs);
-  const filtered = new JsonlAppender(temporary.filtered);
+  const within = withinUserCap(kept.owners, max, config.seed);
+  const pairs = new JsonlAppender(path);
   try {
-    for (const pair of all) {
+    // Candidates stand in the order in which answers came; pairs by their ids, so that the same answers train the same weights.
+    for (const pair of kept.byId()) {
       const { id, user_id, method } = pair;
       if (within.has(id)) pairs.append(pair);
       else filtered.append({ id, user_id, method, filter: "per_user_cap", detail: `over ${max} pairs` } satisfies FilteredRecord);
     }
   } finally {
     pairs.close();
-    filtered.close();
   }
 }
 
