@@ -57,7 +57,7 @@ export function rewriteRefs(conversation: Conversation, labels: FeedbackLabels, 
   });
 }
 
-/** Labels of follow-ups that ask for something without saying how an answer should have been. */
+/** Labels of follow-ups that ask for something without saying how an answer should have been. The evaluation asks no clarifications: see docs/method.md. */
 const plainRequests: ReadonlySet<FeedbackLabel | null | undefined> = new Set(["new_request", "clarification"] as const);
 
 /** The user's first message, and follow-ups without feedback. */
