@@ -1,6 +1,5 @@
 /** Files that survive kill -9: whole-file writes are atomic, appended JSON lines lose at most a torn last line. */
 import { closeSync, createReadStream, existsSync, fstatSync, fsyncSync, ftruncateSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
-import { createInterface } from "node:readline";
 import { createHash } from "node:crypto";
 import { dirname } from "node:path";
 import { RlhiError } from "./errors.js";
@@ -100,19 +99,42 @@ function endOfLastWholeLine(fd: number): number {
 /** What to do with a last line that has no newline and does not parse: our own files tolerate it, users' files do not. */
 export type TornLine = "drop" | "error";
 
+/**
+ * The lines of a stream of UTF-8, cut at line feeds alone: JSON may hold U+2028 and U+2029 as they are, which readline takes
+ * for line ends. A carriage return before the line feed goes too. The end of the stream ends the last line.
+ */
+export async function* linesOf(blocks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
+  let pieces: Uint8Array[] = [];
+  for await (const block of blocks) {
+    let start = 0;
+    for (let end = block.indexOf(10); end >= 0; end = block.indexOf(10, start)) {
+      yield lineText([...pieces, block.subarray(start, end)]);
+      pieces = [];
+      start = end + 1;
+    }
+    if (start < block.byteLength) pieces.push(block.subarray(start));
+  }
+  if (pieces.length > 0) yield lineText(pieces);
+}
+
+/** Decoded as a whole: a character may begin in one block and end in the next. */
+function lineText(pieces: readonly Uint8Array[]): string {
+  const text = Buffer.concat(pieces).toString("utf8");
+  return text.endsWith("\r") ? text.slice(0, -1) : text;
+}
+
 /** Streams a JSONL file; a missing file is empty. Blank lines are skipped. Errors name the file and the line. */
 export async function* readJsonl<T>(path: string, tornLine: TornLine = "drop"): AsyncGenerator<T> {
   if (!existsSync(path)) return;
-  const lines = createInterface({ input: createReadStream(path, { encoding: "utf8" }), crlfDelay: Infinity });
   let number = 0;
   let pending: { error: Error; line: number } | undefined;
-  for await (const line of lines) {
+  for await (const line of linesOf(createReadStream(path))) {
     number += 1;
     if (pending !== undefined) throw badLine(path, pending.line, pending.error);
     if (line.trim() === "") continue;
     let value: T;
     try {
-      value = JSON.parse(line) as T;
+      value = JSON.parse(number === 1 ? line.replace(/^\uFEFF/, "") : line) as T;
     } catch (error) {
       pending = { error: error as Error, line: number };
       continue;

@@ -132,7 +132,7 @@ test("a model without a tokenizer takes ids, and says what text needs", async ()
 
 test("chat: lines from a pipe, commands, and a saved conversation", async () => {
   const saved = join(folder, "saved.json");
-  const stdin = `Hello\n\n/system You are terse.\nWho?\n/save ${saved}\n/reset\n/nonsense\n`;
+  const stdin = `Hello\u2028you\n\n/system You are terse.\r\nWho?\n/save ${saved}\n/reset\n/nonsense\n`;
   const { code, stdout, stderr } = await runCli(["chat", "--model", model, "--max-new-tokens", "6", "--dtype", "f32", "--temperature", "0", "--quiet", "--json"], { stdin });
   assert.equal(code, 0, stderr);
   const answers = stdout.trim().split("\n").map((line) => JSON.parse(line) as { role: string; content: string; tokens: number });

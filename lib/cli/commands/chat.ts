@@ -3,6 +3,7 @@ import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import type { ChatOutput } from "../chat-session.js";
 import { RlhiError } from "../../errors.js";
+import { linesOf } from "../../files.js";
 import { checkSampling, modelFlags, openEngine, samplingFlags } from "../model-flags.js";
 import type { ModelFlags, SamplingFlags } from "../model-flags.js";
 
@@ -31,27 +32,26 @@ async function runChat(flags: ChatFlags, { out, progress }: Tools): Promise<void
   const engine = await openEngine(flags, progress);
   const terminal = process.stdin.isTTY && process.stdout.isTTY;
   const session = new ChatSession(engine, flags, system, chatOutput(out, terminal));
-  const lines = createInterface({ input: process.stdin, ...(terminal ? { output: process.stdout } : {}), prompt: terminal ? "> " : "", terminal });
-  const interrupt = (): void => {
-    if (!session.interrupt()) process.stderr.write("\n(Ctrl-D leaves)\n");
-    if (terminal) lines.prompt();
-  };
+  const keyboard = terminal ? createInterface({ input: process.stdin, output: process.stdout, prompt: "> " }) : undefined;
   // At a terminal Ctrl-C comes as a key; through a pipe as a signal, which stops the answer and then the program.
-  lines.on("SIGINT", interrupt);
+  keyboard?.on("SIGINT", () => {
+    if (!session.interrupt()) process.stderr.write("\n(Ctrl-D leaves)\n");
+    keyboard.prompt();
+  });
   const signalled = (): void => {
     if (!session.interrupt()) process.exit(130);
   };
   process.on("SIGINT", signalled);
   try {
     if (terminal) out.text(`${chatHelp}\n`);
-    lines.prompt();
-    for await (const line of lines) {
+    keyboard?.prompt();
+    for await (const line of keyboard ?? linesOf(process.stdin)) {
       await session.line(line);
-      lines.prompt();
+      keyboard?.prompt();
     }
   } finally {
     process.off("SIGINT", signalled);
-    lines.close();
+    keyboard?.close();
     await engine.close();
   }
 }
