@@ -54,6 +54,58 @@ describe("a run folder", () => {
     assert.equal(context.manifest.data.stages.reward, undefined);
   });
 
+  it("killed while --force removes files, says what it still has and removes the rest first", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const [rewrite, reward, pairs] = [leaves("rewrite"), leaves("reward"), leaves("pairs")];
+    const first = openMethodRun(run);
+    await runStage("rewrite", rewrite, first);
+    await runStage("reward", reward, first);
+    writeFileSync(join(run.dir, "pairs.jsonl"), "old pairs");
+    // The removal stops in the middle: a line of candidates.jsonl cannot be read.
+    const whole = readFileSync(join(run.dir, "candidates.jsonl"), "utf8");
+    writeFileSync(join(run.dir, "candidates.jsonl"), `{"id":\n${whole}`);
+    await assert.rejects(runStage("reward", reward, first, true), message(/candidates\.jsonl:1: a line is not JSON/));
+    await first.close();
+    const { stages, clearing } = JSON.parse(readFileSync(join(run.dir, "manifest.json"), "utf8")) as ManifestData;
+    assert.deepEqual([stages.rewrite?.state, stages.reward, clearing], ["finished", undefined, "reward"], "a stage without its files is not called finished");
+    assert.deepEqual(readFileSync(join(run.dir, "candidates.jsonl"), "utf8"), `{"id":\n${whole}`);
+
+    writeFileSync(join(run.dir, "candidates.jsonl"), `${whole}{"id":"torn`);
+    const second = openMethodRun(run);
+    t.after(() => second.close());
+    assert.equal((await runStage("rewrite", rewrite, second)).skipped, true);
+    assert.deepEqual(ids(run.dir), ["rewrite-1"], "the rest of the removal is done by whatever comes next, a torn last line goes with it");
+    assert.ok(!existsSync(join(run.dir, "pairs.jsonl")));
+    assert.equal(second.manifest.data.clearing, undefined);
+    assert.equal((await runStage("reward", reward, second)).skipped, false);
+    assert.deepEqual(ids(run.dir), ["rewrite-1", "reward-2"]);
+    await assert.rejects(runStage("pairs", pairs, second).then(() => runStage("train", pairs, second)), message(/`train` needs the files of `pairs`/));
+  });
+
+  it("begun again from an earlier stage after a broken removal, removes what both would", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    await runStage("rewrite", leaves("rewrite"), context);
+    writeFileSync(join(run.dir, "candidates.jsonl"), "{\n{}\n");
+    await assert.rejects(runStage("reward", leaves("reward"), context, true), message(/candidates\.jsonl:1/));
+    await runStage("rewrite", leaves("rewrite"), context, true);
+    assert.deepEqual(ids(run.dir), ["rewrite-1"]);
+  });
+
+  it("loses nothing to a --force that is refused", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const first = openMethodRun(run);
+    await runStage("rewrite", leaves("rewrite"), first);
+    await runStage("reward", leaves("reward"), first);
+    await first.close();
+    const other = openMethodRun({ ...run, config: { ...run.config, rewrites: { ...run.config.rewrites, temperature: 0.1 } } });
+    t.after(() => other.close());
+    await assert.rejects(runStage("reward", leaves("reward"), other, true), UsageError);
+    assert.deepEqual(ids(run.dir), ["rewrite-1", "reward-1"]);
+    assert.equal(other.manifest.data.stages.reward?.state, "finished");
+  });
+
   it("is refused for settings that changed what it holds, and not for others", async (t) => {
     const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
     const first = openMethodRun(run);

@@ -5,7 +5,7 @@ import type { RunConfig } from "../config.js";
 import { packageRoot } from "../engine/addon.js";
 import { RlhiError, UsageError } from "../errors.js";
 import { sha256File, writeFileAtomic } from "../files.js";
-import { settingChanges, stagesUpTo, stageSettings } from "./settings.js";
+import { settingChanges, stagesFrom, stageSettings } from "./settings.js";
 import type { SettingChange, StageSettings } from "./settings.js";
 import type { StageFacts, StageName } from "./stage.js";
 
@@ -39,6 +39,8 @@ export interface ManifestData {
   /** By role. */
   models: Record<string, { spec: string; fingerprint: string }>;
   stages: Partial<Record<StageName, StageRecord>>;
+  /** The files of this stage and later ones are being removed. Where a kill left it here, the next call finishes that first. */
+  clearing?: StageName;
 }
 
 export class Manifest {
@@ -49,15 +51,15 @@ export class Manifest {
     this.data = existsSync(path) ? readManifest(path) : emptyManifest();
   }
 
-  /** Throws UsageError where a setting that made this stage's or an earlier stage's files is another now, or an input file changed. */
-  async check(stage: StageName, config: RunConfig): Promise<void> {
-    for (const name of stagesUpTo(stage)) {
+  /** Throws UsageError where a setting that made the files of one of `stages` is another now, or a data file of `mine` changed. */
+  async check(stages: readonly StageName[], config: RunConfig): Promise<void> {
+    for (const name of stages) {
       const record = this.data.stages[name];
       if (record === undefined) continue;
       const changes = settingChanges(record.settings, stageSettings(name, config));
       if (changes.length > 0) throw changedSettings(this.path, name, changes);
+      if (name === "mine") await this.#checkInputs();
     }
-    if (this.data.stages.mine !== undefined) await this.#checkInputs();
   }
 
   /** Data files that are gone since are no trouble: what was mined from them is here. */
@@ -122,9 +124,16 @@ export class Manifest {
     this.save();
   }
 
-  /** Forgets stages whose files were removed. */
-  forget(stages: readonly StageName[]): void {
-    for (const stage of stages) delete this.data.stages[stage];
+  /** Forgets a stage and those after it, before the first of their files is removed: no finished stage ever lacks its files. */
+  beginClearing(stage: StageName): void {
+    for (const name of stagesFrom(stage)) delete this.data.stages[name];
+    const { clearing } = this.data;
+    this.data.clearing = clearing !== undefined && stagesFrom(clearing).includes(stage) ? clearing : stage;
+    this.save();
+  }
+
+  endClearing(): void {
+    delete this.data.clearing;
     this.save();
   }
 

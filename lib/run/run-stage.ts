@@ -1,12 +1,12 @@
 /** Runs one stage in a run folder: what must be there is checked, its time and facts are kept, its files can be made again. */
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { RlhiError } from "../errors.js";
-import { writeFileAtomic } from "../files.js";
+import { filterJsonl } from "../files.js";
 import type { CandidateRecord } from "../pairs/types.js";
 import type { RunContext } from "./context.js";
 import type { RunFolder } from "./folder.js";
-import { requiredStages, stagesFrom } from "./settings.js";
+import { requiredStages, stagesBefore, stagesFrom, stagesUpTo } from "./settings.js";
 import type { Stage, StageFacts, StageName } from "./stage.js";
 
 export interface StageOutcome {
@@ -18,15 +18,14 @@ export interface StageOutcome {
 
 /**
  * Runs `stage`, going on where an earlier run of it stopped. A finished one is not done again unless `force`, which
- * removes its files and those of every later stage first. Throws where its settings changed or an earlier stage is missing.
+ * removes its files and those of every later stage first. Throws where settings changed or an earlier stage is missing;
+ * then nothing was removed.
  */
 export async function runStage(name: StageName, stage: Stage, context: RunContext, force = false): Promise<StageOutcome> {
   const { manifest, folder, config, signal } = context;
-  if (force) {
-    clearFrom(name, folder);
-    manifest.forget(stagesFrom(name));
-  }
-  await manifest.check(name, config);
+  await manifest.check(force ? stagesBefore(name) : stagesUpTo(name), config);
+  if (force) manifest.beginClearing(name);
+  await finishClearing(context);
   const finished = manifest.finished(name);
   if (finished?.facts !== null && finished !== undefined && stageFiles(name, folder).every((path) => existsSync(path))) {
     return { facts: finished.facts, skipped: true, seconds: 0 };
@@ -85,19 +84,16 @@ function stageFiles(name: StageName, folder: RunFolder): readonly string[] {
   return files[name];
 }
 
-/** Removes what a stage and the later ones made; the cache of model answers stays. */
-function clearFrom(name: StageName, folder: RunFolder): void {
-  for (const stage of stagesFrom(name)) {
-    if (stage === "reward" && name === "reward") keepRewrites(folder.candidates);
+/** Removes what the stage that is begun again and the later ones made; the cache of model answers stays. Safe to do twice. */
+async function finishClearing({ manifest, folder }: RunContext): Promise<void> {
+  const { clearing } = manifest.data;
+  if (clearing === undefined) return;
+  for (const stage of stagesFrom(clearing)) {
+    // Rewrites stand in the same file, and are earlier.
+    if (stage === "reward" && clearing === "reward") await filterJsonl<CandidateRecord>(folder.candidates, ({ method }) => method !== "reward");
     else for (const path of stageFiles(stage, folder)) rmSync(path, { recursive: true, force: true });
     if (stage === "train") for (const path of [folder.metrics, folder.checkpoints]) rmSync(path, { recursive: true, force: true });
     if (stage === "eval") rmSync(join(folder.dir, "answers.jsonl"), { force: true });
   }
-}
-
-/** candidates.jsonl without the candidates of rewards. */
-function keepRewrites(path: string): void {
-  if (!existsSync(path)) return;
-  const lines = readFileSync(path, "utf8").split("\n").filter((line) => line !== "");
-  writeFileAtomic(path, lines.filter((line) => (JSON.parse(line) as CandidateRecord).method !== "reward").map((line) => `${line}\n`).join(""));
+  manifest.endClearing();
 }

@@ -113,7 +113,11 @@ export function stagesFrom(stage: StageName): StageName[] {
   return stageNames.slice(stageNames.indexOf(stage));
 }
 
+export function stagesBefore(stage: StageName): StageName[] {
+  return stageNames.slice(0, stageNames.indexOf(stage));
+}
+
 /** The stage and those before it. */
 export function stagesUpTo(stage: StageName): StageName[] {
-  return stageNames.slice(0, stageNames.indexOf(stage) + 1);
+  return [...stagesBefore(stage), stage];
 }
