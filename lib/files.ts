@@ -164,14 +164,14 @@ export async function readAllJsonl<T>(path: string, tornLine: TornLine = "drop")
  * Leaves of a JSONL file the records that `keep` takes, one at a time, under a temporary name and renamed: a kill leaves the old
  * file or the new one. A torn last line goes; a missing file stays missing.
  */
-export async function filterJsonl<T>(path: string, keep: (record: T) => boolean): Promise<void> {
+export async function filterJsonl(path: string, keep: (record: unknown) => boolean): Promise<void> {
   if (!existsSync(path)) return;
   const temporary = `${path}.tmp-${process.pid}`;
   rmSync(temporary, { force: true });
   try {
     const kept = new JsonlAppender(temporary);
     try {
-      for await (const record of readJsonl<T>(path)) if (keep(record)) kept.append(record);
+      for await (const record of readJsonl<unknown>(path)) if (keep(record)) kept.append(record);
     } finally {
       kept.close();
     }

@@ -1,6 +1,6 @@
 /** `rlhi-native run` on a tiny model and a part of the bundled sample: every stage, again, stopped, killed and forced. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -47,14 +47,16 @@ const manifestOf = ({ manifest }: RunFolder): ManifestData => JSON.parse(readFil
 const facts = (stage: keyof ManifestData["stages"], folder: RunFolder): Record<string, unknown> => manifestOf(folder).stages[stage]?.facts ?? {};
 const lines = (path: string): string[] => readFileSync(path, "utf8").split("\n").filter((line) => line !== "");
 
+const ifThere = (path: string): string[] => (existsSync(path) ? lines(path) : []);
+
 const timeless = (line: string): string => JSON.stringify(JSON.parse(line), (key, value: unknown) => (["tokens_per_second", "elapsed"].includes(key) ? undefined : value));
 
 /** Everything a run has made, without what is about time: records as sorted lines, other files as hashes. */
 function contents(folder: RunFolder): Record<string, unknown> {
   const records = ["feedback", "personas", "candidates", "pairs", "filtered", "metrics", "judgements"] as const;
   return {
-    ...Object.fromEntries(records.map((name) => [name, lines(folder[name]).map(timeless).sort()])),
-    answers: lines(join(folder.dir, "answers.jsonl")).sort(),
+    ...Object.fromEntries(records.map((name) => [name, ifThere(folder[name]).map(timeless).sort()])),
+    answers: ifThere(join(folder.dir, "answers.jsonl")).sort(),
     conversations: sha256(readFileSync(folder.conversations)),
     model: Object.fromEntries(readdirSync(folder.model).sort().map((name) => [name, sha256(readFileSync(join(folder.model, name)))])),
   };
@@ -201,6 +203,59 @@ describe("the whole method on a tiny model", () => {
     const forced = await runCommand(["run", "run.yaml", "--force", "eval"], cwd);
     assert.equal(forced.code, 2);
     assert.match(forced.stderr, /switched off/);
+  });
+
+  test("what is switched on or off later is refused before anything is done, and --force makes it and what follows", async () => {
+    const off = { personas: { enabled: false }, rewards: { enabled: false }, eval: { enabled: false }, feedback: { classifier: "rules" } };
+    const { cwd, folder } = workplace("switched", off);
+    succeeded(await runCommand(["run", "run.yaml"], cwd));
+    const methods = async (): Promise<string[]> => [...new Set((await readAllJsonl<PairRecord>(folder.pairs)).map(({ method }) => method))].sort();
+    const made = contents(folder);
+    assert.deepEqual(await methods(), ["rewrite"]);
+
+    writeRunYaml(cwd, { ...config, ...off, rewards: config.rewards });
+    const on = await runCommand(["run", "run.yaml"], cwd);
+    assert.equal(on.code, 2);
+    assert.match(on.stderr, /stage `pairs`[\s\S]*rewards\.enabled: false[\s\S]*rewards\.enabled: true/);
+    assert.doesNotMatch(on.stderr, /reward: done/);
+    assertSame(contents(folder), made);
+    succeeded(await runCommand(["run", "run.yaml", "--force", "pairs"], cwd));
+    assert.deepEqual(await methods(), ["reward", "rewrite"]);
+    assert.equal(facts("train", folder)["steps"], lines(folder.metrics).length);
+
+    writeRunYaml(cwd, { ...config, ...off });
+    const again = await runCommand(["run", "run.yaml"], cwd);
+    assert.equal(again.code, 2);
+    assert.match(again.stderr, /stage `reward`[\s\S]*--force reward/);
+    succeeded(await runCommand(["run", "run.yaml", "--force", "reward"], cwd));
+    assertSame(contents(folder), made);
+  });
+
+  test("a file that is lost is made again, and what follows is gone over: nothing is trained twice", async () => {
+    const { cwd, folder } = unbroken;
+    const earlier = contents(folder);
+    rmSync(folder.candidates);
+    const repaired = await runCommand(["run", folder.dir], cwd);
+    succeeded(repaired);
+    for (const stage of ["rewrite", "reward", "pairs", "train", "eval", "report"]) assert.match(repaired.stderr, new RegExp(`\\] ${stage}: done in`));
+    assert.match(repaired.stderr, /\] personas: done before/);
+    assertSame(contents(folder), earlier);
+    assert.equal(facts("train", folder)["resumed_from"], lines(folder.metrics).length);
+  });
+
+  test("pairs that changed under a finished training are told, and the model stays until --force", async () => {
+    const { cwd, folder } = workplace("other-pairs", { personas: { enabled: false }, rewards: { enabled: false }, eval: { enabled: false }, feedback: { classifier: "rules" } });
+    succeeded(await runCommand(["run", "run.yaml"], cwd));
+    const weights = (): unknown => Object.values(contents(folder)["model"] as object);
+    const trained = weights();
+    writeFileSync(folder.candidates, lines(folder.candidates).slice(1).map((line) => `${line}\n`).join(""));
+    rmSync(folder.pairs);
+    const refused = await runCommand(["run", "run.yaml"], cwd);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /another training[\s\S]*--force train/);
+    assert.deepEqual(weights(), trained);
+    succeeded(await runCommand(["run", "run.yaml", "--force", "train"], cwd));
+    assert.notDeepEqual(weights(), trained);
   });
 
   test("two runs in one folder at once: the second is told so and changes nothing", async () => {

@@ -7,6 +7,7 @@ import { RlhiError, UsageError } from "../lib/errors.js";
 import { Manifest } from "../lib/run/manifest.js";
 import type { ManifestData } from "../lib/run/manifest.js";
 import { runStage } from "../lib/run/run-stage.js";
+import { stageSettings } from "../lib/run/settings.js";
 import type { Stage } from "../lib/run/stage.js";
 import { temporaryFolder } from "./helpers/conversations.js";
 import { methodRun, openMethodRun, sampleLogs } from "./helpers/method-run.js";
@@ -122,6 +123,40 @@ describe("a run folder", () => {
     const third = openMethodRun(harmless);
     assert.equal((await runStage("rewrite", leaves("rewrite"), third)).skipped, true);
     await third.close();
+  });
+
+  it("is refused for a part that is switched on or off since its pairs were made", async (t) => {
+    const base = await methodRun(temporaryFolder(t), sampleLogs(1, 1), { ...settings, rewards: { enabled: false } });
+    const first = openMethodRun(base);
+    await runStage("rewrite", leaves("rewrite"), first);
+    await runStage("pairs", leaves("pairs"), first);
+    await first.close();
+    const second = openMethodRun({ ...base, config: { ...base.config, rewards: { ...base.config.rewards, enabled: true } } });
+    t.after(() => second.close());
+    await assert.rejects(runStage("pairs", leaves("pairs"), second), message(/stage `pairs` of this run folder[\s\S]*rewards\.enabled: false[\s\S]*rewards\.enabled: true[\s\S]*--force pairs/));
+    const settingsOfPairs = (rewrites: boolean, rewards: boolean): unknown[] => {
+      const { config } = base;
+      const made = stageSettings("pairs", { ...config, rewrites: { ...config.rewrites, enabled: rewrites }, rewards: { ...config.rewards, enabled: rewards } });
+      return [made["rewrites.enabled"], made["rewards.enabled"]];
+    };
+    assert.deepEqual([settingsOfPairs(false, true), settingsOfPairs(true, false)], [[false, true], [true, false]]);
+    assert.equal(stageSettings("eval", base.config)["personas.enabled"], false);
+  });
+
+  it("does a finished stage again after one before it was done again", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    const [rewrite, reward] = [leaves("rewrite"), leaves("reward")];
+    await runStage("rewrite", rewrite, context);
+    await runStage("reward", reward, context);
+    rmSync(join(run.dir, "candidates.jsonl"));
+    assert.equal((await runStage("rewrite", rewrite, context)).skipped, false);
+    assert.equal(context.manifest.data.stages.reward?.state, "running");
+    assert.equal((await runStage("reward", reward, context)).skipped, false, "its candidates were in the file that was lost");
+    assert.deepEqual(ids(run.dir), ["rewrite-2", "reward-2"]);
+    assert.equal((await runStage("rewrite", rewrite, context)).skipped, true);
+    assert.equal((await runStage("reward", reward, context)).skipped, true, "nothing was done before it this time");
   });
 
   it("is refused when a data file is another than before", async (t) => {

@@ -79,11 +79,18 @@ export class Manifest {
     }
   }
 
-  /** Marks a stage as under way; its settings are recorded before its first file is. */
+  /**
+   * Marks a stage as under way; its settings are recorded before its first file is. Later stages are no longer finished: each
+   * goes over its files again, which costs little where nothing is missing, so that none stands on what is not there any more.
+   */
   async begin(stage: StageName, config: RunConfig): Promise<void> {
     if (stage === "mine") {
       this.data.inputs = {};
       await this.recordInputs(Array.isArray(config.data.path) ? config.data.path : [config.data.path]);
+    }
+    for (const later of stagesFrom(stage).slice(1)) {
+      const record = this.data.stages[later];
+      if (record !== undefined) this.data.stages[later] = { ...record, state: "running", finished: null, facts: null };
     }
     const before = this.data.stages[stage];
     this.data.seed = config.seed;
@@ -194,6 +201,6 @@ function changedSettings(path: string, stage: StageName, changes: readonly Setti
     where: path,
     expected: changes.map(({ setting, before }) => `${setting}: ${show(before)}`).join("; "),
     found: changes.map(({ setting, now }) => `${setting}: ${show(now)}`).join("; "),
-    todo: `give a new run folder (--run DIR), or make \`${stage}\` and what follows it again here: rlhi-native ${stage} ... --force`,
+    todo: `give a new run folder (--run DIR), or make \`${stage}\` and what follows it again here: rlhi-native run ... --force ${stage}`,
   });
 }

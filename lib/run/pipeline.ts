@@ -3,7 +3,7 @@ import { UsageError } from "../errors.js";
 import type { RunConfig } from "../config.js";
 import type { RunContext } from "./context.js";
 import { secondsLeft } from "./estimate.js";
-import { runStage } from "./run-stage.js";
+import { clearFrom, runStage } from "./run-stage.js";
 import type { StageOutcome } from "./run-stage.js";
 import { stageNames } from "./stage.js";
 import type { Stage, StageName } from "./stage.js";
@@ -44,24 +44,26 @@ export async function runStageNamed(name: StageName, context: RunContext, force 
   return runStage(name, await stages[name](), context, force);
 }
 
-/** Runs every stage the configuration asks for, in order. Interrupted or killed, it goes on where it stopped when called again. */
+/**
+ * Runs every stage the configuration asks for, in order. Interrupted or killed, it goes on where it stopped when called again.
+ * Throws before it does anything where settings changed under the files of any stage, one that is switched off now among them.
+ */
 export async function runPipeline(context: RunContext, options: PipelineOptions = {}): Promise<Partial<Record<StageName, StageOutcome>>> {
   const { config, manifest } = context;
   const wanted = stageNames.filter((name) => isWanted(name, config));
   const { force } = options;
-  if (force !== undefined && !wanted.includes(force)) {
+  // One that was switched off since can be begun again: then it is gone, with what was made of it.
+  if (force !== undefined && !wanted.includes(force) && manifest.data.stages[force] === undefined) {
     throw new UsageError({ what: "that stage is switched off in this configuration", where: `--force ${force}`, expected: wanted.join(", "), todo: "name another stage, or switch it on" });
   }
   const outcomes: Partial<Record<StageName, StageOutcome>> = {};
-  let changed = false;
+  if (force !== undefined) await clearFrom(force, context);
+  await manifest.check(stageNames, config);
   for (const [index, name] of wanted.entries()) {
     context.signal.throwIfAborted();
     const note = { name, place: index + 1, of: wanted.length };
     options.onStage?.({ ...note, seconds_left: null });
-    // The page shows what every other stage made.
-    const again = name === force || (name === "report" && changed);
-    const outcome = await runStageNamed(name, context, again);
-    changed ||= !outcome.skipped;
+    const outcome = await runStageNamed(name, context);
     outcomes[name] = outcome;
     options.onStage?.({ ...note, outcome, seconds_left: secondsLeft(manifest.data, config, wanted.slice(index + 1)) });
   }

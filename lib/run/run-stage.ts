@@ -23,9 +23,9 @@ export interface StageOutcome {
  */
 export async function runStage(name: StageName, stage: Stage, context: RunContext, force = false): Promise<StageOutcome> {
   const { manifest, folder, config, signal } = context;
-  await manifest.check(force ? stagesBefore(name) : stagesUpTo(name), config);
-  if (force) manifest.beginClearing(name);
+  if (force) await clearFrom(name, context);
   await finishClearing(context);
+  await manifest.check(stagesUpTo(name), config);
   const finished = manifest.finished(name);
   if (finished?.facts !== null && finished !== undefined && stageFiles(name, folder).every((path) => existsSync(path))) {
     return { facts: finished.facts, skipped: true, seconds: 0 };
@@ -84,13 +84,20 @@ function stageFiles(name: StageName, folder: RunFolder): readonly string[] {
   return files[name];
 }
 
+/** Removes the files of a stage and of later ones. Throws, before the first is gone, where an earlier stage's settings changed. */
+export async function clearFrom(name: StageName, context: RunContext): Promise<void> {
+  await context.manifest.check(stagesBefore(name), context.config);
+  context.manifest.beginClearing(name);
+  await finishClearing(context);
+}
+
 /** Removes what the stage that is begun again and the later ones made; the cache of model answers stays. Safe to do twice. */
 async function finishClearing({ manifest, folder }: RunContext): Promise<void> {
   const { clearing } = manifest.data;
   if (clearing === undefined) return;
   for (const stage of stagesFrom(clearing)) {
     // Rewrites stand in the same file, and are earlier.
-    if (stage === "reward" && clearing === "reward") await filterJsonl<CandidateRecord>(folder.candidates, ({ method }) => method !== "reward");
+    if (stage === "reward" && clearing === "reward") await filterJsonl(folder.candidates, (record) => (record as CandidateRecord).method !== "reward");
     else for (const path of stageFiles(stage, folder)) rmSync(path, { recursive: true, force: true });
     if (stage === "train") for (const path of [folder.metrics, folder.checkpoints]) rmSync(path, { recursive: true, force: true });
     if (stage === "eval") rmSync(join(folder.dir, "answers.jsonl"), { force: true });

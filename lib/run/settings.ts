@@ -43,11 +43,15 @@ const settingsOf: Record<StageName, (config: RunConfig) => StageSettings> = {
     : { "rewards.enabled": false }),
   pairs: (config) => ({
     model: config.model, seed: config.seed, "data.held_out": config.data.held_out, ...personaUse(config), ...section("pairs", config.pairs),
+    "rewrites.enabled": config.rewrites.enabled, "rewards.enabled": config.rewards.enabled,
     ...(config.pairs.judge_rewrites ? roleOf(config, "judge") : {}),
   }),
   train: (config) => ({ ...policyOf(config), reference: config.reference, ...section("train", config.train) }),
   eval: (config) => (config.eval.enabled
-    ? { "data.held_out": config.data.held_out, ...section("eval", config.eval), ...roleOf(config, "judge"), reference: modelSpec(config, "base", ""), seed: config.seed }
+    ? {
+      "data.held_out": config.data.held_out, "personas.enabled": config.personas.enabled, "personas.max_words": config.personas.max_words, ...section("eval", config.eval),
+      ...roleOf(config, "judge"), reference: modelSpec(config, "base", ""), seed: config.seed,
+    }
     : { "eval.enabled": false }),
   report: () => ({}),
 };

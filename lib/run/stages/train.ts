@@ -2,6 +2,7 @@
 import { openPairs, storedRows } from "../../engine/reference.js";
 import type { PairSource } from "../../engine/reference.js";
 import { train } from "../../engine/training.js";
+import type { TrainFacts, TrainJob } from "../../engine/training.js";
 import { RlhiError } from "../../errors.js";
 import { readJsonl } from "../../files.js";
 import { pairsIdentity } from "../../pairs/build.js";
@@ -16,12 +17,22 @@ export const trainStage: Stage = async (context) => {
   const { folder, config, progress, signal } = context;
   await context.closeModels();
   const pairs = await runPairs(context);
-  const facts = await train({
+  const facts = await trainOf(context, {
     model: config.model, reference: config.reference, dtype: config.dtype, threads: config.threads, seed: config.seed, settings: config.train, pairs,
     files: { pairs: folder.pairsArrow, metrics: folder.metrics, checkpoints: folder.checkpoints, model: folder.model }, progress, signal,
   });
   return { ...facts, dropped_too_long: pairs.count - facts.pairs - facts.held_out_pairs };
 };
+
+/** The engine's advice is for a training with a folder of its own; here the run makes it again. */
+async function trainOf({ folder }: StageContext, job: TrainJob): Promise<TrainFacts> {
+  try {
+    return await train(job);
+  } catch (error) {
+    if (!(error instanceof RlhiError) || error.code !== "ERR_OTHER_TRAINING") throw error;
+    throw new RlhiError(error.code, { ...error.facts, todo: `train again on the pairs as they are now: rlhi-native run ${folder.dir} --force train`, cause: error });
+  }
+}
 
 /** Pairs of pairs.jsonl; their ids from pairs.arrow where that was made from them by this model's tokenizer. One by one: nothing holds them all. */
 async function runPairs({ folder, config }: StageContext): Promise<PairSource> {
