@@ -1,5 +1,6 @@
 /** Throughput and memory of the engine, beside the limit of the machine measured in the same run. */
 import { readFileSync } from "node:fs";
+import { UsageError } from "../errors.js";
 import { seededRandom } from "../random.js";
 import { loadAddon } from "./addon.js";
 import type { Dtype, PairBatch, TrainOptions } from "./addon.js";
@@ -128,7 +129,9 @@ export interface GenerateBench extends BenchModel {
 }
 
 /** `sequences` different random prompts, each continued by exactly `maxNewTokens` tokens; prefill is part of the time, and told apart. */
-export function benchGenerate(options: GenerateBench): Promise<Record<string, unknown>> {
+export async function benchGenerate(options: GenerateBench): Promise<Record<string, unknown>> {
+  // The first token comes with the prompt: decoding begins at the second.
+  if (options.maxNewTokens < 2) throw new UsageError({ what: "nothing to decode", where: "--max-new-tokens", expected: "2 or more: the first token comes with the prompt", found: String(options.maxNewTokens) });
   return withEngine({ ...options, maxSequences: options.sequences }, async (engine) => {
     const { sequences, prompt, maxNewTokens, steps } = options;
     const random = seededRandom(0);
