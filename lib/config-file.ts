@@ -21,11 +21,28 @@ export function loadRunConfig(path: string | undefined, overrides: ConfigOverrid
   const settings = merge(withAbsolutePaths(fromFile, base), withAbsolutePaths(overrides, process.cwd()));
   const checked = runConfigSchema.safeParse(settings);
   if (checked.success) return checked.data;
-  const mistakes = checked.error.issues.flatMap((issue) => describeIssue(issue, settings));
-  throw new UsageError({
+  throw wrongSettings(checked.error.issues.flatMap((issue) => describeIssue(issue, settings)), path ?? "command line");
+}
+
+/** Sections that commands also take as flags. */
+export type Section = "data" | "feedback" | "train";
+
+/**
+ * A section of its own; undefined values take their defaults. Throws UsageError with every mistake, each key ("data.path") by the
+ * name that `nameOf` gives it.
+ */
+export function sectionSettings<S extends Section>(section: S, values: Record<string, unknown>, nameOf: (key: string) => string): RunConfig[S] {
+  const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  const checked = runConfigSchema.shape[section].safeParse(given);
+  if (checked.success) return checked.data as RunConfig[S];
+  throw wrongSettings(checked.error.issues.flatMap((issue) => describeIssue({ ...issue, path: [section, ...issue.path] }, { [section]: given }, nameOf)), "command line");
+}
+
+function wrongSettings(mistakes: readonly string[], where: string): UsageError {
+  return new UsageError({
     what: `${mistakes.length === 1 ? "a setting is" : `${mistakes.length} settings are`} wrong\n${mistakes.map((line) => `  - ${line}`).join("\n")}`,
-    where: path ?? "command line",
-    todo: "correct these; docs/method.md and lib/config.ts describe every setting",
+    where,
+    todo: "correct these; docs/method.md has the settings of each part, `rlhi-native run --help` a run.yaml to start with",
   });
 }
 
@@ -98,10 +115,10 @@ function modelPath(path: string, base: string): string {
 type Issue = z.core.$ZodIssue;
 
 /** One line for people per mistake: key, what is expected, what stands there, and the known key that is most like an unknown one. */
-function describeIssue(issue: Issue, settings: unknown): string[] {
+function describeIssue(issue: Issue, settings: unknown, nameOf = (key: string): string => key): string[] {
   const path = issue.path.map(String);
   if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey([...path, key]));
-  const name = path.join(".") || "(whole file)";
+  const name = nameOf(path.join(".")) || "(whole file)";
   const value = at(settings, path);
   const found = value === undefined ? "nothing" : JSON.stringify(value).slice(0, 80);
   return [`${name}: expected ${expectation(issue, path)}; found ${found}`];

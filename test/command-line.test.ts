@@ -29,7 +29,7 @@ const frozen: Record<string, string[]> = {
     "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
     "max-tokens-per-micro-batch", "save-steps", "shuffle",
   ],
-  bench: [...common, ...compute, "model", "steps", "pairs", "prompt", "answer", "sequences", "tokens", "max-new-tokens", "max-tokens-per-micro-batch"],
+  bench: [...common, ...compute, "model", "steps", "pairs", "prompt", "answer", "sequences", "tokens", "shape", "max-new-tokens", "max-tokens-per-micro-batch"],
   doctor: [...common, "plan", "dtype", "max-tokens-per-micro-batch", "max-pair-tokens"],
 };
 for (const [command, flags] of Object.entries(frozen)) {
@@ -62,6 +62,25 @@ const usage: [string, string[], RegExp][] = [
   ["a training setting out of range", ["train", "--model", model, "--data", pairs, "--out", join(folder, "never"), "--beta", "-1"], /--beta/],
   ["nothing to answer", ["generate", "--model", model], /--chats FILE or --prompt TEXT/],
   ["a half-told training", ["train", "--model", model], /--data, --out missing/],
+  ["a training flag beside a run folder", ["train", "run.yaml", "--learning-rate", "0.5"], /--learning-rate does not go with a run folder\n.*put it into run\.yaml, as train\.learning_rate/],
+  ["the same at its default", ["train", "run.yaml", "--num-train-epochs=1"], /--num-train-epochs does not go with a run folder\n.*train\.num_epochs/],
+  ["a training flag of no setting beside a run folder", ["train", "--run", folder, "--out", "x"], /--out does not go with a run folder\n.*leave it out/],
+  ["a switch turned off beside a run folder", ["train", "run.yaml", "--no-shuffle"], /--shuffle does not go with a run folder/],
+  ["--force without a run folder", ["train", "--model", model, "--data", pairs, "--out", folder, "--force"], /--force does not go with --model, --data and --out/],
+  ["a mining flag beside a run folder", ["mine", "run.yaml", "--max-users", "3"], /--max-users does not go with a run folder\n.*data\.max_users/],
+  ["several mining flags beside a run folder", ["mine", "--run", folder, "--languages", "English", "--source", "auto"], /--languages does not go with a run folder\n.*data\.languages/],
+  ["another mining source beside a run folder", ["mine", "run.yaml", "--source", "auto", "--include-flagged", "--min-conversations", "1"], /--source does not go with a run folder\n.*data\.source/],
+  ["--out beside a run folder", ["mine", "run.yaml", "--out", "x"], /--out does not go with a run folder/],
+  ["nothing to mine", ["mine"], /give either a run\.yaml \(or --run DIR\), or --data FILE --out DIR/],
+  ["a mining without a place", ["mine", "--data", "x.jsonl"], /--data needs --out/],
+  ["a stage's flag without a run folder", ["mine", "--data", "x.jsonl", "--out", folder, "--no-feedback"], /--feedback does not go with --data/],
+  ["a mining setting out of range", ["mine", "--data", "x.jsonl", "--out", folder, "--min-conversations", "0"], /--min-conversations: expected at least 1 \(users with fewer are dropped\); found 0/],
+  ["a folder that is no run's", ["mine", "--run", folder], /not a run folder/],
+  ["a classifier beside a run folder", ["feedback", "run.yaml", "--classifier", "model"], /--classifier does not go with a run folder\n.*feedback\.classifier/],
+  ["a model of the labels beside a run folder", ["feedback", "--run", folder, "--model", "native:x"], /--model does not go with a run folder\n.*models\.classifier/],
+  ["--force beside --evaluate", ["feedback", "--evaluate", "--force"], /--force does not go with --evaluate/],
+  ["a share out of range", ["feedback", "--evaluate", "--abstain-below", "5"], /a setting is wrong\n {2}- --abstain-below: expected at most 1 .*; found 5\n/],
+  ["a bench without a token to decode", ["bench", "generate", "--model", model, "--max-new-tokens", "1"], /--max-new-tokens: nothing to decode\n.*2 or more/],
 ];
 for (const [name, args, message] of usage) {
   test(`${name}: exit code 2, on stderr`, async () => {

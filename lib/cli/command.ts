@@ -3,6 +3,8 @@ import type { ArgumentsCamelCase, Argv, CommandModule } from "yargs";
 import { RlhiError } from "../errors.js";
 import type { Progress } from "../progress.js";
 import { createOutput } from "./output.js";
+import { givenFlags, refuseOthers } from "./modes.js";
+import type { Mode } from "./modes.js";
 import type { Output } from "./output.js";
 import { createProgress } from "./progress.js";
 
@@ -36,14 +38,23 @@ export function defineCommand<F extends CommonFlags>(spec: {
   describe: string;
   flags: (yargs: Argv<CommonFlags>) => Argv<F> | PromiseLike<Argv<F>>;
   run: (flags: ArgumentsCamelCase<F>, tools: Tools) => Promise<void>;
+  /** Which of several things the command is asked for: flags of the others are refused. */
+  mode?: (flags: ArgumentsCamelCase<F>) => Mode | PromiseLike<Mode>;
   /** The command takes Ctrl-C itself. */
   ownInterrupt?: boolean;
 }): Command {
+  let parser: Argv | undefined;
   const command = {
     command: spec.command,
     describe: spec.describe,
-    builder: (yargs: Argv) => spec.flags(commonFlags(yargs)),
-    handler: (flags: ArgumentsCamelCase<F>) => withTools(flags, (tools) => spec.run(flags, tools), spec.ownInterrupt),
+    builder: (yargs: Argv) => {
+      parser = yargs;
+      return spec.flags(commonFlags(yargs));
+    },
+    handler: async (flags: ArgumentsCamelCase<F>) => {
+      if (spec.mode !== undefined && parser !== undefined) refuseOthers(await spec.mode(flags), givenFlags(flags, parser));
+      await withTools(flags, (tools) => spec.run(flags, tools), spec.ownInterrupt);
+    },
   };
   // yargs takes asynchronous builders (parseAsync); its types do not say so yet.
   return command as unknown as Command;

@@ -1,9 +1,11 @@
 import { join } from "node:path";
+import type { ArgumentsCamelCase } from "yargs";
 import { UsageError } from "../../errors.js";
 import { classifierKinds } from "../../feedback/types.js";
 import type { ClassifierKind } from "../../feedback/types.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
+import { runFolderMode } from "../modes.js";
 import { runFlags, shortPath, withRun } from "../run-folder.js";
 import type { RunFlags } from "../run-folder.js";
 
@@ -11,9 +13,9 @@ interface EvaluateFlags {
   data?: string[] | undefined;
   classifier?: ClassifierKind | "all" | undefined;
   model?: string | undefined;
-  rulesThreshold?: number | undefined;
-  abstainBelow?: number | undefined;
 }
+
+const settings = { classifier: "feedback.classifier", model: "models.classifier", "rules-threshold": "feedback.rules_threshold", "abstain-below": "feedback.abstain_below" };
 
 export const feedback = defineCommand({
   command: "feedback [config]",
@@ -30,10 +32,11 @@ export const feedback = defineCommand({
     .example("$0 feedback --evaluate", "how good are the rules on the bundled sample?")
     .example("$0 feedback --evaluate --data labelled.jsonl --model native:./SmolLM2-135M-Instruct --json", "all three classifiers on your own labels"),
   run: async (flags, tools) => {
-    if (flags.evaluate === (flags.config !== undefined || flags.run !== undefined)) throw usage("give either a run.yaml or --evaluate");
+    if (flags.evaluate === (flags.config !== undefined || flags.run !== undefined)) throw usage("give either a run.yaml (or --run DIR), or --evaluate");
     if (flags.evaluate) await evaluateAll(flags, tools);
     else await labelRun(flags, tools);
   },
+  mode: (flags) => (flags.evaluate ? { name: "--evaluate", takes: (flag) => flag !== "force" } : runFolderMode(["force"], settings)),
 });
 
 function usage(what: string): UsageError {
@@ -49,23 +52,21 @@ async function labelRun(flags: RunFlags & { force: boolean }, tools: Tools): Pro
   });
 }
 
-async function evaluateAll(flags: EvaluateFlags, tools: Tools): Promise<void> {
-  const { runConfigSchema } = await import("../../config.js");
+async function evaluateAll(flags: ArgumentsCamelCase<EvaluateFlags>, tools: Tools): Promise<void> {
   const { packageRoot } = await import("../../engine/addon.js");
   const { evaluateClassifier, labelledFollowUps } = await import("../../feedback/labelled.js");
+  const { sectionOfFlags } = await import("../section-flags.js");
   const wanted = flags.classifier ?? (flags.model === undefined ? "rules" : "all");
   const kinds: readonly ClassifierKind[] = wanted === "all" ? classifierKinds : [wanted];
   if (flags.model === undefined && kinds.some((kind) => kind !== "rules")) throw usage(`--classifier ${wanted} needs --model`);
-  const settings = runConfigSchema.shape.feedback.parse({
-    ...(flags.rulesThreshold === undefined ? {} : { rules_threshold: flags.rulesThreshold }),
-    ...(flags.abstainBelow === undefined ? {} : { abstain_below: flags.abstainBelow }),
-  });
+  // Each classifier is measured by itself: that setting is the loop's.
+  const feedbackSettings = sectionOfFlags("feedback", settings, { ...flags, classifier: undefined });
   const paths = flags.data ?? [join(packageRoot, "datasets", "sample", "conversations.jsonl")];
   const items = await labelledFollowUps(paths);
   const model = await openModel(flags.model, tools);
   try {
     for (const classifier of kinds) {
-      const evaluation = await evaluateClassifier(items, { ...settings, classifier }, model, tools);
+      const evaluation = await evaluateClassifier(items, { ...feedbackSettings, classifier }, model, tools);
       if (tools.out.json) tools.out.facts({ classifier, data: paths, model: classifier === "rules" ? null : flags.model, ...evaluation });
       else print(tools, classifier, evaluation);
     }

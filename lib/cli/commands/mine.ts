@@ -1,20 +1,19 @@
 import { join, resolve } from "node:path";
+import type { ArgumentsCamelCase } from "yargs";
 import { UsageError } from "../../errors.js";
 import type { MiningFacts } from "../../conversations/mining.js";
 import { sourceNames } from "../../conversations/sources/source.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
+import { runFolderMode } from "../modes.js";
 import { runFlags, withRun } from "../run-folder.js";
 import type { RunFlags } from "../run-folder.js";
 
-interface MineFlags {
-  data?: string[] | undefined;
-  source: "auto" | (typeof sourceNames)[number];
-  languages?: string[] | undefined;
-  minConversations?: number | undefined;
-  maxUsers?: number | undefined;
-  includeFlagged?: boolean | undefined;
-}
+const settings = {
+  data: "data.path", source: "data.source", languages: "data.languages", "min-conversations": "data.min_conversations", "max-users": "data.max_users", "include-flagged": "data.include_flagged",
+};
+const ofRunFolder = ["force", "feedback"];
+const inRunFolder = ({ config, run }: RunFlags): boolean => config !== undefined || run !== undefined;
 
 export const mine = defineCommand({
   command: "mine [config]",
@@ -32,12 +31,10 @@ export const mine = defineCommand({
     .example("$0 mine run.yaml", "into runs/run/")
     .example("$0 mine --data 'wildchat/*.parquet' --languages English --out mined", "only mine, with defaults for the rest"),
   run: async (flags, tools) => {
-    const standalone = flags.data !== undefined;
-    if (standalone === (flags.config !== undefined)) throw usage("give either a run.yaml or --data FILE --out DIR");
-    if (standalone && flags.out === undefined) throw usage("--data needs --out DIR, the folder for conversations.parquet");
-    if (flags.config !== undefined) await mineRun(flags, tools);
-    else await mineFiles(flags, resolve(flags.out ?? "."), tools);
+    if (inRunFolder(flags)) await mineRun(flags, tools);
+    else await mineFiles(flags, tools);
   },
+  mode: (flags) => (inRunFolder(flags) ? runFolderMode(ofRunFolder, settings) : { name: "--data", takes: (flag) => !ofRunFolder.includes(flag) }),
 });
 
 function usage(what: string): UsageError {
@@ -57,19 +54,13 @@ async function mineRun(flags: RunFlags & { force: boolean; feedback: boolean }, 
   });
 }
 
-async function mineFiles(flags: MineFlags, out: string, tools: Tools): Promise<void> {
+async function mineFiles(flags: ArgumentsCamelCase<{ data?: string[] | undefined; out?: string | undefined }>, tools: Tools): Promise<void> {
+  if (flags.data === undefined) throw usage("give either a run.yaml (or --run DIR), or --data FILE --out DIR");
+  if (flags.out === undefined) throw usage("--data needs --out DIR, the folder for conversations.parquet");
   const mining = await import("../../conversations/mining.js");
-  const { dataSettings } = await import("../data-settings.js");
-  const settings = dataSettings({
-    path: flags.data,
-    source: flags.source,
-    languages: flags.languages,
-    min_conversations: flags.minConversations,
-    max_users: flags.maxUsers,
-    include_flagged: flags.includeFlagged,
-  });
-  const path = join(out, "conversations.parquet");
-  printFacts(tools, path, { ...await mining.mine(settings, path, { progress: tools.progress, signal: tools.signal }) }, false);
+  const { sectionOfFlags } = await import("../section-flags.js");
+  const path = join(resolve(flags.out), "conversations.parquet");
+  printFacts(tools, path, { ...await mining.mine(sectionOfFlags("data", settings, flags), path, { progress: tools.progress, signal: tools.signal }) }, false);
 }
 
 function printFacts(tools: Tools, path: string, facts: Record<string, unknown>, skipped: boolean): void {

@@ -7,6 +7,8 @@ import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import { formatSeconds } from "../output.js";
 import { computeFlags, requireRange } from "../model-flags.js";
+import { runFolderMode } from "../modes.js";
+import type { SettingFlags } from "../modes.js";
 
 interface StandaloneFlags {
   model?: string | undefined;
@@ -66,14 +68,22 @@ export const train = defineCommand({
       .example("$0 train run.yaml", "the pairs of runs/run");
   },
   run: async (flags, tools) => {
-    if (flags.config !== undefined || flags.run !== undefined) await trainRun(flags, tools);
+    if (inRunFolder(flags)) await trainRun(flags, tools);
     else printFacts(await trainFiles(flags, tools), tools, "trained");
   },
+  mode: async (flags) => (inRunFolder(flags) ? runFolderMode(["force"], await settingsByFlag()) : { name: "--model, --data and --out", takes: (flag) => flag !== "force" }),
 });
 
-async function trainRun(flags: StageFlags & StandaloneFlags, tools: Tools): Promise<void> {
-  const given = (["model", "ref", "data", "out"] as const).find((name) => flags[name] !== undefined);
-  if (given !== undefined) throw new UsageError({ what: `--${given} does not go with a run folder`, todo: "give either a run.yaml (or --run DIR), or --model, --data and --out" });
+const inRunFolder = ({ config, run }: Pick<StageFlags, "config" | "run">): boolean => config !== undefined || run !== undefined;
+
+/** Where the flags' values stand in run.yaml. */
+async function settingsByFlag(): Promise<SettingFlags> {
+  const { trainSettingsSchema } = await import("../../config.js");
+  const ofTraining = Object.fromEntries(Object.keys(trainSettingsSchema.shape).map((name) => [kebab(name), `train.${name}`]));
+  return { ...ofTraining, "num-train-epochs": "train.num_epochs", model: "model", ref: "reference", dtype: "dtype", threads: "threads", seed: "seed", "max-length": "pairs.max_tokens" };
+}
+
+async function trainRun(flags: StageFlags, tools: Tools): Promise<void> {
   const { withRun } = await import("../run-folder.js");
   await withRun(flags, tools, "train", async (run) => {
     const { runStage } = await import("../../run/run-stage.js");
@@ -91,7 +101,8 @@ async function trainFiles(flags: ArgumentsCamelCase<StandaloneFlags>, tools: Too
   }
   requireRange("max-length", flags.maxLength, "a whole number from 0", Number.isInteger(flags.maxLength) && flags.maxLength >= 0);
   requireRange("seed", flags.seed, "a whole number from 0", Number.isInteger(flags.seed) && flags.seed >= 0);
-  const settings = await settingsOf(flags);
+  const { sectionOfFlags } = await import("../section-flags.js");
+  const settings = sectionOfFlags("train", await settingsByFlag(), flags);
   const { train: runTraining, trainFilesIn } = await import("../../engine/training.js");
   const { filePairs } = await import("../../tokens/pair-source.js");
   const { openTokenizer } = await import("../../tokens/open.js");
@@ -102,16 +113,6 @@ async function trainFiles(flags: ArgumentsCamelCase<StandaloneFlags>, tools: Too
   return runTraining({
     model, reference: flags.ref, dtype: flags.dtype, threads: flags.threads, seed: flags.seed, settings, pairs, files, progress: tools.progress, signal: tools.signal, saveGradients: flags.saveGradients,
   });
-}
-
-async function settingsOf(flags: ArgumentsCamelCase<StandaloneFlags>): Promise<TrainSettings> {
-  const { trainSettingsSchema } = await import("../../config.js");
-  const given = Object.fromEntries(Object.keys(trainSettingsSchema.shape).map((name) => [name, flags[kebab(name)]]));
-  const parsed = trainSettingsSchema.safeParse(given);
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  const name = String(issue?.path[0] ?? "");
-  throw new UsageError({ what: issue?.message ?? "value out of range", where: `--${kebab(name)}`, found: String(given[name]) });
 }
 
 /** A folder that holds something else is never written into unasked, a model that is read from never at all. */
