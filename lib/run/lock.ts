@@ -1,38 +1,92 @@
-/** One process at a time in a run folder: two would write the same records twice. */
-import { linkSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+/** One run at a time in a run folder: two would write the same records twice. */
+import { randomUUID } from "node:crypto";
+import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { RlhiError } from "../errors.js";
+
+/** Locks that this process holds: where the system tells no start times, an earlier process may have had its id. */
+const held = new Set<string>();
 
 /** Takes the folder's lock; a lock left by a process that is gone is taken over. Returns what gives it back. */
 export function lockRunFolder(dir: string): () => void {
   const path = join(dir, ".lock");
-  for (let attempt = 0; ; attempt++) {
-    // Linked, not created: a lock is never seen without its process id.
-    const mine = `${path}-${process.pid}`;
-    try {
-      writeFileSync(mine, String(process.pid));
-      linkSync(mine, path);
-      return () => rmSync(path, { force: true });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST" || attempt > 2) throw cannotLock(path, error);
-      const holder = holderOf(path);
-      if (holder !== undefined && isAlive(holder)) {
-        throw new RlhiError("ERR_RUN_IN_USE", { what: "another process works in this run folder", where: dir, found: `process ${holder}`, todo: "wait for it to end, or give another folder (--run DIR)" });
-      }
-      rmSync(path, { force: true });
-    } finally {
-      rmSync(mine, { force: true });
+  const token = randomUUID();
+  const mine = `${process.pid} ${startOf(process.pid)} ${token}\n`;
+  for (let attempt = 0; attempt < 4; attempt += 1) {
+    if (take(path, mine, token)) {
+      held.add(token);
+      return () => {
+        held.delete(token);
+        if (contentOf(path) === mine) rmSync(path, { force: true });
+      };
     }
+    const theirs = contentOf(path);
+    // Given back since.
+    if (theirs === undefined) continue;
+    if (isHeld(theirs)) throw inUse(dir, path, theirs);
+    removeStale(path, theirs, token);
+  }
+  throw inUse(dir, path, contentOf(path) ?? "");
+}
+
+/** Linked, not created: a lock is never seen without its content. False where there is one already. */
+function take(path: string, content: string, token: string): boolean {
+  const prepared = `${path}-${token}`;
+  try {
+    writeFileSync(prepared, content);
+    linkSync(prepared, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw cannotLock(path, error);
+  } finally {
+    rmSync(prepared, { force: true });
   }
 }
 
-function holderOf(path: string): number | undefined {
+/** Moved away first, then compared: the lock that another process has taken in the meantime is put back. */
+function removeStale(path: string, stale: string, token: string): void {
+  const aside = `${path}-stale-${token}`;
   try {
-    const pid = Number(readFileSync(path, "utf8"));
-    return Number.isInteger(pid) && pid > 0 && pid !== process.pid ? pid : undefined;
+    renameSync(path, aside);
+    if (contentOf(aside) !== stale) linkSync(aside, path);
+  } catch (error) {
+    // Another one was faster.
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT" && code !== "EEXIST") throw cannotLock(path, error);
+  } finally {
+    rmSync(aside, { force: true });
+  }
+}
+
+function contentOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
   } catch {
     return undefined;
   }
+}
+
+/** Whether the process that wrote the lock is at work: one that took its id later has another start time. */
+function isHeld(content: string): boolean {
+  const { pid, start, token } = holderOf(content);
+  if (!Number.isInteger(pid) || pid <= 0) return false;
+  const now = startOf(pid);
+  if (start !== undefined && start !== unknown && now !== unknown) return start === now;
+  return pid === process.pid ? held.has(token ?? "") : isAlive(pid);
+}
+
+function holderOf(content: string): { pid: number; start: string | undefined; token: string | undefined } {
+  const [pid, start, token] = content.trim().split(" ");
+  return { pid: Number(pid), start, token };
+}
+
+const unknown = "-";
+
+/** When a process began, in clock ticks since the system did: field 22 of /proc/PID/stat, whose second may hold spaces and brackets. */
+function startOf(pid: number): string {
+  const stat = contentOf(`/proc/${pid}/stat`);
+  return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? unknown;
 }
 
 function isAlive(pid: number): boolean {
@@ -42,6 +96,17 @@ function isAlive(pid: number): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "EPERM";
   }
+}
+
+function inUse(dir: string, path: string, content: string): RlhiError {
+  const { pid } = holderOf(content);
+  const own = pid === process.pid;
+  return new RlhiError("ERR_RUN_IN_USE", {
+    what: own ? "this process has this run folder open already" : "another process works in this run folder",
+    where: dir,
+    found: `process ${pid} in ${path}`,
+    todo: own ? "close the run that is open before it is opened again" : `wait for it to end, or give another folder (--run DIR); if that process is another program, remove ${path}`,
+  });
 }
 
 function cannotLock(path: string, cause: unknown): RlhiError {
