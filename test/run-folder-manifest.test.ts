@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { loadRunConfig } from "../lib/config-file.js";
 import { RlhiError, UsageError } from "../lib/errors.js";
+import { silent } from "../lib/progress.js";
+import { openRun } from "../lib/run/context.js";
 import { Manifest } from "../lib/run/manifest.js";
 import type { ManifestData } from "../lib/run/manifest.js";
 import { runStage } from "../lib/run/run-stage.js";
@@ -186,6 +188,28 @@ describe("a run folder", () => {
     assert.equal((await runStage("mine", mined, context)).skipped, true);
     writeFileSync(kept, "{}\n{}\n");
     await assert.rejects(runStage("mine", mined, context), message(/data file is not the one/));
+  });
+
+  it("tells of files that a pattern matches since it was mined, and leaves them out", async (t) => {
+    const dir = temporaryFolder(t);
+    const base = await methodRun(dir, sampleLogs(1, 1), settings);
+    const run = { ...base, dir: join(dir, "other"), config: { ...base.config, data: { ...base.config.data, path: [join(dir, "*.jsonl"), join(dir, "nothing-*.jsonl")] } } };
+    const notes: string[] = [];
+    const context = openRun({ config: run.config, dir: run.dir, progress: { ...silent, note: (text) => notes.push(text) }, signal: new AbortController().signal });
+    t.after(() => context.close());
+    const mined: Stage = async ({ folder }) => {
+      writeFileSync(folder.conversations, "");
+      return { files: [{ file: join(dir, "logs.jsonl") }] };
+    };
+    await runStage("mine", mined, context);
+    assert.equal((await runStage("mine", mined, context)).skipped, true);
+    assert.deepEqual(notes, []);
+    for (const name of ["a", "b"]) writeFileSync(join(dir, `${name}.jsonl`), "{}\n");
+    assert.equal((await runStage("mine", mined, context)).skipped, true);
+    assert.deepEqual(notes, [`not in this run, because data.path matches them only since it was mined: ${join(dir, "a.jsonl")}, ${join(dir, "b.jsonl")} (--force mine begins again with them)`]);
+    for (const name of ["c", "d"]) writeFileSync(join(dir, `${name}.jsonl`), "{}\n");
+    await runStage("mine", mined, context);
+    assert.match(notes[1] ?? "", /a\.jsonl, .*b\.jsonl, .*c\.jsonl and 1 more \(--force mine/);
   });
 
   it("names the stage that is missing or was not finished", async (t) => {

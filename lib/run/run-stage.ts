@@ -28,6 +28,7 @@ export async function runStage(name: StageName, stage: Stage, context: RunContex
   await manifest.check(stagesUpTo(name), config);
   const finished = manifest.finished(name);
   if (finished?.facts !== null && finished !== undefined && stageFiles(name, folder).every((path) => existsSync(path))) {
+    if (name === "mine") await tellNewFiles(context);
     return { facts: finished.facts, skipped: true, seconds: 0 };
   }
   requireStages(name, context);
@@ -51,6 +52,27 @@ export async function runStage(name: StageName, stage: Stage, context: RunContex
 function minedFiles(facts: StageFacts): string[] {
   const files = Array.isArray(facts["files"]) ? (facts["files"] as { file?: unknown }[]) : [];
   return files.flatMap(({ file }) => (typeof file === "string" ? [file] : []));
+}
+
+/** Files that a pattern of data.path has come to match since they were mined are no error: they are told, and wait. */
+async function tellNewFiles({ manifest, config, progress }: RunContext): Promise<void> {
+  const added: string[] = [];
+  for (const path of [config.data.path].flat()) if (/[*?[]/.test(path) && !existsSync(path)) added.push(...await matches(path));
+  const unknown = added.filter((file) => manifest.data.inputs[file] === undefined);
+  if (unknown.length === 0) return;
+  const names = unknown.length <= 3 ? unknown.join(", ") : `${unknown.slice(0, 3).join(", ")} and ${unknown.length - 3} more`;
+  progress.note(`not in this run, because data.path matches them only since it was mined: ${names} (--force mine begins again with them)`);
+}
+
+/** What mining would read now; nothing where it would be refused, which is no trouble after mining. */
+async function matches(pattern: string): Promise<string[]> {
+  const { expandPaths } = await import("../conversations/sources/records.js");
+  try {
+    return await expandPaths([pattern]);
+  } catch (error) {
+    if (error instanceof RlhiError) return [];
+    throw error;
+  }
 }
 
 function requireStages(name: StageName, { manifest, folder, config }: RunContext): void {
