@@ -4,6 +4,7 @@ import type { FeedbackLabel } from "../lib/conversations/types.js";
 import { compareRequests, overlap, trigramLikeness } from "../lib/feedback/likeness.js";
 import { ownWords } from "../lib/feedback/own-words.js";
 import { askedByAnswer, classifyByRules } from "../lib/feedback/rules.js";
+import { processorTime } from "./helpers/processor-time.js";
 
 const request = "Write an email to my landlord about the broken heating.";
 const answer = "Dear Mr Hill, the heating in flat 4 has been broken since Monday. Please send someone to repair it. Kind regards, Ann";
@@ -77,10 +78,17 @@ test("rules: evidence names the cues with their words, and the likeness", () => 
   assert.ok(Math.abs(probabilities.reduce((a, b) => a + b, 0) - 1) < 1e-9);
 });
 
-test("rules: a message as long as a book takes no time", () => {
-  const start = performance.now();
-  for (const text of ["no ".repeat(200_000), "(".repeat(200_000), `"${"a".repeat(200_000)}`, " \n>".repeat(100_000), "try that ".repeat(50_000), "太".repeat(100_000)]) labelOf(text, { answer: text, request: text });
-  assert.ok(performance.now() - start < 4000, `${performance.now() - start} ms`);
+test("rules: a message as long as a book takes time by its length, not by its square", async () => {
+  const long: [string, (n: number) => string][] = [
+    ["a word", (n) => "no ".repeat(n)], ["brackets", (n) => "(".repeat(n)], ["a quotation without an end", (n) => `"${"a".repeat(n)}`], ["quoted lines", (n) => " \n>".repeat(n / 2)], ["a cue", (n) => "try that ".repeat(n / 4)], ["script without spaces", (n) => "太".repeat(n / 2)],
+  ];
+  for (const [name, text] of long) {
+    const times = 8;
+    const cost = (length: number): Promise<number> => processorTime(() => labelOf(text(length), { answer: text(length), request: text(length) }));
+    const [short, whole] = [await cost(50_000), await cost(50_000 * times)];
+    // By the square it would be 64 times as long. Short ones are of a few milliseconds: they count as twenty.
+    assert.ok(whole < 4 * times * Math.max(short, 20), `${name}: ${short} ms, and ${whole} ms for ${times} times the length`);
+  }
 });
 
 test("own words leave out code, long quotations and quoted lines", () => {
