@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { stageNames } from "../lib/run/stage.js";
-import { runCommand } from "./helpers/run-process.js";
+import { runCommand, startCommand } from "./helpers/run-process.js";
 import type { Ended } from "./helpers/run-process.js";
 import { writeTinyModel } from "./helpers/tiny-model.js";
 
@@ -30,6 +30,17 @@ test("the whole method on the bundled sample; a second call does nothing again a
   const second = await quickstart("--model", join(root, "tiny"), "--run", join(root, "run"), "--json");
   assert.deepEqual(JSON.parse(second.stdout.trim()), facts);
   for (const [i, stage] of stageNames.entries()) assert.match(second.stderr, new RegExp(`^\\[${i + 1}/9\\] ${stage}: done before$`, "m"));
+});
+
+test("Ctrl-C ends with 130 and says how to go on", async () => {
+  writeTinyModel(join(root, "stopped-model"), { dtype: "BF16", seed: 1 });
+  const running = startCommand(["--model", join(root, "stopped-model"), "--run", join(root, "stopped")], root, main);
+  await running.shown("[3/9] personas");
+  running.child.kill("SIGINT");
+  const { code, stderr } = await running.ended;
+  assert.equal(code, 130, stderr);
+  assert.match(stderr, /^stopped; what is done is kept\. Run the same command again to go on$/m);
+  assert.ok(!existsSync(join(root, "stopped", ".lock")));
 });
 
 test("help says what it does, and wrong arguments what is wrong", async () => {

@@ -1,10 +1,8 @@
 #!/usr/bin/env node
 /** The command line. Handlers load what they need themselves, so that --help answers at once. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
-import { packageRoot } from "../engine/addon.js";
+import { packageVersion } from "../engine/addon.js";
 import { UsageError } from "../errors.js";
 import { describeError, exitCodeOf } from "./command.js";
 import { commands } from "./commands.js";
@@ -15,10 +13,6 @@ function tolerateClosedPipe(stream: NodeJS.WriteStream): void {
     if (error.code === "EPIPE") process.exit(0);
     throw error;
   });
-}
-
-function version(): string {
-  return (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
 }
 
 /** "--beta abc" arrives as NaN. */
@@ -40,7 +34,7 @@ async function main(args: readonly string[]): Promise<number> {
       .strict()
       .demandCommand(1, "say which command to run; --help lists them")
       .recommendCommands()
-      .version(version())
+      .version(packageVersion())
       .help()
       .alias("help", "h")
       .wrap(Math.min(110, process.stdout.columns ?? 110))

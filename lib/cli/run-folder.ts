@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import type { Argv } from "yargs";
 import { RlhiError, UsageError } from "../errors.js";
-import type { RunContext } from "../run/context.js";
+import type { RunContext, RunOptions } from "../run/context.js";
 import type { Stage, StageFacts, StageName } from "../run/stage.js";
 import { Interrupted, defineCommand } from "./command.js";
 import type { Command, CommonFlags, Tools } from "./command.js";
@@ -50,19 +50,25 @@ export function shortPath(path: string): string {
   return near !== "" && near.length < path.length ? near : path;
 }
 
-/** Opens the run for `work` and closes it. After Ctrl-C says how to go on. */
+/** Opens the run that the flags name for `work` and closes it. After Ctrl-C says how to go on. */
 export async function withRun(flags: RunFlags, tools: Tools, command: string, work: (run: RunContext) => Promise<void>): Promise<void> {
   const { loadRunConfig } = await import("../config-file.js");
-  const { defaultRunDir, openRun } = await import("../run/context.js");
+  const { defaultRunDir } = await import("../run/context.js");
   const { configPath, dir } = runPlace(flags, defaultRunDir, command);
-  const run = openRun({ config: loadRunConfig(configPath), dir, progress: tools.progress, signal: tools.signal });
+  const goOn = ({ folder }: RunContext): string => `Go on with: rlhi-native ${command} ${shortPath(existsSync(folder.config) ? dir : configPath)}`;
+  await withOpenRun({ config: loadRunConfig(configPath), dir }, tools, goOn, work);
+}
+
+/** Opens a run for `work` and closes it. After Ctrl-C, `goOn` tells how to go on. */
+export async function withOpenRun(place: Pick<RunOptions, "config" | "dir">, tools: Tools, goOn: (run: RunContext) => string, work: (run: RunContext) => Promise<void>): Promise<void> {
+  const { openRun } = await import("../run/context.js");
+  const run = openRun({ ...place, progress: tools.progress, signal: tools.signal });
   try {
     await work(run);
   } catch (error) {
     // A full disk or a damaged file is told as such, even where Ctrl-C came too.
     if (!tools.signal.aborted || (error instanceof RlhiError && error.code !== "ERR_ABORTED")) throw error;
-    const again = existsSync(run.folder.config) ? shortPath(dir) : shortPath(configPath);
-    throw new Interrupted(`stopped; what is done is kept. Go on with: rlhi-native ${command} ${again}`);
+    throw new Interrupted(`stopped; what is done is kept. ${goOn(run)}`);
   } finally {
     await run.close();
   }

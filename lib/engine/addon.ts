@@ -2,6 +2,7 @@
  * The typed contract of the C++ addon: exactly what bindings/ exports, nothing more. A test checks the two against each
  * other. Nothing here knows conversations or personas; lib/engine/ wraps it for the rest of lib/.
  */
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -237,6 +238,10 @@ export const nativeMembers: {
 
 /** The package's own root folder: where package.json, prebuilds/ and build/ are. */
 export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
+
+export function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
+}
 
 let loaded: NativeAddon | undefined;
 

@@ -3,17 +3,16 @@ import { existsSync } from "node:fs";
 import { basename, extname, join, resolve } from "node:path";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
-import { Interrupted, describeError, exitCodeOf, withTools } from "../cli/command.js";
+import { describeError, exitCodeOf, withTools } from "../cli/command.js";
 import type { Tools } from "../cli/command.js";
-import { shortPath } from "../cli/run-folder.js";
+import { shortPath, withOpenRun } from "../cli/run-folder.js";
 import { stageNotes } from "../cli/stage-notes.js";
 import { loadRunConfig } from "../config-file.js";
 import type { RunConfig, RunConfigInput } from "../config.js";
 import { packageRoot } from "../engine/addon.js";
-import { RlhiError, UsageError } from "../errors.js";
+import { UsageError } from "../errors.js";
 import { sha256 } from "../files.js";
 import { pairFilters } from "../pairs/types.js";
-import { openRun } from "../run/context.js";
 import { runPipeline } from "../run/pipeline.js";
 import { headline } from "../report/headline.js";
 import { defaultModel } from "./model.js";
@@ -50,24 +49,19 @@ interface QuickstartFlags {
   minConversations: number;
 }
 
-async function quickstart(flags: QuickstartFlags, { out, progress, signal }: Tools): Promise<void> {
+async function quickstart(flags: QuickstartFlags, tools: Tools): Promise<void> {
+  const { out, progress, signal } = tools;
   const data = fromHere(flags.data) ?? sample;
   if (!existsSync(data)) throw new UsageError({ what: "no such file", where: data, todo: "give --data a Parquet, JSON or JSONL file of conversations" });
   const dir = fromHere(flags.run) ?? join(packageRoot, "runs", data === sample ? "quickstart" : `quickstart-${basename(data, extname(data))}-${sha256(data).slice(0, 6)}`);
   const model = fromHere(flags.model) ?? await defaultModel(join(packageRoot, "models"), progress, signal);
-  const context = openRun({ config: quickstartConfig(model, data, flags.minConversations), dir, progress, signal });
-  try {
+  await withOpenRun({ config: quickstartConfig(model, data, flags.minConversations), dir }, tools, () => "Run the same command again to go on", async (context) => {
     await runPipeline(context, { onStage: stageNotes(progress) });
     const facts = await headline(context.folder, context.config);
     const seconds = Object.values(facts["seconds_by_stage"] as Record<string, number>).reduce((a, b) => a + b, 0);
     out.facts({ ...facts, minutes: Math.round(seconds / 0.6) / 100, report: context.folder.report, model: context.folder.model }, "done");
     out.text(`\nopen in a browser: ${shortPath(context.folder.report)}\ntalk to the trained model: npx rlhi-native chat --model ${shortPath(context.folder.model)}`);
-  } catch (error) {
-    if (signal.aborted && !(error instanceof RlhiError && error.code !== "ERR_ABORTED")) throw new Interrupted("stopped; what is done is kept. Run the same command again to go on");
-    throw error;
-  } finally {
-    await context.close();
-  }
+  });
 }
 
 /** Paths are meant from where npm was called, which is not always the package's root. */

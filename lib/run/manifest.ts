@@ -1,8 +1,7 @@
 /** manifest.json: what a run folder was made from and how far it is. Every update replaces the file as a whole. */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
 import type { RunConfig } from "../config.js";
-import { packageRoot } from "../engine/addon.js";
+import { packageVersion } from "../engine/addon.js";
 import { RlhiError, UsageError } from "../errors.js";
 import { sha256File, writeFileAtomic } from "../files.js";
 import { settingChanges, stagesFrom, stageSettings } from "./settings.js";
@@ -158,10 +157,6 @@ export class Manifest {
 function emptyManifest(): ManifestData {
   const now = new Date().toISOString();
   return { format: 1, versions: { rlhi_native: packageVersion(), node: process.version }, created: now, updated: now, seed: 0, inputs: {}, prompts: {}, models: {}, stages: {} };
-}
-
-function packageVersion(): string {
-  return (JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string }).version;
 }
 
 function readManifest(path: string): ManifestData {

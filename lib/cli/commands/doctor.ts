@@ -1,5 +1,4 @@
-import { readFileSync } from "node:fs";
-import { join, relative } from "node:path";
+import { relative } from "node:path";
 import type { Dtype, MemoryPlan, NativeAddon } from "../../engine/addon.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
@@ -22,20 +21,20 @@ export const doctor = defineCommand({
     .example("$0 doctor", "is everything here?")
     .example("$0 doctor --plan ./Llama-3.2-1B-Instruct --dtype bf16", "will training it fit in memory?"),
   run: async (flags, { out }) => {
-    const { addonPath, loadAddon, packageRoot } = await import("../../engine/addon.js");
+    const { addonPath, loadAddon, packageRoot, packageVersion } = await import("../../engine/addon.js");
     // Both throw, with what to do, where the engine is missing or of another version: exit code 1.
     const path = addonPath();
     const addon = loadAddon();
-    out.facts(machineFacts(addon, path, packageRoot), "rlhi-native");
+    out.facts(machineFacts(addon, path, packageRoot, packageVersion()), "rlhi-native");
     if (flags.plan !== undefined) printPlan(out, flags.plan, planOf(addon, flags.plan, flags), addon.systemInfo().availableMemoryBytes);
   },
 });
 
-function machineFacts(addon: NativeAddon, path: string, root: string): Record<string, unknown> {
+function machineFacts(addon: NativeAddon, path: string, root: string, version: string): Record<string, unknown> {
   const system = addon.systemInfo();
   const prebuilt = relative(root, path).startsWith("prebuilds");
   return {
-    version: (JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string }).version,
+    version,
     node: `${process.version} ${process.platform}-${process.arch}`,
     binary: path,
     binary_reason: prebuilt ? "prebuilt for this platform; no build/Release in the package" : "built on this machine (build/Release goes before prebuilds/)",
