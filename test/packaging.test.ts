@@ -38,6 +38,7 @@ test("the tarball with a prebuild runs where there is no compiler and no cmake",
   assert.equal(dirname(relative(realpathSync(app), facts["binary"] as string)), installed);
   assert.match(facts["binary_reason"] as string, /^prebuilt/);
   assert.equal(facts["version"], packageVersion());
+  await importable(app, { PATH: path, PREBUILDS_ONLY: "1" });
   assert.ok(!existsSync(join(app, "node_modules", "rlhi-native", "build")), "nothing was built");
   assert.ok(!existsSync(join(app, "node_modules", "rlhi-native", "dist", "test")), "tests are not shipped");
 });
@@ -50,6 +51,7 @@ test("the tarball without a prebuild compiles on install where there is a compil
   const facts = await doctor(app, {});
   assert.equal(dirname(relative(realpathSync(app), facts["binary"] as string)), join("node_modules", "rlhi-native", "build", "Release"));
   assert.match(facts["binary_reason"] as string, /^built on this machine/);
+  await importable(app, {});
   assert.equal(facts["version"], packageVersion());
 });
 
@@ -101,6 +103,19 @@ async function install(app: string, tarball: string, env: Record<string, string>
 async function doctor(app: string, env: Record<string, string>): Promise<Record<string, unknown>> {
   const { stdout } = await succeeds(run("npx", ["--no-install", "rlhi-native", "doctor", "--json"], app, env));
   return JSON.parse(stdout) as Record<string, unknown>;
+}
+
+/** The app imports the package by its name: the API is there, and its engine is the binary that was installed. */
+async function importable(app: string, env: Record<string, string>): Promise<void> {
+  const script = `
+    const rlhi = await import("rlhi-native");
+    const types = import.meta.resolve("rlhi-native").replace(/\\.js$/, ".d.ts");
+    console.log(JSON.stringify({
+      Engine: typeof rlhi.Engine.open, train: typeof rlhi.train, runPipeline: typeof rlhi.runPipeline, stages: rlhi.stageNames.length,
+      engine: rlhi.loadAddon().systemInfo().addonVersion, types: (await import("node:fs")).existsSync(new URL(types)),
+    }));`;
+  const { stdout } = await succeeds(run("node", ["--input-type=module", "--eval", script], app, env));
+  assert.deepEqual(JSON.parse(stdout), { Engine: "function", train: "function", runPipeline: "function", stages: 9, engine: packageVersion(), types: true });
 }
 
 /** A PATH that holds node, npm, npx and the shell npm runs scripts with, and nothing else. */
