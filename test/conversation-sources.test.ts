@@ -56,23 +56,30 @@ test("the same columns as JSONL, with feedback labels and redacted text kept", a
   assert.equal(only?.messages[2]?.gold_label, "reattempt_with_feedback");
 });
 
+const at = (time: string): string => `2023-05-01T${time}:00Z`;
+
+/** A plain record whose messages have times of their own, or none. */
+function talked(id: string, time: string, ...times: (string | null)[]): Record<string, unknown> {
+  const messages = times.map((one, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content: `${id} says ${i}`, ...(one === null ? {} : { timestamp: at(one) }) }));
+  return { user_id: "u", conversation_id: id, timestamp: at(time), messages };
+}
+
 test("when a conversation began and ended is kept where its messages have times", async (t) => {
   const dir = temporaryFolder(t);
   const out = join(dir, "out.parquet");
   const spans = async (file: string): Promise<unknown[]> => {
     await mine(miningSettings(file), out);
-    return (await readAll(out)).map(({ conversation_id, timestamp, began, ended }) => [conversation_id, timestamp, began, ended].map((value) => value?.replace(/^2023-05-01T|:00.000Z$/g, "") ?? null));
+    const all = await readAll(out);
+    return all.map(({ conversation_id, timestamp, began, ended }) => [conversation_id, timestamp, began, ended].map((value) => value?.replace(/^2023-05-01T|:00.000Z$/g, "") ?? null));
   };
   // WildChat: the row has the time of the last answer, the answers have theirs.
   const stamped = wildchatQuery.replace("'redacted': false", "'timestamp': CASE WHEN i % 2 = 0 THEN timestamp - INTERVAL 2 HOUR END").replace("'shorter'", "'shorter', 'Hi.'");
   const parquet = await writeParquet(join(dir, "w.parquet"), `SELECT * FROM (${stamped}) WHERE conversation_hash = 'h1'`);
   assert.deepEqual(await spans(parquet), [["h1", "10:00", "08:00", "10:00"]]);
   // Plain: a timestamp before, between or after the messages' own ones.
-  const at = (time: string) => `2023-05-01T${time}:00Z`;
-  const talked = (id: string, time: string, ...times: (string | null)[]) => ({
-    user_id: "u", conversation_id: id, timestamp: at(time), messages: times.map((one, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content: `${id} says ${i}`, ...(one === null ? {} : { timestamp: at(one) }) })),
-  });
-  const file = writeJsonl(join(dir, "p.jsonl"), [talked("a", "07:00", "08:00", "09:00"), talked("b", "08:30", null, "08:00", "09:00"), talked("c", "10:00", "08:00", null, "09:00"), talked("d", "11:00", null, null)]);
+  const file = writeJsonl(join(dir, "p.jsonl"), [
+    talked("a", "07:00", "08:00", "09:00"), talked("b", "08:30", null, "08:00", "09:00"), talked("c", "10:00", "08:00", null, "09:00"), talked("d", "11:00", null, null),
+  ]);
   assert.deepEqual(await spans(file), [["a", "07:00", "07:00", "09:00"], ["b", "08:30", "08:00", "09:00"], ["c", "10:00", "08:00", "10:00"], ["d", "11:00", null, null]]);
   // OASST: the row has the time of the author's first message; what came before it is not theirs.
   const timed = tree.slice(0, 7).map((message, i) => ({ ...message, created_date: at(`0${i}:00`) }));
@@ -125,7 +132,8 @@ for (const [name, form] of Object.entries(variants)) {
       for (const file of [json, writeJsonl(join(dir, "s.jsonl"), entries)]) {
         const facts = await mine(miningSettings(file), join(dir, "out.parquet"));
         assert.deepEqual([facts.files[0]?.source, facts.read, facts.malformed], ["sharegpt", 31, { no_request: 30 }]);
-        assert.deepEqual((await readAll(join(dir, "out.parquet")))[0]?.messages.map(({ role, content }) => `${role}: ${content}`), ["user: a question", "assistant: an answer", "user: shorter"]);
+        const [only] = await readAll(join(dir, "out.parquet"));
+        assert.deepEqual(only?.messages.map(({ role, content }) => `${role}: ${content}`), ["user: a question", "assistant: an answer", "user: shorter"]);
       }
     });
   }
@@ -134,7 +142,8 @@ for (const [name, form] of Object.entries(variants)) {
 test("ShareGPT as Parquet, its list under either name; turns of no known form are refused", async (t) => {
   const dir = temporaryFolder(t);
   for (const list of ["conversations", "items"]) {
-    const parquet = await writeParquet(join(dir, `${list}.parquet`), `SELECT 'a' AS id, 7 AS likes, [{'from': 'human', 'value': 'a question'}, {'from': 'gpt', 'value': 'an answer'}] AS ${list}`);
+    const parquet = await writeParquet(join(dir, `${list}.parquet`),
+      `SELECT 'a' AS id, 7 AS likes, [{'from': 'human', 'value': 'a question'}, {'from': 'gpt', 'value': 'an answer'}] AS ${list}`);
     assert.equal((await mine(miningSettings(parquet), join(dir, "out.parquet"))).files[0]?.source, "sharegpt");
     assert.deepEqual((await readAll(join(dir, "out.parquet")))[0]?.messages.map(({ role }) => role), ["user", "assistant"]);
   }
@@ -215,8 +224,11 @@ test("OASST trees give the same, and copies of a tree count once: the fuller one
 
 test("OASST messages that answer one of their own kind, and what hangs below them, are left out", async (t) => {
   const dir = temporaryFolder(t);
-  const turns = [node("p1", "ann", "prompter", null), node("p2", "ben", "prompter", "p1"), node("a1", "x", "assistant", "p2"), node("a2", "x", "assistant", "p1"), node("a3", "x", "assistant", "a2"), node("p3", "ann", "prompter", "a2")];
-  const facts = await mine(miningSettings(writeJsonl(join(dir, "o.jsonl"), turns)), join(dir, "out.parquet"));
+  const messages = [
+    node("p1", "ann", "prompter", null), node("p2", "ben", "prompter", "p1"), node("a1", "x", "assistant", "p2"),
+    node("a2", "x", "assistant", "p1"), node("a3", "x", "assistant", "a2"), node("p3", "ann", "prompter", "a2"),
+  ];
+  const facts = await mine(miningSettings(writeJsonl(join(dir, "o.jsonl"), messages)), join(dir, "out.parquet"));
   assert.deepEqual((await readAll(join(dir, "out.parquet"))).map(shown), [["p1", "ann", 0, "p1 a2 p3"]]);
   assert.deepEqual(facts.source_notes, { messages_out_of_turn_or_below: 3 });
 });

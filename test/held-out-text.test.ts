@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { runConfigSchema } from "../lib/config.js";
@@ -32,7 +32,8 @@ let day = 0;
 /** Messages one under the other, the first a prompter's, each on a day of its own. */
 function chain(name: string, ...authors: string[]): Record<string, unknown>[] {
   return authors.map((user_id, i) => ({
-    message_id: `${name}${i}`, parent_id: i === 0 ? null : `${name}${i - 1}`, user_id, created_date: new Date(Date.UTC(2024, 0, (day += 1))).toISOString(), role: i % 2 === 0 ? "prompter" : "assistant",
+    message_id: `${name}${i}`, parent_id: i === 0 ? null : `${name}${i - 1}`, user_id, role: i % 2 === 0 ? "prompter" : "assistant",
+    created_date: new Date(Date.UTC(2024, 0, (day += 1))).toISOString(),
     text: `These are the words of ${user_id} in message ${name}${i}, make them shorter.`, lang: "en", review_result: true, deleted: false,
   }));
 }
@@ -64,11 +65,13 @@ test("no words of a held-out user are trained on, though others went on from the
   const conversations = await readAll(folder.conversations);
   const authors = Object.fromEntries(conversations.map(({ conversation_id, other_authors }) => [conversation_id, other_authors]));
   assert.deepEqual(authors, { a0: [eve], a2: [ann, eve], a4: [ann, eve, ben], b0: [eve], c0: [sam, eve], d0: [eve], d2: [ann, eve] });
-  writeFileSync(folder.feedback, [...labelAll(conversations, "reattempt_with_feedback")].flatMap(([conversation_id, turns]) => [...turns].map(([turn, label]) => `${JSON.stringify({ conversation_id, turn, label })}\n`)).join(""));
+  const labels = [...labelAll(conversations, "reattempt_with_feedback")];
+  writeJsonl(folder.feedback, labels.flatMap(([conversation_id, turns]) => [...turns].map(([turn, label]) => ({ conversation_id, turn, label }))));
   const context = openMethodRun(run);
   t.after(() => context.close());
   const facts: Record<string, unknown>[] = [];
-  for (const [name, stage] of [["personas", personasStage], ["rewrite", rewriteStage], ["reward", rewardStage], ["pairs", pairsStage]] as const) facts.push((await runStage(name, stage, context)).facts);
+  const stages = { personas: personasStage, rewrite: rewriteStage, reward: rewardStage, pairs: pairsStage } as const;
+  for (const name of ["personas", "rewrite", "reward", "pairs"] as const) facts.push((await runStage(name, stages[name], context)).facts);
   // Of cat: two rewrites in a4 and one in c0; the first messages are those of a0, b0, d0 and, left out, c0.
   assert.deepEqual([facts[1]?.["beside_held_out"], facts[2]?.["beside_held_out"]], [3, 1]);
   const candidates = await readAllJsonl<CandidateRecord>(folder.candidates);

@@ -194,13 +194,16 @@ describe("the comparisons, each one switch", () => {
   });
 
   it("from scratch or not: the same requests, rejected answers and personas, only other rewrites", async (t) => {
-    const settings = (from_scratch: boolean): Record<string, unknown> => ({
-      rewrites: { from_scratch, max: 4, max_new_tokens: 12 }, rewards: { enabled: false },
-      pairs: { max_tokens: 1024, judge_rewrites: false, persona_dropout: 0.5, max_per_user: 1, filters: ["per_user_cap"] },
-    });
-    const [heeding, scratch] = [await pairsWith(t, settings(false)), await pairsWith(t, settings(true))];
-    const sorted = <T extends { id: string }>(items: readonly T[]): T[] => items.toSorted((a, b) => (a.id < b.id ? -1 : 1));
-    const given = ({ candidates }: typeof scratch): unknown[] => sorted(candidates).map(({ id, conversation_id, turn, persona, answers }) => [id, conversation_id, turn, persona, answers[0]]);
+    const runs = [];
+    for (const from_scratch of [false, true]) {
+      const { pairs, candidates } = await pairsWith(t, {
+        rewrites: { from_scratch, max: 4, max_new_tokens: 12 }, rewards: { enabled: false },
+        pairs: { max_tokens: 1024, judge_rewrites: false, persona_dropout: 0.5, max_per_user: 1, filters: ["per_user_cap"] },
+      });
+      runs.push({ pairs, candidates: candidates.toSorted((a, b) => (a.id < b.id ? -1 : 1)) });
+    }
+    const [heeding, scratch] = runs as [(typeof runs)[number], (typeof runs)[number]];
+    const given = ({ candidates }: typeof scratch): unknown[] => candidates.map(({ id, conversation_id, turn, persona, answers }) => [id, conversation_id, turn, persona, answers[0]]);
     assert.equal(heeding.candidates.length, 4, "4 of 6 requests");
     assert.deepEqual(given(scratch), given(heeding));
     assert.equal(new Set(heeding.candidates.map(({ answers }) => answers[0]?.text)).size, 4, "each request has an answer of its own");
@@ -208,7 +211,7 @@ describe("the comparisons, each one switch", () => {
     assert.equal(heeding.pairs.length, 3, "one a user");
     assert.deepEqual(kept(scratch), kept(heeding));
     assert.deepEqual([heeding, scratch].map(({ pairs }) => [...new Set(pairs.map(({ method }) => method))]), [["rewrite"], ["rewrite_from_scratch"]]);
-    const rewrites = ({ candidates }: typeof scratch): unknown[] => sorted(candidates).map(({ answers }) => answers[1]?.text);
+    const rewrites = ({ candidates }: typeof scratch): unknown[] => candidates.map(({ answers }) => answers[1]?.text);
     assert.notDeepEqual(rewrites(scratch), rewrites(heeding));
   });
 

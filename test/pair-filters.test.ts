@@ -54,7 +54,9 @@ function rewards(values: number[], change: Partial<CandidateRecord> = {}): Candi
   });
 }
 
-const built = (record: CandidateRecord, config = settings(), scores?: { rewrite: number; rejected: number }): ReturnType<typeof buildPair> => buildPair(preparePair(record, config, tokenizer), config, scores);
+function built(record: CandidateRecord, config = settings(), scores?: { rewrite: number; rejected: number }): ReturnType<typeof buildPair> {
+  return buildPair(preparePair(record, config, tokenizer), config, scores);
+}
 
 const filterOf = (record: CandidateRecord, config = settings(), scores = { rewrite: 7, rejected: 4 }): PairFilter | "kept" => {
   const made = built(record, config, record.method === "reward" ? undefined : scores);

@@ -208,6 +208,10 @@ export async function writeConversations(path: string, conversations: AsyncItera
 /** A row as it is read: times in milliseconds. */
 type StoredConversation = Omit<Conversation, "timestamp" | "began" | "ended"> & { timestamp: number; began: number | null; ended: number | null };
 
+function isoOrNull(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
+}
+
 /** Streams conversations.parquet in its order: by user, then time. Throws where it is missing or damaged. */
 export async function* readConversations(path: string): AsyncGenerator<Conversation> {
   const database = await Database.open();
@@ -217,8 +221,7 @@ export async function* readConversations(path: string): AsyncGenerator<Conversat
       other_authors: other_authors})::VARCHAR FROM read_parquet(${sqlPath(path)})`;
     for await (const [json] of database.stream(sql)) {
       const row = JSON.parse(json as string) as StoredConversation;
-      const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
-      yield { ...row, timestamp: new Date(row.timestamp).toISOString(), began: iso(row.began), ended: iso(row.ended) };
+      yield { ...row, timestamp: new Date(row.timestamp).toISOString(), began: isoOrNull(row.began), ended: isoOrNull(row.ended) };
     }
   } catch (error) {
     throw cannotRead(path, error);

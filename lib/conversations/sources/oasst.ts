@@ -212,7 +212,7 @@ function conversationOf(context: readonly Node[], own: readonly Node[]): RawConv
     flagged: false,
     context_messages: context.length,
     other_authors: [...new Set(path.map(({ user }) => user))].filter((user) => user !== "" && user !== first.user),
-    messages: path.map((node): RawMessage => ({ role: node.prompter ? "user" : "assistant", content: node.text, language: node.language, flagged: node.flagged, gold_label: null, time: node.time })),
+    messages: path.map(({ prompter, text, language, flagged, time }): RawMessage => ({ role: prompter ? "user" : "assistant", content: text, language, flagged, gold_label: null, time })),
     where: first.where,
   };
 }

@@ -14,7 +14,7 @@ const roles: Record<string, string> = { human: "user", user: "user", gpt: "assis
 
 export const sharegpt: Source = {
   name: "sharegpt",
-  about: "ShareGPT: conversations (or items) [{from: human | gpt | system, value}] ({from, text} and {role, content} too); also id, user_id or user, timestamp, model, language (JSON, JSONL or Parquet)",
+  about: "ShareGPT: conversations (or items) [{from: human | gpt | system, value}] or {from, text} or {role, content}; also id, user_id or user, timestamp, model, language (JSON, JSONL or Parquet)",
   required: ["conversations"],
   alias: { conversations: "items" },
   optional: ["id", "user_id", "user", ...timeColumns, "model", "language"],
