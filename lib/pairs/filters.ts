@@ -32,6 +32,8 @@ const checks: Record<Exclude<PairFilter, "per_user_cap">, Check> = {
   small_margin: ({ score_chosen, score_rejected, settings }) => {
     if (score_chosen === null || score_rejected === null) return undefined;
     const margin = score_chosen - score_rejected;
+    // A judge that gave no verdict leaves no number, and no number is no margin.
+    if (Number.isNaN(margin)) return "no verdict";
     return margin < settings.min_margin ? `${margin.toFixed(3)} < ${settings.min_margin}` : undefined;
   },
   near_duplicate: ({ chosen, rejected, settings }) => {
