@@ -64,6 +64,23 @@ test("logps: without --json a table for people; --max-length cuts turns, never a
   assert.match(long.stderr, /row 2.*too long/s);
 });
 
+test("a model with weights that are no numbers is an error that names it and the pair, in logps and as a reference", async () => {
+  const broken = writeTinyModel(join(folder, "broken"));
+  const weights = join(broken.path, "model.safetensors");
+  const bytes = readFileSync(weights);
+  bytes.writeFloatLE(Number.NaN, bytes.length - 4);
+  writeFileSync(weights, bytes);
+  const path = json("broken.json", pairs);
+  const scored = await runCli(["logps", "--model", broken.path, "--data", path, "--json", "--quiet"]);
+  assert.equal(scored.code, 1);
+  assert.equal(scored.stdout, "");
+  assert.ok(scored.stderr.startsWith(`error: ${broken.path}: the model gives no finite log-probability to the chosen answer of ${path} row 1\n`), scored.stderr);
+  assert.match(scored.stderr, /found: {4}NaN/);
+  const trained = await runCli(["train", "--model", model, "--ref", broken.path, "--data", path, "--out", join(folder, "trained"), "--dtype", "f32", "--quiet"]);
+  assert.equal(trained.code, 1);
+  assert.ok(trained.stderr.startsWith(`error: ${broken.path}: the model gives no finite log-probability to the chosen answer of pair row 1 (id "0")\n`), trained.stderr);
+});
+
 test("generate: greedy answers are the most likely ones, with the log-probabilities that logps gives", async () => {
   const chats = json("chats.json", [chat, [5, 6, 7], [9]]);
   const lines = await cliJson<GenerateLine>(["generate", "--model", model, "--chats", chats, "--max-new-tokens", "12", "--temperature", "0", "--dtype", "f32"]);

@@ -7,6 +7,7 @@ import type { TokenLimits } from "../tokens/data-files.js";
 import { PairsFile } from "../tokens/pairs-file.js";
 import { listAt } from "./columns.js";
 import type { Engine } from "./engine.js";
+import { scorePairs } from "./pair-scores.js";
 
 export interface PairSource {
   /** Hash of the pairs as they were given, with what else decides their ids. */
@@ -53,8 +54,11 @@ export async function makePairs(path: string, source: PairSource, metadata: Pair
   const scored = metadata.reference !== "";
   progress.start(scored ? "reference log-probabilities" : "tokenising pairs", source.count);
   const rows = source.rows({ vocabSize: engine.info.vocabSize, context: engine.context });
+  let before = 0;
   await writePairsArrow(path, scored ? rows : counted(rows, progress), metadata, scored ? async (group) => {
-    const logps = await referenceLogps(engine, group, signal);
+    const first = before;
+    before += group.length;
+    const logps = await referenceLogps(engine, group, first, signal);
     progress.advance(group.length);
     return logps;
   } : undefined);
@@ -69,10 +73,11 @@ async function* counted(rows: AsyncIterable<PairRow>, progress: Progress): Async
   }
 }
 
-async function referenceLogps(engine: Engine, rows: readonly PairRow[], signal: AbortSignal): Promise<ReferenceLogps> {
-  const scores = await engine.score(rows.map((row) => ({ prompt: row.prompt_ids, continuations: [row.chosen_ids, row.rejected_ids] })), { signal });
+/** `first`: how many rows were before these, for messages. */
+async function referenceLogps(engine: Engine, rows: readonly PairRow[], first: number, signal: AbortSignal): Promise<ReferenceLogps> {
+  const scores = await scorePairs(engine, rows, { signal, nameOf: (index) => `pair row ${first + index + 1} (id ${JSON.stringify(rows[index]?.id)})` });
   return {
-    ref_chosen_logps: Float32Array.from(scores, (pair) => pair[0]?.logps as number),
-    ref_rejected_logps: Float32Array.from(scores, (pair) => pair[1]?.logps as number),
+    ref_chosen_logps: Float32Array.from(scores, ({ chosen }) => chosen.logps),
+    ref_rejected_logps: Float32Array.from(scores, ({ rejected }) => rejected.logps),
   };
 }

@@ -1,6 +1,7 @@
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
-import type { ContinuationScore, Engine } from "../../engine/engine.js";
+import type { Engine } from "../../engine/engine.js";
+import type { PairScore } from "../../engine/pair-scores.js";
 import type { PairRow } from "../../tokens/arrow.js";
 import { modelFlags, openEngine, requireRange } from "../model-flags.js";
 
@@ -36,6 +37,7 @@ export const logps = defineCommand({
 
 async function scoreFile(engine: Engine, flags: LogpsFlags, { out, progress, signal }: Tools): Promise<void> {
   const { pairRow, readPairs } = await import("../../tokens/data-files.js");
+  const { scorePairs } = await import("../../engine/pair-scores.js");
   const limits = { vocabSize: engine.info.vocabSize, maxTokens: flags.maxLength || engine.context, limitName: flags.maxLength > 0 ? "--max-length" : "the model's context" };
   // All rows are read before the first is scored: a bad one is told at once.
   const rows: PairRow[] = [];
@@ -43,17 +45,17 @@ async function scoreFile(engine: Engine, flags: LogpsFlags, { out, progress, sig
   progress.start("scoring", rows.length);
   for (let begin = 0; begin < rows.length; begin += pairsAtOnce) {
     const group = rows.slice(begin, begin + pairsAtOnce);
-    const scores = await engine.score(group.map((row) => ({ prompt: row.prompt_ids, continuations: [row.chosen_ids, row.rejected_ids] })), {
-      maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, signal,
+    const scores = await scorePairs(engine, group, {
+      maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, signal, nameOf: (index) => `${flags.data} row ${begin + index + 1}`,
     });
-    const records = scores.map(([chosen, rejected], index) => record(begin + index, chosen as ContinuationScore, rejected as ContinuationScore, flags.perToken));
+    const records = scores.map((score, index) => record(begin + index, score, flags.perToken));
     if (out.json) for (const line of records) out.facts(line);
     else out.table(records, begin === 0 ? flags.data : undefined);
     progress.advance(group.length);
   }
 }
 
-function record(index: number, chosen: ContinuationScore, rejected: ContinuationScore, perToken: boolean): Record<string, unknown> {
+function record(index: number, { chosen, rejected }: PairScore, perToken: boolean): Record<string, unknown> {
   const tokens = perToken ? { chosen_token_logps: Array.from(chosen.tokenLogps), rejected_token_logps: Array.from(rejected.tokenLogps) } : {};
   return { index, chosen_logps: chosen.logps, rejected_logps: rejected.logps, ...tokens };
 }
