@@ -7,6 +7,7 @@ import { test } from "node:test";
 import type { MetricsLine, TrainFacts } from "../lib/engine/training.js";
 import { sha256 } from "../lib/files.js";
 import { seededRandom } from "../lib/random.js";
+import { lockCheckpoints } from "../lib/run/lock.js";
 import { cliJson, runCli } from "./helpers/cli.js";
 import type { CliResult } from "./helpers/cli.js";
 import { readSafetensors } from "./helpers/safetensors.js";
@@ -148,6 +149,41 @@ test("Ctrl-C saves what is done, says how to go on, ends with 130; going on ends
   const [facts] = await cliJson<TrainFacts>(flags("stopped", ...options));
   assert.equal(facts?.resumed_from, step);
   assert.equal(weightsOf("stopped"), await unbroken("f32"));
+});
+
+test("a second training into the same folder is refused at once, --overwrite or not; the first ends as if alone", async () => {
+  const options = ["--dtype", "f32", "--data", slow];
+  let ended = false;
+  const first = cliJson<TrainFacts>(flags("contended", ...options)).finally(() => {
+    ended = true;
+  });
+  while (linesIn("contended") < 1 && !ended) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (const more of [[], ["--overwrite"]]) {
+    const { code, stderr } = await runCli([...flags("contended", ...options, ...more), "--quiet"]);
+    // One that is slow to start may find the first one done.
+    if (ended) break;
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /another process trains into this folder of checkpoints.*\n {2}found: {4}process \d+ in .*\.lock\n.*--out DIR/s);
+  }
+  await first;
+  assert.equal(weightsOf("contended"), await unbroken("f32"));
+  assert.ok(!existsSync(join(out("contended"), "checkpoints", ".lock")));
+});
+
+test("a lock left by a process that is gone keeps nobody out; one that is held does, before anything is removed", async () => {
+  const options = ["--dtype", "f32", "--max-steps", "2"];
+  await cliJson(flags("locked", ...options));
+  const unlock = lockCheckpoints(join(out("locked"), "checkpoints"));
+  const before = readdirSync(out("locked"));
+  const refused = await runCli([...flags("locked", ...options, "--overwrite"), "--json", "--quiet"]);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /"code":"ERR_TRAINING_IN_USE"/);
+  assert.deepEqual(readdirSync(out("locked")), before);
+  unlock();
+  writeFileSync(join(out("locked"), "checkpoints", ".lock"), "999999999 1 token\n");
+  const [facts] = await cliJson<TrainFacts>(flags("locked", ...options, "--overwrite"));
+  assert.deepEqual([facts?.resumed_from, facts?.steps], [0, 2]);
+  assert.deepEqual(readdirSync(join(out("locked"), "checkpoints")).toSorted(), ["step-2", "training.json"]);
 });
 
 test("a finished training is not done again", async () => {

@@ -7,6 +7,7 @@ import { constants, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSy
 import { join } from "node:path";
 import { RlhiError } from "../errors.js";
 import { writeError, writeFileAtomic } from "../files.js";
+import { lockCheckpoints } from "../run/lock.js";
 
 /** Kept when a newer one is whole. */
 const kept = 2;
@@ -48,6 +49,21 @@ const notWeights = new Set(["optimizer.safetensors", "trainer_state.json"]);
 
 export class CheckpointFolder {
   constructor(readonly dir: string) {}
+
+  /** Makes the folder and keeps other processes out of it. Throws ERR_TRAINING_IN_USE. Returns what gives it free. */
+  lock(): () => void {
+    try {
+      mkdirSync(this.dir, { recursive: true });
+    } catch (error) {
+      throw writeError(this.dir, error);
+    }
+    return lockCheckpoints(this.dir);
+  }
+
+  /** Takes every checkpoint and the record away; the lock stays. */
+  clear(): void {
+    for (const name of readdirSync(this.dir)) if (!name.startsWith(".lock")) rmSync(join(this.dir, name), { recursive: true, force: true });
+  }
 
   readRecord(): TrainingRecord | undefined {
     const path = join(this.dir, "training.json");

@@ -43,6 +43,8 @@ export interface TrainJob {
   };
   progress: Progress;
   signal: AbortSignal;
+  /** Begin again: an earlier training's checkpoints, metrics and pairs go first. */
+  overwrite?: boolean | undefined;
   /** File for the first step's gradient, before clipping. */
   saveGradients?: string | undefined;
 }
@@ -81,11 +83,28 @@ export function needsReference(loss: TrainSettings["loss_type"]): boolean {
 /**
  * Trains on `job.pairs` and leaves a Hugging Face folder at `job.files.model`. Stopped or killed, the same job goes on from its
  * last checkpoint and ends in the same bytes; a finished one is not done again. Throws ERR_OTHER_TRAINING where the folder
- * holds a training of other settings, ERR_OUT_OF_MEMORY before the first step, ERR_ABORTED after `job.signal`.
+ * holds a training of other settings, ERR_TRAINING_IN_USE where another process trains into it, ERR_OUT_OF_MEMORY before the
+ * first step, ERR_ABORTED after `job.signal`.
  */
 export async function train(job: TrainJob): Promise<TrainFacts> {
   for (const path of Object.values(job.files)) mkdirSync(dirname(path), { recursive: true });
   const checkpoints = new CheckpointFolder(job.files.checkpoints);
+  const unlock = checkpoints.lock();
+  try {
+    if (job.overwrite === true) forget(job, checkpoints);
+    return await trainIn(checkpoints, job);
+  } finally {
+    unlock();
+  }
+}
+
+/** The model's folder may hold files that are no training's: it is written over, not removed. */
+function forget({ files }: TrainJob, checkpoints: CheckpointFolder): void {
+  for (const path of [files.pairs, files.metrics]) rmSync(path, { force: true });
+  checkpoints.clear();
+}
+
+async function trainIn(checkpoints: CheckpointFolder, job: TrainJob): Promise<TrainFacts> {
   checkpoints.tidy();
   const settings = recordedSettings(job);
   const identities = { model: await modelIdentity(job.model, job.seed), reference: job.reference === undefined ? "" : await modelIdentity(job.reference, job.seed), pairs: job.pairs.identity };

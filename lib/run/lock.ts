@@ -1,14 +1,39 @@
-/** One run at a time in a run folder: two would write the same records twice. */
+/** One process at a time in a folder: two runs would write the same records twice, two trainings remove each other's checkpoints. */
 import { randomUUID } from "node:crypto";
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { RlhiError } from "../errors.js";
+import { writeError } from "../files.js";
 
 /** Locks that this process holds: where the system tells no start times, an earlier process may have had its id. */
 const held = new Set<string>();
 
-/** Takes the folder's lock; a lock left by a process that is gone is taken over. Returns what gives it back. */
+/** What holds a folder, in the words of its messages. */
+interface Kind {
+  code: string;
+  /** "another process works in this run folder" */
+  folder: string;
+  verb: string;
+  /** How another folder is chosen. */
+  flag: string;
+  /** What to do where it is this process itself that holds it. */
+  own: string;
+}
+
+const runKind: Kind = { code: "ERR_RUN_IN_USE", folder: "run folder", verb: "works in", flag: "--run DIR", own: "close the run that is open before it is opened again" };
+const trainingKind: Kind = { code: "ERR_TRAINING_IN_USE", folder: "folder of checkpoints", verb: "trains into", flag: "--out DIR", own: "wait for that training to end" };
+
+/** Takes the run folder's lock; a lock left by a process that is gone is taken over. Returns what gives it back. */
 export function lockRunFolder(dir: string): () => void {
+  return lockFolder(dir, runKind);
+}
+
+/** The same for a training's folder of checkpoints, alone or of a run: every training has its own. */
+export function lockCheckpoints(dir: string): () => void {
+  return lockFolder(dir, trainingKind);
+}
+
+function lockFolder(dir: string, kind: Kind): () => void {
   const path = join(dir, ".lock");
   const token = randomUUID();
   const mine = `${process.pid} ${startOf(process.pid)} ${token}\n`;
@@ -23,10 +48,10 @@ export function lockRunFolder(dir: string): () => void {
     const theirs = contentOf(path);
     // Given back since.
     if (theirs === undefined) continue;
-    if (isHeld(theirs)) throw inUse(dir, path, theirs);
+    if (isHeld(theirs)) throw inUse(kind, dir, path, theirs);
     removeStale(path, theirs, token);
   }
-  throw inUse(dir, path, contentOf(path) ?? "");
+  throw inUse(kind, dir, path, contentOf(path) ?? "");
 }
 
 /** Linked, not created: a lock is never seen without its content. False where there is one already. */
@@ -38,7 +63,7 @@ function take(path: string, content: string, token: string): boolean {
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw cannotLock(path, error);
+    throw writeError(path, error);
   } finally {
     rmSync(prepared, { force: true });
   }
@@ -53,7 +78,7 @@ function removeStale(path: string, stale: string, token: string): void {
   } catch (error) {
     // Another one was faster.
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== "ENOENT" && code !== "EEXIST") throw cannotLock(path, error);
+    if (code !== "ENOENT" && code !== "EEXIST") throw writeError(path, error);
   } finally {
     rmSync(aside, { force: true });
   }
@@ -98,17 +123,13 @@ function isAlive(pid: number): boolean {
   }
 }
 
-function inUse(dir: string, path: string, content: string): RlhiError {
+function inUse({ code, folder, verb, flag, own: advice }: Kind, dir: string, path: string, content: string): RlhiError {
   const { pid } = holderOf(content);
   const own = pid === process.pid;
-  return new RlhiError("ERR_RUN_IN_USE", {
-    what: own ? "this process has this run folder open already" : "another process works in this run folder",
+  return new RlhiError(code, {
+    what: own ? `this process has this ${folder} open already` : `another process ${verb} this ${folder}`,
     where: dir,
     found: `process ${pid} in ${path}`,
-    todo: own ? "close the run that is open before it is opened again" : `wait for it to end, or give another folder (--run DIR); if that process is another program, remove ${path}`,
+    todo: own ? advice : `wait for it to end, or give another folder (${flag}); if that process is another program, remove ${path}`,
   });
-}
-
-function cannotLock(path: string, cause: unknown): RlhiError {
-  return new RlhiError("ERR_WRITE", { what: `cannot write: ${(cause as Error).message}`, where: path, todo: "check that the run folder exists and is writable", cause });
 }

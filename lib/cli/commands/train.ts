@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { ArgumentsCamelCase, Argv } from "yargs";
 import type { TrainFacts, TrainSettings } from "../../engine/training.js";
@@ -111,12 +111,13 @@ async function trainFiles(flags: ArgumentsCamelCase<StandaloneFlags>, tools: Too
   prepareFolder(dir, files, [model, flags.ref], flags.overwrite);
   const pairs = await filePairs(data, flags.maxLength, () => openTokenizer(model));
   return runTraining({
-    model, reference: flags.ref, dtype: flags.dtype, threads: flags.threads, seed: flags.seed, settings, pairs, files, progress: tools.progress, signal: tools.signal, saveGradients: flags.saveGradients,
+    model, reference: flags.ref, dtype: flags.dtype, threads: flags.threads, seed: flags.seed, settings, pairs, files, progress: tools.progress, signal: tools.signal,
+    overwrite: flags.overwrite, saveGradients: flags.saveGradients,
   });
 }
 
 /** A folder that holds something else is never written into unasked, a model that is read from never at all. */
-function prepareFolder(dir: string, files: { checkpoints: string; metrics: string; pairs: string }, inputs: readonly (string | undefined)[], overwrite: boolean): void {
+function prepareFolder(dir: string, files: { checkpoints: string }, inputs: readonly (string | undefined)[], overwrite: boolean): void {
   const same = inputs.find((path) => path !== undefined && existsSync(path) && existsSync(dir) && realpathSync(path) === realpathSync(dir));
   if (same !== undefined) throw new UsageError({ what: "--out is the folder of a model that is read", where: same, todo: "choose another folder" });
   try {
@@ -124,10 +125,8 @@ function prepareFolder(dir: string, files: { checkpoints: string; metrics: strin
   } catch (error) {
     throw new RlhiError("ERR_WRITE", { what: `cannot make the folder: ${(error as Error).message}`, where: dir, todo: "choose a folder you can write to", cause: error });
   }
-  if (overwrite) {
-    for (const path of Object.values(files)) if (path !== dir) rmSync(path, { recursive: true, force: true });
-    return;
-  }
+  // What is there goes when nobody else is found to train into it.
+  if (overwrite) return;
   const foreign = ["config.json", "metrics.jsonl"].find((name) => readdirSync(dir).includes(name));
   if (foreign === undefined || existsSync(join(files.checkpoints, "training.json"))) return;
   throw new UsageError({
