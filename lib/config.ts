@@ -37,6 +37,9 @@ export const trainSettingsSchema = z.strictObject({
   max_tokens_per_micro_batch: positive("token budget of one forward and backward").default(2048),
   save_steps: count("steps between checkpoints; 0: only the last").default(50),
   shuffle: z.boolean().default(true).describe("a new order of the pairs in every epoch, by the seed"),
+}).refine(({ loss_type, label_smoothing }) => loss_type === "sigmoid" || label_smoothing === 0, {
+  // As the engine does, which is asked only when the pairs are made.
+  path: ["label_smoothing"], message: "expected 0 unless loss_type is sigmoid, the one loss it belongs to",
 });
 
 export const runConfigSchema = z.strictObject({

@@ -60,6 +60,7 @@ const usage: [string, string[], RegExp][] = [
   ["a value that is not offered", ["logps", "--model", model, "--data", pairs, "--dtype", "f64"], /dtype.*f64/s],
   ["a value out of range", ["generate", "--model", model, "--prompt", "x", "--top-p", "0"], /--top-p: value out of range/],
   ["a training setting out of range", ["train", "--model", model, "--data", pairs, "--out", join(folder, "never"), "--beta", "-1"], /--beta/],
+  ["a loss with what belongs to another", ["train", "--model", model, "--data", pairs, "--out", join(folder, "never"), "--loss-type", "ipo", "--label-smoothing", "0.1"], /--label-smoothing: expected 0 unless loss_type is sigmoid.*found 0\.1/],
   ["nothing to answer", ["generate", "--model", model], /--chats FILE or --prompt TEXT/],
   ["a half-told training", ["train", "--model", model], /--data, --out missing/],
   ["a training flag beside a run folder", ["train", "run.yaml", "--learning-rate", "0.5"], /--learning-rate does not go with a run folder\n.*put it into run\.yaml, as train\.learning_rate/],

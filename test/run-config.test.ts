@@ -55,6 +55,16 @@ describe("run.yaml", () => {
     assert.ok(message.startsWith(path));
   });
 
+  it("is refused where a loss is given what belongs to another", (t) => {
+    const path = join(temporaryFolder(t), "run.yaml");
+    for (const loss of ["ipo", "hinge", "simpo", "sft"]) {
+      writeFileSync(path, `model: a\ndata: { path: d }\ntrain: { loss_type: ${loss}, label_smoothing: 0.1 }\n`);
+      assert.match(mistakes(() => loadRunConfig(path)), /- train\.label_smoothing: expected 0 unless loss_type is sigmoid, the one loss it belongs to \(share of pairs .*\); found 0\.1/);
+    }
+    writeFileSync(path, "model: a\ndata: { path: d }\ntrain: { label_smoothing: 0.1 }\n");
+    assert.equal(loadRunConfig(path).train.label_smoothing, 0.1);
+  });
+
   it("is refused with the line where it is no YAML, and by name where it is not there", (t) => {
     const dir = temporaryFolder(t);
     const path = join(dir, "run.yaml");
