@@ -37,6 +37,17 @@ function syncFolder(path: string): void {
   }
 }
 
+/** Throws where a file could not be written at `path`: told before the work whose result is to go there. Nothing is changed. */
+export function requireWritable(path: string): void {
+  const isNew = !existsSync(path);
+  try {
+    closeSync(openSync(path, "a"));
+    if (isNew) rmSync(path);
+  } catch (error) {
+    throw writeError(path, error);
+  }
+}
+
 /** What a failed write tells the user: a full disk asks for space, everything else for a writable place. */
 export function writeError(path: string, error: unknown): RlhiError {
   const code = (error as NodeJS.ErrnoException).code;

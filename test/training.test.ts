@@ -153,15 +153,15 @@ test("Ctrl-C saves what is done, says how to go on, ends with 130; going on ends
 
 test("a second training into the same folder is refused at once, --overwrite or not; the first ends as if alone", async () => {
   const options = ["--dtype", "f32", "--data", slow];
-  let ended = false;
+  const run = { ended: false };
   const first = cliJson<TrainFacts>(flags("contended", ...options)).finally(() => {
-    ended = true;
+    run.ended = true;
   });
-  while (linesIn("contended") < 1 && !ended) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (linesIn("contended") < 1 && !run.ended) await new Promise((resolve) => setTimeout(resolve, 5));
   for (const more of [[], ["--overwrite"]]) {
     const { code, stderr } = await runCli([...flags("contended", ...options, ...more), "--quiet"]);
     // One that is slow to start may find the first one done.
-    if (ended) break;
+    if (run.ended) break;
     assert.equal(code, 1, stderr);
     assert.match(stderr, /another process trains into this folder of checkpoints.*\n {2}found: {4}process \d+ in .*\.lock\n.*--out DIR/s);
   }
@@ -222,6 +222,19 @@ test("bad pairs are told before any work: nothing is written", async () => {
   assert.deepEqual(readdirSync(out("bad")), []);
   const long = await runCli([...flags("long", "--data", data, "--max-length", "20"), "--quiet"]);
   assert.match(long.stderr, /row \d+.*too long.*--max-length/s);
+});
+
+test("a gradient that could not be saved is told before any work", async () => {
+  for (const path of [join(folder, "nowhere", "gradient.safetensors"), folder]) {
+    const { code, stderr } = await runCli([...flags("no-gradient", "--save-gradients", path), "--quiet"]);
+    assert.equal(code, 1);
+    assert.ok(stderr.startsWith(`error: ${path}: cannot write: E`), stderr);
+    assert.match(stderr, /to do: {4}check that the folder exists and is writable/);
+    assert.deepEqual(readdirSync(out("no-gradient")), []);
+  }
+  const path = join(folder, "gradient.safetensors");
+  await cliJson(flags("gradient", "--dtype", "f32", "--max-steps", "1", "--save-gradients", path));
+  assert.ok(readSafetensors(path).has("model.norm.weight"));
 });
 
 test("losses that need no reference ask for none", async () => {

@@ -20,7 +20,9 @@ export async function scorePairs(engine: Engine, pairs: readonly PairTokens[], {
   const scores = await engine.score(pairs.map((pair) => ({ prompt: pair.prompt_ids, continuations: [pair.chosen_ids, pair.rejected_ids] })), options);
   return scores.map((continuations, index) => {
     const [chosen, rejected] = continuations as [ContinuationScore, ContinuationScore];
-    for (const [answer, { logps }] of [["chosen", chosen], ["rejected", rejected]] as const) if (!Number.isFinite(logps)) throw notFinite(engine.path, `the ${answer} answer of ${nameOf(index)}`, logps);
+    for (const [answer, { logps }] of [["chosen", chosen], ["rejected", rejected]] as const) {
+      if (!Number.isFinite(logps)) throw notFinite(engine.path, `the ${answer} answer of ${nameOf(index)}`, logps);
+    }
     return { chosen, rejected };
   });
 }

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { RunConfig } from "../config.js";
 import { RlhiError } from "../errors.js";
-import { JsonlAppender, readAllJsonl, sha256, writeFileAtomic } from "../files.js";
+import { JsonlAppender, readAllJsonl, requireWritable, sha256, writeFileAtomic } from "../files.js";
 import type { Progress } from "../progress.js";
 import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
 import { openTokenizer } from "../tokens/open.js";
@@ -88,6 +88,7 @@ export function needsReference(loss: TrainSettings["loss_type"]): boolean {
  */
 export async function train(job: TrainJob): Promise<TrainFacts> {
   for (const path of Object.values(job.files)) mkdirSync(dirname(path), { recursive: true });
+  if (job.saveGradients !== undefined) requireWritable(job.saveGradients);
   const checkpoints = new CheckpointFolder(job.files.checkpoints);
   const unlock = checkpoints.lock();
   try {
