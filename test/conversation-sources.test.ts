@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { mine } from "../lib/conversations/index.js";
 import { timeOf } from "../lib/conversations/sources/source.js";
 import { followUpTurns, userTurns } from "../lib/conversations/types.js";
@@ -278,6 +279,9 @@ test("damaged, empty, missing and foreign files each have their own error", asyn
   await fails("blank.jsonl", " \n\n", /blank\.jsonl: the file is empty/);
   await fails("none.json", "[]", /none\.json: the file holds no conversation/);
   await fails("table.csv", "user,text\n1,hi\n", /table\.csv: not a conversation file/);
+  await fails("packed.jsonl", gzipSync(line), /packed\.jsonl: not a conversation file[\s\S]*found: {4}a gzip file\n {2}to do: {4}decompress it first/);
+  await fails("wide.jsonl", Buffer.from(line, "utf16le"), /wide\.jsonl: not a conversation file[\s\S]*found: {4}text in UTF-16\n {2}to do: {4}save it as UTF-8/);
+  await fails("nul.jsonl", `${line}\n\0\0\0\0\n`, /nul\.jsonl:2: a line is not JSON/);
   await fails("numbers.jsonl", "{\"a\":1}\n", /numbers\.jsonl: not the schema of any known source/);
   await assert.rejects(mine(miningSettings(join(dir, "nothing-*.parquet")), out), /no such conversation file[\s\S]*no file that this pattern matches/);
   await assert.rejects(mine(miningSettings("https://example.invalid/a.parquet"), out), /no such conversation file/);

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { Field, Int32, List, Struct, tableToIPC, Table, Utf8, vectorFromArray } from "apache-arrow";
 import type { DataType } from "apache-arrow";
 import { pairRow, readChats, readPairs } from "../lib/tokens/data-files.js";
@@ -98,6 +99,50 @@ test("files that cannot be read say why and where", async () => {
   const torn = file(`${JSON.stringify(byIds)}\n{"prompt_ids": [1`, "jsonl");
   await assert.rejects(pairsOf(torn), { code: "ERR_INVALID_FILE", message: new RegExp(`${torn}:2`) });
   await assert.rejects(pairsOf(file("ARROW1\u0000\u0000nonsense", "arrow")), { code: "ERR_INVALID_FILE", message: /Arrow/ });
+});
+
+test("a byte order mark at the start is no part of the data", async () => {
+  const mark = "\uFEFF";
+  for (const path of [file(`${mark}${JSON.stringify(byIds)}\n`, "jsonl"), file(`${mark}${JSON.stringify([byIds])}`), file(`${mark}${JSON.stringify([byIds], null, 2)}`)]) {
+    assert.deepEqual((await pairsOf(path)).map(({ content }) => content), [{ kind: "ids", ids: byIds }], path);
+  }
+  const chat = [user];
+  assert.equal((await chatsOf(file(`${mark}${JSON.stringify(chat)}\n${JSON.stringify(chat)}\n`, "json"))).length, 2);
+});
+
+test("an Arrow file that is cut is told as such, with its size", async () => {
+  for (const form of ["file", "stream"] as const) {
+    const whole = arrow(ids, [byIds, byIds], form);
+    for (const size of [20, whole.length >> 1]) {
+      const path = file(whole.subarray(0, size), "arrow");
+      await assert.rejects(pairsOf(path), (error: Error) => {
+        assert.ok(error.message.startsWith(`${path}: the Arrow file is cut off or damaged\n  found:    ${size} bytes`), error.message);
+        assert.doesNotMatch(error.message, /Cannot read properties/);
+        return true;
+      });
+    }
+  }
+  // By its content, whatever its name.
+  assert.equal((await pairsOf(file(arrow(ids, [byIds], "stream"), "bin"))).length, 1);
+});
+
+const text = `${JSON.stringify(byIds)}\n`;
+const foreign: [string, Uint8Array, string][] = [
+  ["a Parquet file", Buffer.from("PAR1\u0015\u0004PAR1"), "convert it to one of these forms"],
+  ["a gzip file", gzipSync(text), "decompress it first"],
+  ["a Zstandard file", Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 1]), "decompress it first"],
+  ["text in UTF-16", Buffer.from(`\uFEFF${text}`, "utf16le"), "save it as UTF-8"],
+  ["text in UTF-16", Buffer.from(text, "utf16le"), "save it as UTF-8"],
+  ["text in UTF-16", Buffer.from(`\uFEFF${text}`, "utf16le").swap16(), "save it as UTF-8"],
+  ["a binary file", Buffer.from([1, 2, 0, 0, 10, 3]), "convert it to one of these forms"],
+];
+test("files of other kinds are named, for pairs and chats", async () => {
+  for (const [name, bytes, todo] of foreign) {
+    const path = file(bytes, "jsonl");
+    for (const read of [pairsOf, chatsOf]) {
+      await assert.rejects(read(path), { code: "ERR_INVALID_FILE", message: `${path}: this is ${name}\n  expected: a JSON array, JSON lines or an Arrow file\n  to do:    ${todo}` });
+    }
+  }
 });
 
 test("chats: messages or ids, an array of them or one a line", async () => {

@@ -1,7 +1,8 @@
 /** Files of any supported container as a stream of records: Parquet and JSON arrays by DuckDB, JSONL line by line. */
-import { closeSync, createReadStream, existsSync, openSync, readSync, statSync } from "node:fs";
+import { createReadStream, existsSync, statSync } from "node:fs";
 import { basename } from "node:path";
 import { RlhiError } from "../../errors.js";
+import { headOf, kindNames, kindOf, remedyFor } from "../../file-kind.js";
 import { readJsonl } from "../../files.js";
 import { Database, sqlName, sqlPath, sqlText } from "../duckdb.js";
 import { isRecord } from "./source.js";
@@ -47,25 +48,19 @@ function refuseFolder(path: string): void {
 
 /** By content, not by name: Parquet's magic bytes, "[" for an array, otherwise lines. Throws for an empty file. */
 export function containerOf(path: string): Container {
-  const head = Buffer.alloc(4096);
-  const fd = openSync(path, "r");
-  let n: number;
-  try {
-    n = readSync(fd, head, 0, head.byteLength, 0);
-  } finally {
-    closeSync(fd);
-  }
-  if (head.subarray(0, 4).toString("latin1") === "PAR1") return "parquet";
-  const text = head.subarray(0, n).toString("utf8").replace(/^\uFEFF/, "").trimStart();
+  const head = headOf(path);
+  const kind = kindOf(head);
+  if (kind === "parquet") return kind;
+  const text = head.toString("utf8").replace(/^\uFEFF/, "").trimStart();
   if (text === "") throw new RlhiError("ERR_EMPTY", { what: "the file is empty", where: path, expected: "conversations as Parquet, JSON or JSONL", todo: "check how the file was made" });
-  if (text.startsWith("[")) return "json";
-  if (text.startsWith("{")) return "jsonl";
+  if (kind === "text" && text.startsWith("[")) return "json";
+  if (kind === "text" && text.startsWith("{")) return "jsonl";
   throw new RlhiError("ERR_INVALID_FILE", {
     what: "not a conversation file",
     where: path,
     expected: "Parquet (begins with PAR1), a JSON array or JSON lines",
-    found: `it begins with ${JSON.stringify(text.slice(0, 20))}`,
-    todo: path.endsWith(".gz") || path.endsWith(".zst") ? "decompress it first" : "convert it to one of these forms",
+    found: kind === "text" ? `it begins with ${JSON.stringify(text.slice(0, 20))}` : kindNames[kind],
+    todo: remedyFor(kind),
   });
 }
 
