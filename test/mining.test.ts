@@ -121,11 +121,30 @@ test("ids that occur again become distinct; a language nobody named is guessed",
 test("text is kept to the letter: quotes, markup, templates, other scripts; only what no file can hold is replaced", async (t) => {
   const dir = temporaryFolder(t);
   const text = "'; DROP TABLE keep; -- {{user}} ${x} </message> <script> \\n \u{1F600} 日本 \r\n\ttab $.messages \u2028";
-  await mine(miningSettings(writeJsonl(join(dir, "d.jsonl"), [plain("o'brien", "a\"b", 1e9, [text, "lone \uD800 and \0 nul"])])), join(dir, "out.parquet"));
+  const facts = await mine(miningSettings(writeJsonl(join(dir, "d.jsonl"), [plain("o'brien", "a\"b", 1e9, [text, "lone \uD800 and \0 nul"])])), join(dir, "out.parquet"));
+  assert.deepEqual(facts.repaired, { characters_replaced: 1 });
   const [only] = await readAll(join(dir, "out.parquet"));
   assert.equal(only?.messages[0]?.content, text);
   assert.equal(only?.messages[1]?.content, "lone \uFFFD and \uFFFD nul");
   assert.deepEqual([only?.user_id, only?.conversation_id], ["o'brien", "a\"b"]);
+});
+
+test("replaced characters are counted once a conversation, in ids as in texts, and nowhere else", async (t) => {
+  const dir = temporaryFolder(t);
+  const file = writeJsonl(join(dir, "d.jsonl"), [
+    plain("u\0", "a", 1e9, ["one \0", "two \uDC00"]), plain("v", "b\uD83D", 1e9, ["plain question", "answer"]), plain("w", "c", 1e9, ["\u{1F600} whole \uFFFD", "answer"]),
+  ]);
+  const facts = await mine(miningSettings(file), join(dir, "out.parquet"));
+  assert.deepEqual(facts.repaired, { characters_replaced: 2 });
+  assert.deepEqual((await readAll(join(dir, "out.parquet"))).map(({ user_id, conversation_id }) => [user_id, conversation_id]), [["u\uFFFD", "a"], ["v", "b\uFFFD"], ["w", "c"]]);
+});
+
+test("where every conversation is malformed, what one needs is said", async (t) => {
+  const dir = temporaryFolder(t);
+  const file = writeJsonl(join(dir, "d.jsonl"), [plain("u", "a", null, ["a question", "answer"])]);
+  await assert.rejects(mine(miningSettings(file), join(dir, "out.parquet")), {
+    message: /0 after malformed: 1 dropped \(no_timestamp 1\)\n {2}to do: {4}check the files: a conversation needs an id, a user, a readable time, and a request /,
+  });
 });
 
 test("nothing left is a failure that shows the funnel, and leaves the old file alone", async (t) => {

@@ -5,7 +5,7 @@ import { silent } from "../progress.js";
 import type { Progress } from "../progress.js";
 import type { Database } from "./duckdb.js";
 import { languageName } from "./language.js";
-import { malformations, normalize } from "./normalize.js";
+import { normalize } from "./normalize.js";
 import type { Malformation, Repair } from "./normalize.js";
 import { countAllRecords, openSources, readSources } from "./sources/index.js";
 import type { SourceFile } from "./sources/index.js";
@@ -165,7 +165,7 @@ async function countKept(database: Database, settings: DataSettings, facts: Mini
 
 /** What each setting would have to be changed for, so that the failure says how to go on. */
 const remedies: Record<MiningFilter, string> = {
-  malformed: `check the files: conversations without ${malformations.join(", ")}`,
+  malformed: "check the files: a conversation needs an id, a user, a readable time, and a request before any role other than system, user and assistant",
   flagged: "set data.include_flagged: true if you want flagged conversations",
   language: "change data.languages",
   short_request: "lower data.min_message_chars",

@@ -5,11 +5,10 @@ import type { RawConversation } from "./sources/source.js";
 import type { Conversation, LoggedMessage, Role } from "./types.js";
 
 /** Why a conversation cannot be used. */
-export const malformations = ["no_conversation_id", "no_user_id", "no_timestamp", "unknown_role", "no_request"] as const;
-export type Malformation = (typeof malformations)[number];
+export type Malformation = "no_conversation_id" | "no_user_id" | "no_timestamp" | "unknown_role" | "no_request";
 
 /** What was put right, one count a conversation. */
-export const repairs = ["leading_answer_dropped", "later_system_message_dropped", "same_role_merged", "cut_at_empty_message", "cut_at_unknown_role"] as const;
+export const repairs = ["leading_answer_dropped", "later_system_message_dropped", "same_role_merged", "cut_at_empty_message", "cut_at_unknown_role", "characters_replaced"] as const;
 export type Repair = (typeof repairs)[number];
 
 export type Normalized = { conversation: Conversation; repairs: Repair[] } | { malformed: Malformation };
@@ -25,6 +24,7 @@ export function normalize(raw: RawConversation, source: SourceName): Normalized 
   if (raw.user_id === "") return { malformed: "no_user_id" };
   if (raw.time === null) return { malformed: "no_timestamp" };
   const done = new Set<Repair>();
+  if ([raw.conversation_id, raw.user_id, raw.model, raw.language, ...raw.other_authors].some(isUnclean)) done.add("characters_replaced");
   const kept = cutAtEmpty(merge(clean(raw, done), done), done);
   const context = kept.filter(({ last }) => last < raw.context_messages).length;
   const messages = kept.map(({ message }) => message);
@@ -80,6 +80,7 @@ function clean(raw: RawConversation, done: Set<Repair>): Placed[] {
       done.add("later_system_message_dropped");
       continue;
     }
+    if ([content, language].some((text) => typeof text === "string" && isUnclean(text))) done.add("characters_replaced");
     const message: LoggedMessage = { role: role satisfies Role, content: typeof content === "string" ? cleanText(content) : "", language: cleanText(language), flagged, gold_label };
     // An empty system message says nothing and orders nothing.
     if (role !== "system" || message.content.trim() !== "") placed.push({ message, last });
@@ -111,6 +112,14 @@ function cutAtEmpty(placed: readonly Placed[], done: Set<Repair>): readonly Plac
   return placed.slice(0, empty);
 }
 
+/** What no file format keeps: lone surrogates (pairs are one character of another kind) and NUL. */
+const unclean = /\p{Surrogate}|\0/u;
+const everyUnclean = new RegExp(unclean, "gu");
+
+function isUnclean(text: string): boolean {
+  return unclean.test(text);
+}
+
 function cleanText(text: string): string {
-  return text.replace(/\p{Surrogate}|\0/gu, "\uFFFD");
+  return text.replace(everyUnclean, "\uFFFD");
 }
