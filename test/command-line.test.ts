@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { packageRoot } from "../lib/engine/addon.js";
 import { createOutput, formatBytes, formatNumber, formatSeconds } from "../lib/cli/output.js";
 import { createProgress } from "../lib/cli/progress.js";
+import { printable } from "../lib/text/printable.js";
 import { cliJson, cliPath, runCli } from "./helpers/cli.js";
 import { writeTinyModel } from "./helpers/tiny-model.js";
 
@@ -98,6 +99,17 @@ test("a failure has exit code 1; with --json its code and message are also one J
   const last = JSON.parse(stderr.trim().split("\n").at(-1) ?? "") as { error: { code: string; message: string } };
   assert.ok(last.error.code.startsWith("ERR_"), last.error.code);
   assert.match(last.error.message, /nowhere/);
+});
+
+test("control sequences in what an error quotes are shown, not sent to the terminal", async () => {
+  const data = join(folder, "control.jsonl");
+  writeFileSync(data, "\u001b[31m\u0007\u009b2J\r{}");
+  const { code, stderr } = await runCli(["logps", "--model", model, "--data", data, "--quiet"]);
+  assert.equal(code, 1);
+  assert.match(stderr, /\\x1b/);
+  // oxlint-disable-next-line no-control-regex
+  assert.doesNotMatch(stderr, /[\0-\x08\x0b-\x1f\x7f-\x9f]/);
+  assert.equal(printable("a\tb\nc\r\u001b]0;t\u0007\u009b é日\u{1F600}"), "a\tb\nc\\x0d\\x1b]0;t\\x07\\x9b é日\u{1F600}");
 });
 
 test("bad models are refused with exit code 1 and a reason", async () => {

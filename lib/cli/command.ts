@@ -2,6 +2,7 @@
 import type { ArgumentsCamelCase, Argv, CommandModule } from "yargs";
 import { RlhiError } from "../errors.js";
 import type { Progress } from "../progress.js";
+import { printable } from "../text/printable.js";
 import { createOutput } from "./output.js";
 import { givenFlags, refuseOthers } from "./modes.js";
 import type { Mode } from "./modes.js";
@@ -109,5 +110,5 @@ export function describeError(error: unknown, json: boolean): string {
   const code = error instanceof Interrupted ? "ERR_INTERRUPTED" : typeof own === "string" ? own : "ERR_INTERNAL";
   const text = process.env["RLHI_DEBUG"] === undefined ? known.message : (known.stack ?? known.message);
   const line = json ? `${JSON.stringify({ error: { code, message: known.message } })}\n` : "";
-  return `${error instanceof Interrupted ? "" : "error: "}${text}\n${line}`;
+  return `${error instanceof Interrupted ? "" : "error: "}${printable(text)}\n${line}`;
 }

@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import type { SingleBar } from "cli-progress";
 import { silent } from "../progress.js";
 import type { Progress } from "../progress.js";
+import { printable } from "../text/printable.js";
 import { formatSeconds } from "./output.js";
 
 export interface ProgressOptions {
@@ -57,11 +58,11 @@ class BarProgress implements Progress {
 
   note(text: string): void {
     if (this.#bar === undefined) {
-      this.stream.write(`${text}\n`);
+      this.stream.write(`${printable(text)}\n`);
       return;
     }
     // The bar is redrawn under the note.
-    this.stream.write(`\r\u001b[K${text}\n`);
+    this.stream.write(`\r\u001b[K${printable(text)}\n`);
     this.#bar.render();
   }
 
@@ -108,7 +109,7 @@ class LineProgress implements Progress {
   }
 
   note(text: string): void {
-    this.stream.write(`${text}\n`);
+    this.stream.write(`${printable(text)}\n`);
   }
 
   stop(): void {
