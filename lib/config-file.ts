@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, isAbsolute, resolve } from "node:path";
 import { parseDocument, stringify } from "yaml";
+import type { Document } from "yaml";
 import type { z } from "zod";
 import { runConfigSchema } from "./config.js";
 import type { RunConfig } from "./config.js";
@@ -64,10 +65,24 @@ function readYaml(path: string): ConfigOverrides {
     const line = bad.linePos?.[0].line;
     throw new UsageError({ what: "the configuration is not YAML", where: line === undefined ? path : `${path}:${line}`, found: bad.message, todo: "correct that line" });
   }
-  const value: unknown = document.toJS({ maxAliasCount: 100 });
+  const value = valueOf(document, path);
   if (value === null || value === undefined) return {};
   if (!isRecord(value)) throw new UsageError({ what: "the configuration is not a list of settings", where: path, expected: "`key: value` lines", found: JSON.stringify(value).slice(0, 60) });
   return value;
+}
+
+/** Aliases are resolved. Throws where one names nothing, stands inside what it names, or where they multiply beyond reason. */
+function valueOf(document: Document, path: string): unknown {
+  try {
+    const value: unknown = document.toJS({ maxAliasCount: 100 });
+    JSON.stringify(value);
+    return value;
+  } catch (error) {
+    throw new UsageError({
+      what: "an alias of the configuration cannot be followed", where: path, expected: "aliases (*name) of values that are named before (&name) and do not hold them",
+      found: (error as Error).message.split("\n")[0], todo: "write the value out in place of the alias", cause: error,
+    });
+  }
 }
 
 function isRecord(value: unknown): value is ConfigOverrides {

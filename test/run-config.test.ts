@@ -70,6 +70,13 @@ describe("run.yaml", () => {
     const path = join(dir, "run.yaml");
     writeFileSync(path, "model: a\ndata: { path: [\n");
     assert.match(mistakes(() => loadRunConfig(path)), /run\.yaml:\d+: the configuration is not YAML/);
+    writeFileSync(path, "model: &a [*a]\n");
+    assert.match(mistakes(() => loadRunConfig(path)), /run\.yaml: an alias of the configuration cannot be followed\n {2}expected: aliases .*\n {2}found: {4}Converting circular structure to JSON\n {2}to do:/);
+    writeFileSync(path, "model: *nowhere\n");
+    assert.match(mistakes(() => loadRunConfig(path)), /cannot be followed[\s\S]*nowhere/);
+    const doubled = Array.from({ length: 9 }, (_, i) => `k${i + 1}: &a${i + 1} [*a${i}, *a${i}]\n`).join("");
+    writeFileSync(path, `k0: &a0 [x, x]\n${doubled}`);
+    assert.match(mistakes(() => loadRunConfig(path)), /cannot be followed[\s\S]*Excessive alias count/);
     writeFileSync(path, "- a\n");
     assert.match(mistakes(() => loadRunConfig(path)), /not a list of settings/);
     assert.match(mistakes(() => loadRunConfig(join(dir, "none.yaml"))), /none\.yaml: cannot read/);

@@ -15,8 +15,18 @@ function tolerateClosedPipe(stream: NodeJS.WriteStream): void {
   });
 }
 
+/** Names of flags whose value is nothing: yargs reads it as 0 where a number is wanted. */
+function emptyFlags(args: readonly string[]): string[] {
+  return args.flatMap((arg, index) => {
+    const [, name, value = args[index + 1]] = /^--([^=]+)(?:=(.*))?$/s.exec(arg) ?? [];
+    return name !== undefined && value?.trim() === "" ? [name] : [];
+  });
+}
+
 /** "--beta abc" arrives as NaN. */
-function checkValues(argv: Record<string, unknown>): true {
+function checkValues(argv: Record<string, unknown>, empty: readonly string[]): true {
+  const nothing = empty.find((name) => typeof argv[name] === "number");
+  if (nothing !== undefined) throw new UsageError({ what: "not a number", where: `--${nothing}`, expected: "a number, e.g. 0.1 or 1e-6", found: "nothing" });
   for (const [name, value] of Object.entries(argv)) {
     if (typeof value === "number" && Number.isNaN(value)) throw new UsageError({ what: "not a number", where: `--${name}`, expected: "a number, e.g. 0.1 or 1e-6" });
   }
@@ -38,7 +48,7 @@ async function main(args: readonly string[]): Promise<number> {
       .help()
       .alias("help", "h")
       .wrap(Math.min(110, process.stdout.columns ?? 110))
-      .check(checkValues)
+      .check((argv) => checkValues(argv, emptyFlags(args)))
       .exitProcess(false)
       .fail((message: string | null, error: Error | undefined) => {
         // yargs' own complaints come as a message, some of them as its YError; everything else a handler threw.

@@ -17,7 +17,12 @@ export interface ModelFlags extends ComputeFlags {
 export function computeFlags<T>(yargs: Argv<T>): Argv<T & ComputeFlags> {
   return yargs
     .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "storage of weights and activations" })
-    .option("threads", { type: "number", default: 0, describe: "CPU threads; 0: all" });
+    .option("threads", { type: "number", default: 0, describe: "CPU threads; 0: all" })
+    .check(({ threads }) => {
+      // NaN is told as what it is elsewhere: as no number.
+      requireRange("threads", threads, "a whole number from 0", Number.isNaN(threads) || (Number.isInteger(threads) && threads >= 0));
+      return true;
+    });
 }
 
 export function modelFlags<T>(yargs: Argv<T>): Argv<T & ModelFlags> {
