@@ -237,6 +237,16 @@ test("a gradient that could not be saved is told before any work", async () => {
   assert.ok(readSafetensors(path).has("model.norm.weight"));
 });
 
+test("a reference with another vocabulary is refused before it scores anything", async () => {
+  const other = writeTinyModel(join(folder, "wider"), { vocabSize: tinyVocabSize + 8 }).path;
+  for (let attempt = 0; attempt < 2; attempt += 1) {
+    const { code, stderr } = await runCli([...flags("wider", "--ref", other), "--quiet"]);
+    assert.equal(code, 1);
+    assert.match(stderr, new RegExp(`^error: ${other}: the reference has another vocabulary than the model\n  expected: ${tinyVocabSize} tokens, as ${model} has\n  found:    ${tinyVocabSize + 8} tokens\n`));
+    assert.ok(!existsSync(join(out("wider"), "pairs.arrow")));
+  }
+});
+
 test("losses that need no reference ask for none", async () => {
   for (const loss of ["simpo", "sft"]) {
     const [facts] = await cliJson<TrainFacts>(flags(loss, "--dtype", "f32", "--loss-type", loss, "--ref", join(folder, "there-is-none"), "--max-steps", "3").filter((flag) => !["--ref", join(folder, "there-is-none")].includes(flag)));

@@ -213,10 +213,12 @@ class Session {
     try {
       if (pairs === undefined) {
         const other = needsReference(job.settings.loss_type) ? job.reference : undefined;
+        const vocabulary = other === undefined ? undefined : await vocabularyOf(load, job.model);
         const scorer = await load(other ?? job.model);
         // The reference of a fresh training is the policy itself: loaded once.
         if (other === undefined && from === undefined) engine = scorer;
         try {
+          if (vocabulary !== undefined) requireVocabulary(scorer, job.model, vocabulary);
           pairs = await makePairs(job.files.pairs, job.pairs, metadata, scorer, job.progress, job.signal);
         } finally {
           if (scorer !== engine) await scorer.close();
@@ -349,6 +351,23 @@ class Session {
     await this.engine.close();
     await this.pairs.close();
   }
+}
+
+/** Loaded and closed again: reference and policy are never in memory together. */
+async function vocabularyOf(load: (path: string) => Promise<Engine>, path: string): Promise<number> {
+  const engine = await load(path);
+  await engine.close();
+  return engine.info.vocabSize;
+}
+
+/** The same ids are other text to a model of another vocabulary: its log-probabilities would be of nothing. */
+function requireVocabulary(reference: Engine, model: string, size: number): void {
+  const { vocabSize } = reference.info;
+  if (vocabSize === size) return;
+  throw new RlhiError("ERR_OTHER_VOCABULARY", {
+    what: "the reference has another vocabulary than the model", where: reference.path, expected: `${size} tokens, as ${model} has`, found: `${vocabSize} tokens`,
+    todo: "give a reference of the same family and tokenizer, or none: then it is the model as it is before training",
+  });
 }
 
 /** Lines of steps that no checkpoint holds are made again: they go. */
