@@ -7,7 +7,7 @@ import type { ListColumn, PairBatch } from "../engine/addon.js";
 import { listAt, listColumn } from "../engine/columns.js";
 import { RlhiError } from "../errors.js";
 import { listView, metadataKeys } from "./arrow.js";
-import type { PairRow, PairsMetadata } from "./arrow.js";
+import type { PairsMetadata } from "./arrow.js";
 
 /** Decoded record batches kept, by the bytes of their ids; beyond it the one longest unused is read again when asked for. */
 const defaultKeepBytes = 1 << 30;
@@ -105,19 +105,6 @@ export class PairsFile {
       prompt: gather((columns) => columns.prompt), chosen: gather((columns) => columns.chosen), rejected: gather((columns) => columns.rejected),
       refChosen: reference((columns) => columns.refChosen), refRejected: reference((columns) => columns.refRejected),
     };
-  }
-
-  /** Every row, ids as views of the file's buffers. */
-  async allRows(): Promise<PairRow[]> {
-    const rows: PairRow[] = [];
-    for (const [index, { batch, row }] of this.places.entries()) {
-      const columns = await this.#columns(batch);
-      rows.push({
-        id: this.ids[index] as string, held_out: this.heldOut[index] as boolean,
-        prompt_ids: listAt(columns.prompt, row), chosen_ids: listAt(columns.chosen, row), rejected_ids: listAt(columns.rejected, row),
-      });
-    }
-    return rows;
   }
 
   async #columns(index: number): Promise<Columns> {
