@@ -346,3 +346,15 @@ describe("the whole method with an endpoint for everything but the policy", () =
     assert.equal(manifestOf(folder).stages.reward?.state, "running");
   });
 });
+
+test("a model without a tokenizer is refused before the first stage, though other models do the first ones", async () => {
+  const bare = writeTinyModel(join(root, "bare")).path;
+  rmSync(join(bare, "tokenizer.json"));
+  const models = Object.fromEntries(["classifier", "persona", "rewriter", "judge"].map((role) => [role, "openai:http://127.0.0.1:9/v1#none"]));
+  const { cwd, folder } = workplace("no-tokenizer", { model: bare, models });
+  const { code, stderr } = await runCommand(["run", "run.yaml"], cwd);
+  assert.equal(code, 1);
+  assert.match(stderr, new RegExp(`^error: ${bare}: the model folder has no tokenizer\\.json\\n  expected: .*\\n  to do:    download tokenizer\\.json`, "m"));
+  assert.ok(!existsSync(folder.conversations));
+  assert.ok(!existsSync(folder.manifest));
+});

@@ -1,6 +1,8 @@
 /** The whole method, stage by stage, in one run folder; what is finished is not done again. */
-import { UsageError } from "../errors.js";
+import { existsSync } from "node:fs";
+import { RlhiError, UsageError } from "../errors.js";
 import type { RunConfig } from "../config.js";
+import { hasTokenizer, noTokenizer } from "../tokens/source.js";
 import type { RunContext } from "./context.js";
 import { secondsLeft } from "./estimate.js";
 import { clearFrom, runStage } from "./run-stage.js";
@@ -56,6 +58,7 @@ export async function runPipeline(context: RunContext, options: PipelineOptions 
   if (force !== undefined && !wanted.includes(force) && manifest.data.stages[force] === undefined) {
     throw new UsageError({ what: "that stage is switched off in this configuration", where: `--force ${force}`, expected: wanted.join(", "), todo: "name another stage, or switch it on" });
   }
+  if (force !== undefined || manifest.finished("train") === undefined) requireTokenizer(config.model);
   const outcomes: Partial<Record<StageName, StageOutcome>> = {};
   if (force !== undefined) await clearFrom(force, context);
   await manifest.check(stageNames, config);
@@ -68,6 +71,13 @@ export async function runPipeline(context: RunContext, options: PipelineOptions 
     options.onStage?.({ ...note, outcome, seconds_left: secondsLeft(manifest.data, config, wanted.slice(index + 1)) });
   }
   return outcomes;
+}
+
+/** Its text is needed first when answers are made, which is hours after the stages that other models do. A shape's name is no path. */
+function requireTokenizer(model: string): void {
+  if (!existsSync(model) || hasTokenizer(model)) return;
+  const { code, facts } = noTokenizer(model);
+  throw new RlhiError(code, { ...facts, todo: "download tokenizer.json and tokenizer_config.json too: every answer of the model is made with them" });
 }
 
 function isWanted(name: StageName, config: RunConfig): boolean {

@@ -36,17 +36,19 @@ export function hasTokenizer(path: string): boolean {
   return !statSync(path).isDirectory() || existsSync(join(path, "tokenizer.json"));
 }
 
+export function noTokenizer(folder: string): RlhiError {
+  return new RlhiError("ERR_NO_TOKENIZER", {
+    what: "the model folder has no tokenizer.json",
+    where: folder,
+    expected: "the fast tokenizer's file, as Hugging Face models carry it",
+    todo: "download tokenizer.json and tokenizer_config.json too, or give token ids instead of text",
+  });
+}
+
 export function sourceFromFolder(folder: string): TokenizerSource {
   const path = join(folder, "tokenizer.json");
   const json = readJson(path) as TokenizerJson | undefined;
-  if (json === undefined) {
-    throw new RlhiError("ERR_NO_TOKENIZER", {
-      what: "the model folder has no tokenizer.json",
-      where: folder,
-      expected: "the fast tokenizer's file, as Hugging Face models carry it",
-      todo: "download tokenizer.json and tokenizer_config.json too, or give token ids instead of text",
-    });
-  }
+  if (json === undefined) throw noTokenizer(folder);
   if (typeof json.model !== "object" || typeof json.model.vocab !== "object") {
     throw new RlhiError("ERR_INVALID_FILE", { what: "tokenizer.json holds no vocabulary", where: path, expected: "model.vocab", todo: "copy or download the file again" });
   }
