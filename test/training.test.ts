@@ -242,7 +242,8 @@ test("a reference with another vocabulary is refused before it scores anything",
   for (let attempt = 0; attempt < 2; attempt += 1) {
     const { code, stderr } = await runCli([...flags("wider", "--ref", other), "--quiet"]);
     assert.equal(code, 1);
-    assert.match(stderr, new RegExp(`^error: ${other}: the reference has another vocabulary than the model\n  expected: ${tinyVocabSize} tokens, as ${model} has\n  found:    ${tinyVocabSize + 8} tokens\n`));
+    const facts = [`expected: ${tinyVocabSize} tokens, as ${model} has`, `found:    ${tinyVocabSize + 8} tokens`].map((line) => `  ${line}\n`).join("");
+    assert.ok(stderr.startsWith(`error: ${other}: the reference has another vocabulary than the model\n${facts}`), stderr);
     assert.ok(!existsSync(join(out("wider"), "pairs.arrow")));
   }
 });
