@@ -67,7 +67,8 @@ Napi::Value measure(const Napi::CallbackInfo& info, std::function<double()> work
 Napi::Value measure_peak_flops(const Napi::CallbackInfo& info) {
   return as_promise(info.Env(), [&] {
     const int threads = static_cast<int>(to_integer(info[0], "threads", 0, kMaxThreads));
-    return measure(info, [threads] { return ops::measure_fma_peak(ops::default_isa(), threads); });
+    const DType dtype = to_dtype(info[1], "dtype");
+    return measure(info, [threads, dtype] { return ops::measure_matrix_peak(dtype, ops::default_isa(), threads); });
   });
 }
 

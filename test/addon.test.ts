@@ -218,7 +218,7 @@ test("the machine is described and measured", async () => {
   assert.ok(info.logicalCores >= 1 && info.memoryBytes > info.availableMemoryBytes && info.availableMemoryBytes > 0);
   assert.equal(info.isas[0], "portable");
   assert.ok(info.isas.includes(info.defaultIsa));
-  const [flops, bandwidth, seconds] = [await addon.measurePeakFlops(1), await addon.measureReadBandwidth(1), await addon.measureGemm(64, 96, 128, "bf16", 1, 3)];
+  const [flops, bandwidth, seconds] = [await addon.measurePeakFlops(1, "bf16"), await addon.measureReadBandwidth(1), await addon.measureGemm(64, 96, 128, "bf16", 1, 3)];
   assert.ok(flops > 1e8 && bandwidth > 1e8 && seconds > 0);
   await assert.rejects(addon.measureGemm(0, 1, 1, "f32", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^m: / });
 });

@@ -215,8 +215,8 @@ export interface NativeAddon {
   ggufMetadata(path: string): Record<string, GgufValue>;
   /** The memory a training run would take; `path` as in LoadOptions. Nothing is allocated. */
   planTraining(path: string, dtype: Dtype, options: TrainOptions): MemoryPlan;
-  /** Register-only FMA loop on all threads: FLOP/s of f32 with the default instruction set. */
-  measurePeakFlops(threads: number): Promise<number>;
+  /** FLOP/s of products in registers on all threads, by the instructions that products of this type use: f32 multiply-adds, or tiles of bf16. */
+  measurePeakFlops(threads: number, dtype: Dtype): Promise<number>;
   /** Bytes/s of streaming reads on all threads. */
   measureReadBandwidth(threads: number): Promise<number>;
   /** Median seconds of `repeats` products of c[m,n] = a[m,k] b[n,k]^T with packed b. */

@@ -39,9 +39,9 @@ function machineFacts(engine: Engine): Record<string, unknown> {
 }
 
 /** The best of several looks: other work on the machine only ever lowers it. */
-async function matrixPeak(threads: number, looks = 3): Promise<number> {
+async function matrixPeak(threads: number, dtype: Dtype, looks = 3): Promise<number> {
   let best = 0;
-  for (let look = 0; look < looks; look += 1) best = Math.max(best, await loadAddon().measurePeakFlops(threads));
+  for (let look = 0; look < looks; look += 1) best = Math.max(best, await loadAddon().measurePeakFlops(threads, dtype));
   return best;
 }
 
@@ -77,7 +77,7 @@ export interface TrainBench extends BenchModel {
 export function benchTrain(options: TrainBench): Promise<Record<string, unknown>> {
   return withEngine(options, async (engine) => {
     const { pairs, prompt, answer, steps } = options;
-    const peakBefore = await matrixPeak(engine.info.threads);
+    const peakBefore = await matrixPeak(engine.info.threads, options.dtype);
     const random = seededRandom(0);
     const batch = async (): Promise<PairBatch> => {
       const lists = (size: number): number[][] => Array.from({ length: pairs }, () => randomTokens(size, engine.info.vocabSize, random));
@@ -100,7 +100,7 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
           if (Number.isNaN(firstLoss)) firstLoss = loss;
         }));
       }
-      const peak = Math.max(peakBefore, await matrixPeak(engine.info.threads));
+      const peak = Math.max(peakBefore, await matrixPeak(engine.info.threads, options.dtype));
       const step = median(seconds.slice(1));
       const flops = pairFlops(engine.info, prompt, answer, answer);
       const plan = trainer.plan();
@@ -170,7 +170,7 @@ export function benchForward(options: ForwardBench): Promise<Record<string, unkn
     const random = seededRandom(0);
     const items = Array.from({ length: sequences }, () => ({ prompt: randomTokens(1, engine.info.vocabSize, random), continuations: [randomTokens(tokens - 1, engine.info.vocabSize, random)] }));
     const run = (): Promise<number> => timed(() => engine.score(items, { maxTokensPerMicroBatch }));
-    const peak = await matrixPeak(engine.info.threads);
+    const peak = await matrixPeak(engine.info.threads, options.dtype);
     await run();
     const seconds: number[] = [];
     for (let step = 0; step < steps; step += 1) seconds.push(await run());
@@ -194,7 +194,7 @@ export async function benchGemm(options: GemmBench): Promise<Record<string, unkn
   const { dtype, steps } = options;
   const threads = options.threads || loadAddon().systemInfo().logicalCores;
   const shapes = options.shape === undefined ? await modelProducts(options) : [{ name: "given", m: options.shape[0], n: options.shape[1], k: options.shape[2] }];
-  const peak = await matrixPeak(threads);
+  const peak = await matrixPeak(threads, dtype);
   const rows: Record<string, unknown>[] = [];
   for (const { name, m, n, k } of shapes) {
     const seconds = await loadAddon().measureGemm(m, n, k, dtype, threads, steps);

@@ -1,5 +1,7 @@
 // The matrix product against sums in double: every form, edge shapes, element types, bias and accumulation; and the bits of
 // a row, which must not depend on the rows beside it, on packing, or on threads.
+#include <algorithm>
+
 #include "test/ops_support.h"
 
 namespace rlhi::test {
@@ -79,7 +81,8 @@ void check_problem(const Problem& p) {
     for (int64_t i = 0; i < p.m; ++i) {
       for (int64_t j = 0; j < p.n; ++j) {
         const size_t at = static_cast<size_t>(i * p.n + j);
-        expect_close(c.at(i, j), sums[at], 4e-7 * sizes[at] + rounding(p.c) * std::abs(sums[at]), "c", i, j);
+        const double term = 4e-7 + factor_rounding(ops, p.a, p.b);
+        expect_close(c.at(i, j), sums[at], term * sizes[at] + rounding(p.c) * std::abs(sums[at]), "c", i, j);
       }
     }
   });
@@ -96,6 +99,66 @@ TEST("gemm: every form at every edge of the tiles") {
     }
     for (const int64_t k : {255, 256, 257, 513}) {
       for (const int64_t m : {1, 9, 30}) check_problem({m, 37, k, form, F, F, F});
+    }
+  }
+}
+
+TEST("gemm: bf16 at every edge of its tiles and blocks") {
+  for (const GemmForm form : {GemmForm::nt, GemmForm::nn, GemmForm::tn}) {
+    for (const int64_t m : {1, 2, 15, 16, 17, 31, 32, 33, 63, 65}) {
+      for (const int64_t n : {1, 15, 16, 17, 31, 32, 33, 65}) {
+        for (const int64_t k : {1, 2, 31, 32, 33, 63, 65}) check_problem({m, n, k, form, B, B, F});
+      }
+    }
+    for (const int64_t k : {575, 576, 577, 1153, 1800}) {
+      for (const int64_t m : {1, 16, 33}) {
+        check_problem({m, 37, k, form, B, B, F, false, true});
+        check_problem({m, 37, k, form, B, B, B, true});
+      }
+    }
+  }
+}
+
+TEST("gemm: a result too large for the caches, whose rows are aligned") {
+  const int64_t m = 1024, n = 2048, k = 33;
+  Matrix a = Matrix::random(m, k, B, 1), b = Matrix::random(n, k, B, 2), bias = Matrix::random(1, n, B, 3);
+  for (const DType dtype : {F, B}) {
+    for (const int64_t gap : {0, 32}) {  // rows side by side, and further apart
+      for (const ops::CpuIsa isa : ops::available_isas()) {
+        ops::CpuBackend& backend = backend_of(isa);
+        const size_t bytes = static_cast<size_t>(m * (n + gap) * dtype_size(dtype));
+        void* memory = backend.table().alloc(backend.handle(), bytes);
+        GemmArgs g;
+        g.a = a.tensor(), g.b = b.tensor(), g.bias = bias.tensor();
+        g.c = Tensor(memory, dtype, m, n, n + gap);
+        backend.table().gemm(backend.handle(), g);
+        Matrix c(m, n, dtype);
+        backend.table().copy(backend.handle(), c.tensor(), g.c);
+        for (const int64_t i : {0, 1, 511, 1023}) {
+          for (const int64_t j : {0, 31, 1024, 2047}) {
+            double sum = bias.at(0, j);
+            for (int64_t t = 0; t < k; ++t) sum += a.at(i, t) * b.at(j, t);
+            expect_close(c.at(i, j), sum, 1e-4 + rounding(dtype) * std::abs(sum), "c", i, j);
+          }
+        }
+        backend.table().release(backend.handle(), memory, bytes);
+      }
+    }
+  }
+}
+
+TEST("gemm: AMX has the bits of its tiles in plain C++") {
+  const std::vector<ops::CpuIsa> isas = ops::available_isas();
+  if (std::find(isas.begin(), isas.end(), ops::CpuIsa::amx) == isas.end()) skip("no AMX on this machine");
+  for (const GemmForm form : {GemmForm::nt, GemmForm::nn, GemmForm::tn}) {
+    for (const int64_t k : {7, 100, 1300}) {
+      const Problem p{50, 70, k, form, B, B, F, form == GemmForm::nt, form == GemmForm::tn};
+      Matrix a = make_a(p), b = make_b(p), bias = Matrix::random(1, p.n, B, 3);
+      ops::CpuBackend& amx = backend_of(ops::CpuIsa::amx);
+      ops::CpuBackend& plain = backend_of(ops::CpuIsa::portable_tiles);
+      const Matrix expected = multiply(plain.table(), plain.handle(), p, a, b, bias);
+      const Matrix found = multiply(amx.table(), amx.handle(), p, a, b, bias);
+      for (int64_t i = 0; i < p.m; ++i) EXPECT(found.same_row(i, expected, i));
     }
   }
 }

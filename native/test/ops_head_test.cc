@@ -30,6 +30,7 @@ struct Reference {
     const int64_t rows = head.h.rows(), dim = head.h.cols(), vocab = head.w.rows();
     dh.assign(static_cast<size_t>(rows * dim), 0.0);
     dw.assign(static_cast<size_t>(vocab * dim), 0.0);
+    dh_size = dh, dw_size = dw;
     std::vector<double> logits(static_cast<size_t>(vocab));
     for (int64_t i = 0; i < rows; ++i) {
       double maximum = -1e300, sum = 0;
@@ -49,11 +50,14 @@ struct Reference {
         for (int64_t j = 0; j < dim; ++j) {
           dh[static_cast<size_t>(i * dim + j)] += d * head.w.at(v, j);
           dw[static_cast<size_t>(v * dim + j)] += d * head.h.at(i, j);
+          dh_size[static_cast<size_t>(i * dim + j)] += std::abs(d * head.w.at(v, j));
+          dw_size[static_cast<size_t>(v * dim + j)] += std::abs(d * head.h.at(i, j));
         }
       }
     }
   }
   std::vector<double> logps, lse, dh, dw;
+  std::vector<double> dh_size, dw_size;  // sums of the terms' sizes
 };
 
 struct Result {
@@ -106,14 +110,20 @@ TEST("linear_logprob: log-probabilities to 1e-6, kept logits or not, packed or n
   }
 }
 
+std::vector<std::pair<ops::CpuIsa, DType>> isas_and_types() {
+  std::vector<std::pair<ops::CpuIsa, DType>> all;
+  for (const ops::CpuIsa isa : ops::available_isas()) all.insert(all.end(), {{isa, F}, {isa, B}});
+  return all;
+}
+
 TEST("linear_logprob: a row has the same bits alone and among others, on any number of threads") {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
-    Head all(100, 48, 3000, F);
+  for (const auto& [isa, type] : isas_and_types()) {
+    Head all(100, 48, 3000, type);
     ops::CpuBackend& one = backend_of(isa, 1);
     const Result expected = forward(one.table(), one.handle(), all, false, nullptr);
     for (const int threads : {1, 2, 3, 5}) {
       for (const int64_t rows : {1, 2, 7, 33}) {
-        Head some(rows, 48, 3000, F);
+        Head some(rows, 48, 3000, type);
         const size_t offset = 100 - static_cast<size_t>(rows);
         for (int64_t i = 0; i < rows; ++i) {
           some.targets[static_cast<size_t>(i)] = all.targets[offset + static_cast<size_t>(i)];
@@ -156,6 +166,7 @@ TEST("linear_logprob backward: from kept logits and recomputed, with and without
       Head head(rows, dim, vocab, type);
       const Reference reference(head, true);
       on_every_isa([&](const Table& ops, ops::Backend* backend) {
+        const double term = factor_rounding(ops, F, type);  // of the logits' gradient
         for (const bool keep : {false, true}) {
           for (const bool frozen : {false, true}) {
             Matrix logits(rows, vocab), dh(rows, dim, type), dw = Matrix::filled(vocab, dim, F, 0.25);
@@ -170,13 +181,16 @@ TEST("linear_logprob backward: from kept logits and recomputed, with and without
             ops.linear_logprob_backward(backend, a);
             for (int64_t i = 0; i < rows; ++i) {
               for (int64_t j = 0; j < dim; ++j) {
-                const double e = reference.dh[static_cast<size_t>(i * dim + j)];
-                expect_close(dh.at(i, j), e, 4e-6 + rounding(type) * std::abs(e), "dh", i, j);
+                const auto at = static_cast<size_t>(i * dim + j);
+                const double e = reference.dh[at];
+                expect_close(dh.at(i, j), e, 4e-6 + term * reference.dh_size[at] + rounding(type) * std::abs(e), "dh", i, j);
               }
             }
             for (int64_t v = 0; v < vocab; ++v) {
               for (int64_t j = 0; j < dim; ++j) {
-                expect_close(dw.at(v, j), 0.25 + (frozen ? 0.0 : reference.dw[static_cast<size_t>(v * dim + j)]), 8e-6, "dw", v, j);
+                const auto at = static_cast<size_t>(v * dim + j);
+                const double e = 0.25 + (frozen ? 0.0 : reference.dw[at]);
+                expect_close(dw.at(v, j), e, 8e-6 + term * reference.dw_size[at], "dw", v, j);
               }
             }
             dh.expect_gaps_untouched();

@@ -115,6 +115,14 @@ class Matrix {
 // Spacing of numbers near 1, halved: what one rounding to this type may cost, relatively.
 inline double rounding(DType t) { return t == DType::f32 ? 6e-8 : 4e-3; }
 
+// Whether products with a bf16 factor round the other factor to bf16.
+inline bool multiplies_halves(const ops::Table& ops) {
+  const std::string name = ops.backend_name;
+  return name == "cpu/portable-tiles" || name == "cpu/avx512-bf16" || name == "cpu/amx";
+}
+// What a product's term may lose relatively when its factors are of these types.
+inline double factor_rounding(const ops::Table& ops, DType a, DType b) { return a != b && multiplies_halves(ops) ? rounding(DType::bf16) : 0.0; }
+
 // |found - expected| <= tolerance, with the place in the message.
 inline void expect_close(double found, double expected, double tolerance, const char* what, int64_t i = 0, int64_t j = 0) {
   if (!(std::abs(found - expected) <= tolerance)) {

@@ -2,7 +2,7 @@
 // arXiv:1805.02867; Dao et al., arXiv:2205.14135), never a matrix of tokens by tokens.
 #include <cmath>
 
-#include "ops/cpu/attention_tile.h"
+#include "ops/cpu/attention_tiles.h"
 
 namespace rlhi::ops {
 namespace {
@@ -96,7 +96,9 @@ void attention(Backend* backend, const AttentionArgs& a) {
     const QuerySegment& segment = a.segments[task.segment];
     const int64_t columns = static_cast<int64_t>(segment.length) * group - task.first_column;
     const QueryTile tile{a, segment, task.kv_head, group, task.first_column, static_cast<int>(std::min<int64_t>(kTileColumns, columns))};
-    run_tile(backend->kernels, backend->local[static_cast<size_t>(thread)], tile);
+    Scratch& scratch = backend->local[static_cast<size_t>(thread)];
+    if (uses_tiles(*backend, a)) attention_by_tiles(backend, scratch, tile);
+    else run_tile(backend->kernels, scratch, tile);
   });
 }
 

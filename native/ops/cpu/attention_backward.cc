@@ -1,85 +1,13 @@
 // Gradients of attention. Probabilities are computed again from the log-sum-exp (Dao et al., arXiv:2205.14135).
-//
-// A key's gradient sums over the queries of its own segment and of all that descend from it. Segments joined by shared
-// keys make a tree; one task is a tree and a key/value head, and walks the tree's queries in order, so the sums have
-// one order whatever the threads, and a tree's gradients do not depend on the trees beside it.
+// One task is a tree and a key/value head (attention_trees.h).
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
-#include "ops/cpu/attention_tile.h"
+#include "ops/cpu/attention_tiles.h"
+#include "ops/cpu/attention_trees.h"
 
 namespace rlhi::ops {
 namespace {
-
-struct Trees {
-  std::vector<std::vector<int64_t>> segments;  // of each tree, in order
-  std::vector<int64_t> key_rows;               // of each tree
-  std::vector<int64_t> span_offset;            // a span's first row among its tree's gathered key rows
-};
-
-const KeySpan& own_span(const AttentionArgs& a, const QuerySegment& s) { return a.spans[s.first_span + s.n_spans - 1]; }
-
-int64_t root(std::vector<int64_t>& parent, int64_t i) {
-  for (int64_t up; (up = parent[static_cast<size_t>(i)]) != i;) i = parent[static_cast<size_t>(i)] = parent[static_cast<size_t>(up)];
-  return i;
-}
-
-// The segment whose own keys hold this span.
-int64_t owner_of(const AttentionArgs& a, const std::vector<int64_t>& by_row, const KeySpan& span) {
-  auto after = std::upper_bound(by_row.begin(), by_row.end(), span.row,
-                                [&](int32_t row, int64_t i) { return row < own_span(a, a.segments[i]).row; });
-  check(after != by_row.begin(), ErrorCode::invalid_argument, "attention_backward: keys at row ", span.row, " belong to no segment");
-  const int64_t owner = *(after - 1);
-  const KeySpan& own = own_span(a, a.segments[owner]);
-  check(span.row + static_cast<int64_t>(span.length) <= own.row + static_cast<int64_t>(own.length), ErrorCode::invalid_argument,
-        "attention_backward: keys at rows ", span.row, " to ", span.row + span.length, " are not of one segment");
-  return owner;
-}
-
-Trees find_trees(const AttentionArgs& a) {
-  std::vector<int64_t> by_row, parent(static_cast<size_t>(a.n_segments)), offset(static_cast<size_t>(a.n_segments));
-  for (int64_t i = 0; i < a.n_segments; ++i) {
-    const QuerySegment& s = a.segments[i];
-    if (s.length == 0) continue;
-    check(s.n_spans >= 1 && own_span(a, s).length == s.length, ErrorCode::invalid_argument,
-          "attention_backward: the last span of segment ", i,
-          " is not its own rows");
-    by_row.push_back(i);
-  }
-  const auto own_row = [&](int64_t i) { return own_span(a, a.segments[i]).row; };
-  std::sort(by_row.begin(), by_row.end(), [&](int64_t x, int64_t y) { return own_row(x) < own_row(y); });
-  std::iota(parent.begin(), parent.end(), int64_t{0});
-  std::vector<int64_t> owner(static_cast<size_t>(a.n_spans), -1);
-  for (int64_t i = 0; i < a.n_segments; ++i) {
-    const QuerySegment& s = a.segments[i];
-    for (int j = 0; s.length > 0 && j < s.n_spans; ++j) {
-      const size_t span = static_cast<size_t>(s.first_span + j);
-      if (a.spans[span].length == 0) continue;
-      owner[span] = owner_of(a, by_row, a.spans[span]);
-      parent[static_cast<size_t>(root(parent, i))] = root(parent, owner[span]);
-    }
-  }
-  Trees trees;
-  std::vector<int64_t> tree_of(static_cast<size_t>(a.n_segments), -1);
-  for (int64_t i = 0; i < a.n_segments; ++i) {
-    if (a.segments[i].length == 0) continue;
-    int64_t& tree = tree_of[static_cast<size_t>(root(parent, i))];
-    if (tree < 0) {
-      tree = static_cast<int64_t>(trees.segments.size());
-      trees.segments.emplace_back();
-      trees.key_rows.push_back(0);
-    }
-    trees.segments[static_cast<size_t>(tree)].push_back(i);
-    offset[static_cast<size_t>(i)] = trees.key_rows[static_cast<size_t>(tree)];
-    trees.key_rows[static_cast<size_t>(tree)] += a.segments[i].length;
-  }
-  trees.span_offset.assign(static_cast<size_t>(a.n_spans), 0);
-  for (size_t i = 0; i < owner.size(); ++i) {
-    if (owner[i] >= 0) trees.span_offset[i] = offset[static_cast<size_t>(owner[i])] + a.spans[i].row - own_row(owner[i]);
-  }
-  return trees;
-}
 
 int64_t backward_floats(const Kernels& kernels, int head_dim, int64_t key_rows) {
   const int64_t stride = round_up(head_dim, kernels.nr);
@@ -89,7 +17,7 @@ int64_t backward_floats(const Kernels& kernels, int head_dim, int64_t key_rows) 
 // One tree and one key/value head.
 class TreeBackward {
  public:
-  TreeBackward(const Kernels& kernels, Scratch& scratch, const AttentionBackwardArgs& args, const Trees& trees, int64_t tree, int kv_head)
+  TreeBackward(const Kernels& kernels, Scratch& scratch, const AttentionBackwardArgs& args, const AttentionTrees& trees, int64_t tree, int kv_head)
       : kernels_(kernels), args_(args), a_(args.forward), trees_(trees), tree_(tree), kv_head_(kv_head), n_(a_.head_dim),
         stride_(round_up(n_, kernels.nr)),
         memory_(scratch, backward_floats(kernels, a_.head_dim, trees.key_rows[static_cast<size_t>(tree)])) {
@@ -188,7 +116,7 @@ class TreeBackward {
   const Kernels& kernels_;
   const AttentionBackwardArgs& args_;
   const AttentionArgs& a_;
-  const Trees& trees_;
+  const AttentionTrees& trees_;
   int64_t tree_;
   int kv_head_;
   int64_t n_, stride_;
@@ -209,12 +137,14 @@ void attention_backward(Backend* backend, const AttentionBackwardArgs& args) {
   check_shape(op, "dq", args.dq, a.q.rows, a.q.cols);
   check_shape(op, "dk", args.dk, a.k.rows, a.k.cols);
   check_shape(op, "dv", args.dv, a.v.rows, a.v.cols);
-  const Trees trees = find_trees(a);
+  const AttentionTrees trees = find_trees(a);
   const int64_t tasks = static_cast<int64_t>(trees.segments.size()) * a.n_kv_heads;
   backend->pool.parallel_for(tasks, [&](int64_t task, int thread) {
-    TreeBackward(backend->kernels, backend->local[static_cast<size_t>(thread)], args, trees, task / a.n_kv_heads,
-                 static_cast<int>(task % a.n_kv_heads))
-        .run();
+    Scratch& scratch = backend->local[static_cast<size_t>(thread)];
+    const int64_t tree = task / a.n_kv_heads;
+    const int kv_head = static_cast<int>(task % a.n_kv_heads);
+    if (backward_uses_tiles(*backend, args)) attention_backward_by_tiles(backend, scratch, args, trees, tree, kv_head);
+    else TreeBackward(backend->kernels, scratch, args, trees, tree, kv_head).run();
   });
 }
 

@@ -30,7 +30,8 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
-const Kernels& kernels_of(CpuIsa isa);  // throws unsupported where this machine cannot run them
+const Kernels& kernels_of(CpuIsa isa);      // throws unsupported where this machine cannot run them
+const TileKernels* tiles_of(CpuIsa isa);    // nullptr where products of bf16 are made by widening to f32
 
 void* aligned_allocate(size_t bytes);  // 64-byte aligned, nullptr where the system has none
 void aligned_release(void* memory);
@@ -41,9 +42,10 @@ struct AttentionTask {
 };
 
 struct Backend {
-  Backend(const Kernels& k, int threads) : kernels(k), pool(threads), local(static_cast<size_t>(threads)) {}
+  Backend(CpuIsa isa, int threads) : kernels(kernels_of(isa)), tiles(tiles_of(isa)), pool(threads), local(static_cast<size_t>(threads)) {}
 
   const Kernels& kernels;
+  const TileKernels* tiles;              // of products with a bf16 factor, or null: the factor is widened to f32
   ThreadPool pool;
   // Shared between threads, one a purpose: an operation that calls another must not lose its own.
   Scratch pack_a, pack_b, bias;          // gemm
@@ -108,6 +110,11 @@ void check_f32(const char* op, const char* name, const Tensor& t);
 size_t packed_bytes(Backend*, DType dtype, int64_t n, int64_t k);
 void pack_weight(Backend*, PackedWeight* to, Tensor w);
 void gemm(Backend*, const GemmArgs& args);
+int64_t packed_offset(const Backend&, const PackedWeight& w, int64_t column);  // bytes to a column that is a multiple of 2048
+// gemm_tiles.cc: what gemm.cc hands on where the backend has tiles; arguments are checked
+size_t packed_tile_bytes(int64_t n, int64_t k);
+void pack_weight_tiles(Backend*, void* to, const Tensor& w);
+void gemm_tiles(Backend*, const GemmArgs& args, int64_t m, int64_t n, int64_t k);
 // rows.cc
 void copy(Backend*, Tensor to, Tensor from);
 void gather_rows(Backend*, Tensor to, Tensor from, const int32_t* index);

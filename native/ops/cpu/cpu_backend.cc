@@ -15,7 +15,7 @@ namespace rlhi::ops {
 // Large blocks ask for huge pages: packed weights are read from end to end, and small pages would cost a miss every 4 KB.
 void* aligned_allocate(size_t bytes) {
   constexpr size_t kHugePage = size_t{2} << 20;
-  const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
+  const size_t alignment = bytes >= kHugePage / 8 ? kHugePage : 64;
   void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
 #if defined(__linux__)
   if (memory && alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: nothing to do where it is refused
@@ -57,10 +57,25 @@ const Kernels& kernels_of(CpuIsa isa) {
   check(available, ErrorCode::unsupported, "this machine cannot run the ", isa_name(isa), " kernels");
   switch (isa) {
     case CpuIsa::avx2: return *avx2_kernels();
-    case CpuIsa::avx512: return *avx512_kernels();
-    case CpuIsa::portable: break;
+    case CpuIsa::avx512:
+    case CpuIsa::avx512_bf16:
+    case CpuIsa::amx: return *avx512_kernels();
+    case CpuIsa::portable:
+    case CpuIsa::portable_tiles: break;
   }
   return *portable_kernels();
+}
+
+const TileKernels* tiles_of(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::portable_tiles: return plain_tiles();
+    case CpuIsa::avx512_bf16: return avx512_bf16_tiles();
+    case CpuIsa::amx: return amx_tiles();
+    case CpuIsa::portable:
+    case CpuIsa::avx2:
+    case CpuIsa::avx512: break;
+  }
+  return nullptr;
 }
 
 namespace {
@@ -133,21 +148,13 @@ Table make_table(const char* name) {
   return t;
 }
 
-const char* table_name(CpuIsa isa) {
-  switch (isa) {
-    case CpuIsa::avx2: return "cpu/avx2";
-    case CpuIsa::avx512: return "cpu/avx512";
-    case CpuIsa::portable: break;
-  }
-  return "cpu/portable";
-}
-
 }  // namespace
 
 struct CpuBackend::Impl {
-  Impl(const CpuBackendOptions& options, int threads) : backend(kernels_of(options.isa), threads),
-      table(make_table(table_name(options.isa))) {}
+  Impl(const CpuBackendOptions& options, int threads) : backend(options.isa, threads), name(concat("cpu/", isa_name(options.isa))),
+      table(make_table(name.c_str())) {}
   Backend backend;
+  std::string name;
   Table table;
 };
 

@@ -8,7 +8,9 @@
 
 namespace rlhi::ops {
 
-enum class CpuIsa { portable, avx2, avx512 };  // what a table was compiled for; later ones are faster
+// What a table was compiled for; later ones are faster. Those with tiles (portable_tiles, avx512_bf16, amx) multiply bf16 by bf16;
+// the others widen bf16 to f32. portable_tiles is the tiles of AMX in plain C++, for tests.
+enum class CpuIsa { portable, portable_tiles, avx2, avx512, avx512_bf16, amx };
 
 struct CpuFeatures {  // read once from cpuid and xgetbv (the operating system must save the registers too)
   bool avx2 = false, fma = false, f16c = false;
@@ -20,8 +22,8 @@ struct CpuFeatures {  // read once from cpuid and xgetbv (the operating system m
 const CpuFeatures& cpu_features();
 
 std::vector<CpuIsa> available_isas();      // those that can run here, slowest first
-const char* isa_name(CpuIsa isa);          // "portable", "avx2", "avx512"
-// The last available one, or RLHI_CPU_ISA=portable|avx2|avx512 from the environment; throws where that one cannot run here.
+const char* isa_name(CpuIsa isa);          // "portable", "portable-tiles", "avx2", "avx512", "avx512-bf16", "amx"
+// The last available one, or the one that RLHI_CPU_ISA names in the environment; throws where that one cannot run here.
 CpuIsa default_isa();
 
 struct CpuBackendOptions {

@@ -15,6 +15,8 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace rlhi::ops {
@@ -114,19 +116,36 @@ const CpuFeatures& cpu_features() {
   return features;
 }
 
+// Linux gives a process the tile registers only when it asks for them.
+bool may_use_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool allowed = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return allowed;
+#else
+  return false;
+#endif
+}
+
 std::vector<CpuIsa> available_isas() {
   const CpuFeatures& f = cpu_features();
-  std::vector<CpuIsa> isas{CpuIsa::portable};
+  std::vector<CpuIsa> isas{CpuIsa::portable, CpuIsa::portable_tiles};
   if (avx2_kernels() && f.avx2 && f.fma && f.f16c) isas.push_back(CpuIsa::avx2);
-  if (avx512_kernels() && f.avx2 && f.fma && f.f16c && f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq) isas.push_back(CpuIsa::avx512);
+  const bool avx512 = avx512_kernels() && f.avx2 && f.fma && f.f16c && f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq;
+  if (avx512) isas.push_back(CpuIsa::avx512);
+  if (avx512 && avx512_bf16_tiles() && f.avx512_bf16) isas.push_back(CpuIsa::avx512_bf16);
+  if (avx512 && amx_tiles() && f.amx_tile && f.amx_bf16 && may_use_tiles()) isas.push_back(CpuIsa::amx);
   return isas;
 }
 
 const char* isa_name(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::portable: return "portable";
+    case CpuIsa::portable_tiles: return "portable-tiles";
     case CpuIsa::avx2: return "avx2";
     case CpuIsa::avx512: return "avx512";
+    case CpuIsa::avx512_bf16: return "avx512-bf16";
+    case CpuIsa::amx: return "amx";
   }
   fail(ErrorCode::internal, "unknown instruction set ", static_cast<int>(isa));
 }

@@ -203,6 +203,7 @@ void share_out(Backend& backend, Product& p, int64_t first_col, int64_t col_pane
 }  // namespace
 
 size_t packed_bytes(Backend* backend, DType dtype, int64_t n, int64_t k) {
+  if (backend->tiles && dtype == DType::bf16) return packed_tile_bytes(n, k);
   return static_cast<size_t>(round_up(n, backend->kernels.nr) * k * dtype_size(dtype));
 }
 
@@ -212,12 +213,21 @@ void pack_weight(Backend* backend, PackedWeight* to, Tensor w) {
   to->dtype = w.dtype;
   to->n = w.rows;
   to->k = w.cols;
+  if (backend->tiles && w.dtype == DType::bf16) return pack_weight_tiles(backend, to->data, w);
   pack_columns(*backend, to->data, w.dtype, w, true, w.rows, w.cols, 0, (w.rows + backend->kernels.nr - 1) / backend->kernels.nr);
+}
+
+int64_t packed_offset(const Backend& backend, const PackedWeight& w, int64_t column) {
+  return backend.tiles && w.dtype == DType::bf16 ? static_cast<int64_t>(packed_tile_bytes(column, w.k))
+                                                 : column * w.k * dtype_size(w.dtype);
 }
 
 void gemm(Backend* backend, const GemmArgs& g) {
   const Shape s = shape_of(g);
   if (s.m == 0 || s.n == 0) return;
+  const DType b_dtype = g.packed_b ? g.packed_b->dtype : g.b.dtype;
+  const bool halves = b_dtype == DType::bf16 || (g.a.dtype == DType::bf16 && !g.packed_b);
+  if (backend->tiles && halves) return gemm_tiles(backend, g, s.m, s.n, s.k);
   const Kernels& kernels = backend->kernels;
   Product p{kernels, s, RowPanels(s.m, kernels.mr), g.a, g.form == GemmForm::tn, nullptr, nullptr, DType::f32, g.c, nullptr, g.accumulate};
   if (g.bias) {

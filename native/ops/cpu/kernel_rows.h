@@ -24,6 +24,11 @@ void add(void* to, DType to_dtype, const void* from, DType from_dtype, int64_t n
 void scale_row(float* x, float factor, int64_t n) {
   for_vectors(n, [&](int64_t i, int count) { store_up_to(x + i, load_up_to(x + i, count) * vset(factor), count); });
 }
+void scale_columns(float* x, int64_t stride, int64_t rows, const float* factors, int64_t n) {
+  for (int64_t i = 0; i < rows; ++i, x += stride) {
+    for_vectors(n, [&](int64_t j, int count) { store_up_to(x + j, load_up_to(x + j, count) * load_up_to(factors + j, count), count); });
+  }
+}
 
 float dot(const float* a, const float* b, int64_t n) {
   return sum_over(n, [&](int64_t i, int count) { return load_up_to(a + i, count) * load_up_to(b + i, count); });

@@ -25,6 +25,7 @@ constexpr rlhi::ops::Kernels make_kernels(const char* name) {
   k.convert = convert;
   k.add = add;
   k.scale = scale_row;
+  k.scale_columns = scale_columns;
   k.dot = dot;
   k.sum_of_squares = sum_of_squares;
   k.rms_norm = rms_norm;

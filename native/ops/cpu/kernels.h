@@ -40,7 +40,8 @@ struct GemmTile {
 
 // One block of attention scores, transposed: scores[key * kScoreStride + column], a column is one (query, head).
 struct AttentionBlock {
-  float* scores = nullptr;           // scaled scores in, probabilities out
+  float* scores = nullptr;           // scores in, probabilities out
+  float scale = 1;                   // the scores are multiplied by this first
   int keys = 0, columns = 0;         // columns are padded to whole vectors
   bool masked = false;               // false: every column sees every key
   float first_position = 0;          // of the block's first key; positions are exact in f32 (below 2^24)
@@ -53,6 +54,53 @@ struct AttentionBlock {
   const float* delta = nullptr;      // [columns] backward: sum_d dout * out
   float* dscores = nullptr;          // backward: d probabilities in, d scores out
   double* imbalance = nullptr;       // [columns] backward, in and out: sum of the d scores so far
+};
+
+// ---- products of bf16 tiles (kernel_tiles.h) ----
+constexpr int kTileEdge = 16;          // rows, or columns, of a tile of sums
+constexpr int kTileStep = 32;          // of k that one tile of a factor holds
+constexpr int kTilePanel = 32;         // rows of a packed left panel, columns of a right one
+
+// What becomes of a block of sums, [two or one][two] tiles of 16 x 16 floats: out[i,j] = in[i,j] + (sums[i,j] + bias[j]).
+struct TileFinish {
+  const float* sums = nullptr;
+  int rows = 0, cols = 0;              // of the block, up to kTilePanel
+  const float* in = nullptr;           // in[i * in_stride + j], or null
+  int64_t in_stride = 0;
+  const float* bias = nullptr;         // or null
+  void* out = nullptr;                 // out[i * out_stride + j], f32 or bf16; may be `in`
+  DType out_dtype = DType::f32;
+  int64_t out_stride = 0;
+  bool stream = false;                 // past the caches: 32 columns, 64-byte aligned rows, no `in`
+};
+
+// sums = start (or 0) + a b over `steps` steps of k, in order. While the tiles are multiplied, `finish` is carried out.
+// Sums (and start) are whole tiles one after the other, [two or one][two][16][16], or where sums_stride is given rows of 32 floats that
+// far apart.
+struct TileProduct {
+  const void* a = nullptr;             // of a packed row panel
+  const void* b = nullptr;             // of a packed column panel
+  int64_t steps = 0;
+  int row_tiles = 2;                   // 1: a has at most 16 rows
+  const float* start = nullptr;        // sums of the steps before, or null
+  float* sums = nullptr;               // may be `start`
+  int64_t sums_stride = 0;
+  const TileFinish* finish = nullptr;  // or null; of another block's sums
+  int64_t ahead = 0;                   // bytes that b is prefetched ahead of use, or 0
+  const char* next = nullptr;          // or: what is needed next, `next_lines` cache lines, `next_stride` bytes apart
+  int64_t next_lines = 0, next_stride = 0;
+};
+
+struct TileKernels {
+  void (*begin)();                     // before a thread's first product, and
+  void (*end)();                       // after its last
+  // A panel of up to 32 rows: a [rows, k], or [k, rows] when transposed; ceil(k / 32) steps of 1 or 2 KB.
+  void (*pack_rows)(void* to, const void* a, DType dtype, int64_t stride, bool transposed, int rows, int64_t k);
+  // A panel of up to 32 columns: b [k, cols], or [cols, k] when transposed; ceil(k / 32) steps of 2 KB.
+  void (*pack_columns)(void* to, const void* b, DType dtype, int64_t stride, bool transposed, int cols, int64_t k);
+  void (*multiply)(const TileProduct& product);
+  void (*finish)(const TileFinish& finish);
+  double (*peak_loop)(int64_t steps, double* flops);  // products of tiles that stay in registers
 };
 
 struct AdamWStep {                   // AdamWArgs with its constants worked out in double
@@ -76,6 +124,7 @@ struct Kernels {
   void (*convert)(void* to, DType to_dtype, const void* from, DType from_dtype, int64_t n, float scale);  // to[i] = from[i] * scale
   void (*add)(void* to, DType to_dtype, const void* from, DType from_dtype, int64_t n);      // to[i] += from[i]
   void (*scale)(float* x, float factor, int64_t n);
+  void (*scale_columns)(float* x, int64_t stride, int64_t rows, const float* factors, int64_t n);  // x[i * stride + j] *= factors[j]
   float (*dot)(const float* a, const float* b, int64_t n);
   double (*sum_of_squares)(const float* x, int64_t n);
 
@@ -105,5 +154,8 @@ struct Kernels {
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();     // nullptr where this build has none (another processor family)
 const Kernels* avx512_kernels();
+const TileKernels* plain_tiles();        // the tiles of AMX in plain C++
+const TileKernels* avx512_bf16_tiles();  // nullptr where this build has none
+const TileKernels* amx_tiles();
 
 }  // namespace rlhi::ops

@@ -39,7 +39,7 @@ void block_logits(Backend* backend, const LinearLogprobArgs& a, int64_t first, i
   PackedWeight part;
   if (a.packed_w) {
     part = *a.packed_w;
-    part.data = static_cast<char*>(part.data) + first * part.k * dtype_size(part.dtype);
+    part.data = static_cast<char*>(part.data) + packed_offset(*backend, part, first);
     part.n = count;
     g.packed_b = &part;
   } else {

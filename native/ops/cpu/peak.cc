@@ -25,17 +25,18 @@ double median_seconds(const F& run) {
 
 }  // namespace
 
-double measure_fma_peak(CpuIsa isa, int threads) {
+double measure_matrix_peak(DType dtype, CpuIsa isa, int threads) {
   const Kernels& kernels = kernels_of(isa);
+  const TileKernels* tiles = dtype == DType::bf16 ? tiles_of(isa) : nullptr;
   ThreadPool pool(threads > 0 ? threads : cpu_features().logical_cores);
-  constexpr int64_t kSteps = 100'000;
+  const int64_t steps = tiles ? 20'000 : 100'000;
   const int64_t tasks = 16 * pool.threads();
   std::vector<double> results(static_cast<size_t>(tasks));  // stored, so that no loop can be left out
   double flops = 0;
   const auto run = [&] {
     pool.parallel_for(tasks, [&](int64_t task, int) {
       double mine = 0;
-      results[static_cast<size_t>(task)] = kernels.fma_loop(kSteps, &mine);
+      results[static_cast<size_t>(task)] = tiles ? tiles->peak_loop(steps, &mine) : kernels.fma_loop(steps, &mine);
       if (task == 0) flops = mine;
     });
   };

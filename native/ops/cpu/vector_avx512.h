@@ -63,19 +63,51 @@ inline void vstore_n(float* p, V v, int n) { _mm512_mask_storeu_ps(p, first_lane
 inline V widen(__m256i halves) {
   return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAllLanes, _mm512_maskz_cvtepu16_epi32(kAllLanes, halves), 16))};
 }
-// Round to nearest, ties to even; NaN stays NaN.
-inline __m256i narrow(V v) {
+// To bf16 in the low halves of the lanes: to nearest, ties to even; NaN stays NaN.
+inline __m512i round_to_halves(V v) {
   const __m512i u = _mm512_castps_si512(v.x), one = _mm512_set1_epi32(1);
   const __m512i upper = _mm512_maskz_srli_epi32(kAllLanes, u, 16);
   const __m512i bias = _mm512_add_epi32(_mm512_and_si512(upper, one), _mm512_set1_epi32(0x7fff));
   const __m512i rounded = _mm512_maskz_srli_epi32(kAllLanes, _mm512_add_epi32(u, bias), 16);
   const __mmask16 nan = _mm512_cmp_ps_mask(v.x, v.x, _CMP_UNORD_Q);
-  return _mm512_maskz_cvtepi32_epi16(kAllLanes, _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)));
+  return _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
 }
+inline V halves_pair(V low, V high);
+#if defined(__AVX512BF16__)  // one instruction, for which denormals are zero
+inline __m256i narrow(V v) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v.x)); }
+inline __m512i narrow(V low, V high) { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high.x, low.x)); }
+// Each lane: low's, then high's as bf16.
+inline V round_pair(V low, V high) {
+  const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
+                                         17, 1, 16, 0);
+  return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xffffffffu, turns, narrow(low, high)))};
+}
+#else
+inline __m256i narrow(V v) { return _mm512_maskz_cvtepi32_epi16(kAllLanes, round_to_halves(v)); }
+inline __m512i narrow(V low, V high) {
+  const __m512i lower_halves = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20, 18,
+                                                16, 14, 12, 10, 8, 6, 4, 2, 0);
+  return _mm512_permutex2var_epi16(round_to_halves(low), lower_halves, round_to_halves(high));
+}
+inline V round_pair(V low, V high) {
+  return halves_pair({_mm512_castsi512_ps(round_to_halves(low))}, {_mm512_castsi512_ps(round_to_halves(high))});
+}
+#endif
 inline V vload(const rlhi::bf16* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline void vstore(rlhi::bf16* p, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(v)); }
 inline V vload_n(const rlhi::bf16* p, int n) { return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
 inline void vstore_n(rlhi::bf16* p, V v, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(v)); }
+
+// Past the caches, to a 64-byte aligned place.
+inline void vstream(float* p, V low, V high) { _mm512_stream_ps(p, low.x), _mm512_stream_ps(p + 16, high.x); }
+inline void vstream(rlhi::bf16* p, V low, V high) { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), narrow(low, high)); }
+// Bits of bf16 values in the low halves of the lanes; and two such vectors side by side, `low` first in memory.
+inline V halves_load(const rlhi::bf16* p) {
+  return {_mm512_castsi512_ps(_mm512_maskz_cvtepu16_epi32(kAllLanes, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))};
+}
+inline V halves_pair(V low, V high) {
+  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(low.x), _mm512_maskz_slli_epi32(kAllLanes, _mm512_castps_si512(high.x), 16)))};
+}
 
 inline V vload_master(const rlhi::bf16* weight, const int16_t* remainder) {
   const __m512i high = _mm512_castps_si512(vload(weight).x);
@@ -115,6 +147,29 @@ inline void vtranspose(V (&r)[kWidth]) {
     r[i + 4].x = _mm512_maskz_shuffle_f32x4(kAllLanes, b, d, 0x88);
     r[i + 8].x = _mm512_maskz_shuffle_f32x4(kAllLanes, a, c, 0xdd);
     r[i + 12].x = _mm512_maskz_shuffle_f32x4(kAllLanes, b, d, 0xdd);
+  }
+}
+
+// r[l] = column l of the 16 x 16 block of words whose rows begin at p, `stride` bytes apart. Quarter rows are put together as they are loaded, which
+// leaves half the shuffles of a transposition in registers.
+inline void vload_turned(const void* p, int64_t stride, V (&r)[kWidth]) {
+  const auto quarter = [&](int row, int q) { return _mm_loadu_ps(reinterpret_cast<const float*>(static_cast<const char*>(p) + row * stride) + 4 * q); };
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    __m512 t[4];
+#pragma GCC unroll 4
+    for (int m = 0; m < 4; ++m) {
+      t[m] = _mm512_zextps128_ps512(quarter(m, q));
+      t[m] = _mm512_maskz_insertf32x4(kAllLanes, t[m], quarter(m + 4, q), 1);
+      t[m] = _mm512_maskz_insertf32x4(kAllLanes, t[m], quarter(m + 8, q), 2);
+      t[m] = _mm512_maskz_insertf32x4(kAllLanes, t[m], quarter(m + 12, q), 3);
+    }
+    const __m512 a = _mm512_maskz_unpacklo_ps(kAllLanes, t[0], t[1]), b = _mm512_maskz_unpackhi_ps(kAllLanes, t[0], t[1]);
+    const __m512 c = _mm512_maskz_unpacklo_ps(kAllLanes, t[2], t[3]), d = _mm512_maskz_unpackhi_ps(kAllLanes, t[2], t[3]);
+    r[4 * q].x = _mm512_maskz_shuffle_ps(kAllLanes, a, c, 0x44);
+    r[4 * q + 1].x = _mm512_maskz_shuffle_ps(kAllLanes, a, c, 0xee);
+    r[4 * q + 2].x = _mm512_maskz_shuffle_ps(kAllLanes, b, d, 0x44);
+    r[4 * q + 3].x = _mm512_maskz_shuffle_ps(kAllLanes, b, d, 0xee);
   }
 }
 

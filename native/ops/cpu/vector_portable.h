@@ -101,6 +101,19 @@ inline void vstore_n(T* p, V v, int n) {
   vstore(all, v);
   for (int i = 0; i < n; ++i) p[i] = all[i];
 }
+// Two vectors to an aligned place that nobody reads soon.
+template <class T>
+inline void vstream(T* p, V low, V high) { vstore(p, low), vstore(p + kWidth, high); }
+// Bits of bf16 values in the low halves of the lanes; and two such vectors side by side, `low` first in memory.
+inline V halves_load(const rlhi::bf16* p) {
+  return {reinterpret_cast<Floats>(Bits{p[0].bits, p[1].bits, p[2].bits, p[3].bits})};
+}
+inline V halves_pair(V low, V high) {
+  return {reinterpret_cast<Floats>(reinterpret_cast<Bits>(low.x) | reinterpret_cast<Bits>(high.x) << 16)};
+}
+// Each lane: low's, then high's as bf16.
+inline V round_pair(V low, V high) { return {reinterpret_cast<Floats>(round_to_bf16(low) | round_to_bf16(high) << 16)}; }
+
 // The split master of base/dtype.h.
 inline V vload_master(const rlhi::bf16* weight, const int16_t* remainder) {
   Bits u;
@@ -125,6 +138,12 @@ inline void vtranspose(V (&r)[kWidth]) {
   r[1].x = __builtin_shuffle(a, b, Ints{2, 3, 6, 7});
   r[2].x = __builtin_shuffle(c, d, Ints{0, 1, 4, 5});
   r[3].x = __builtin_shuffle(c, d, Ints{2, 3, 6, 7});
+}
+
+// r[l] = column l of the block of words whose kWidth rows begin at p, `stride` bytes apart.
+inline void vload_turned(const void* p, int64_t stride, V (&r)[kWidth]) {
+  for (int i = 0; i < kWidth; ++i) std::memcpy(&r[i].x, static_cast<const char*>(p) + i * stride, sizeof r[i].x);
+  vtranspose(r);
 }
 
 }  // namespace

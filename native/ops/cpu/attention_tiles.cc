@@ -1,0 +1,146 @@
+// Attention forward by tiles of bf16: attention.cc's walk, with products of bf16 factors.
+#include "ops/cpu/attention_tiles.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace rlhi::ops {
+namespace {
+
+class Forward {
+ public:
+  Forward(const Backend& backend, Scratch& scratch, const QueryTile& tile)
+      : kernels_(backend.kernels), products_(*backend.tiles), tile_(tile), a_(tile.args), n_(a_.head_dim), dims_(round_up(n_, kTilePanel)),
+        few_(tile.columns <= kTileEdge), memory_(scratch, floats(dims_)) {
+    const int64_t width = round_up(tile.columns, kTilePanel);
+    queries_ = halves(width * dims_);
+    gathered_ = halves(width * dims_);
+    keys_ = halves(kKeyBlock * dims_);
+    values_ = halves(kKeyBlock * dims_);
+    probabilities_ = halves(kKeyBlock * kScoreStride);
+    scores_ = memory_.take(static_cast<int64_t>(kKeyBlock) * kScoreStride);
+    sums_ = memory_.take(few_ ? kTileEdge * dims_ : parts() * kScoreStride * dims_);
+    turned_ = memory_.take(kScoreStride * kMaxTileCols);
+    position_ = memory_.take(width), running_max_ = memory_.take(width), running_sum_ = memory_.take(width);
+    rescale_ = memory_.take(width);
+  }
+
+  void run() {
+    const int64_t width = round_up(tile_.columns, kTilePanel);
+    for (int c = 0; c < width; ++c) {
+      position_[c] = static_cast<float>(tile_.position(std::min(c, tile_.columns - 1)));
+      running_max_[c] = kNoScore;
+      running_sum_[c] = 0;
+    }
+    gather_halves(tile_, a_.q, gathered_, dims_);
+    queries_packed_ = products_.pack_right(queries_, gathered_, DType::bf16, dims_, true, width, dims_);
+    std::memset(sums_, 0, static_cast<size_t>(few_ ? kTileEdge * dims_ : parts() * kScoreStride * dims_) * sizeof(float));
+    tile_.for_key_blocks([&](const KeyBlock& block) { run_block(block); });
+    if (few_) store_rows();
+    else store_parts();
+  }
+
+  static int64_t floats(int64_t dims) {
+    const int64_t halves = 2 * kTileColumns * dims + 2 * kKeyBlock * dims + kKeyBlock * kScoreStride;
+    return halves / 2 + kKeyBlock * kScoreStride + kTileColumns * dims + kScoreStride * kMaxTileCols + 4 * kTileColumns + 512;
+  }
+
+ private:
+  bf16* halves(int64_t n) { return reinterpret_cast<bf16*>(memory_.take((n + 1) / 2)); }
+  int64_t parts() const { return (tile_.columns + kScoreStride - 1) / kScoreStride; }
+  float* sums_of_part(int first) const { return sums_ + first / kScoreStride * kScoreStride * dims_; }  // [dims][kScoreStride]
+
+  void run_block(const KeyBlock& block) {
+    const Tensor &k = a_.k, &v = a_.v;
+    const int64_t col = tile_.kv_head * n_;
+    const Panels keys = products_.pack_left(keys_, row_pointer(k, block.row, col), DType::bf16, k.row_stride, false, block.packed, n_);
+    const Panels values = few_ ? products_.pack_right(values_, row_pointer(v, block.row, col), DType::bf16, v.row_stride, false, n_, block.packed)
+                               : products_.pack_left(values_, row_pointer(v, block.row, col), DType::bf16, v.row_stride, true, n_, block.packed);
+    tile_.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) {
+      products_.multiply(keys, seen.keys, queries_packed_, first / kTilePanel, part.columns, keys.steps, scores_, kScoreStride, false);
+      soften(part, first, seen);
+      if (few_) add_to_rows(part, first, seen, values);
+      else add_to_part(part, first, seen, values);
+    });
+  }
+
+  void soften(const QueryTile& part, int first, const KeyBlock& seen) {
+    AttentionBlock b;
+    b.scores = scores_;
+    b.scale = a_.scale;
+    b.keys = seen.keys;
+    b.columns = static_cast<int>(round_up(part.columns, kernels_.width));
+    b.masked = seen.masked;
+    b.first_position = static_cast<float>(seen.position);
+    b.window = static_cast<float>(a_.window);
+    b.position = position_ + first;
+    b.running_max = running_max_ + first, b.running_sum = running_sum_ + first, b.rescale = rescale_ + first;
+    kernels_.attention_softmax(b);
+  }
+
+  // sums [head_dim][columns] = rescale sums + values^T probabilities
+  void add_to_part(const QueryTile& part, int first, const KeyBlock& seen, const Panels& values) {
+    float* sums = sums_of_part(first);
+    const float* rescale = rescale_ + first;
+    if (std::any_of(rescale, rescale + part.columns, [](float r) { return r != 1.0f; })) {
+      kernels_.scale_columns(sums, kScoreStride, n_, rescale, part.columns);
+    }
+    const Panels p = products_.pack_right(probabilities_, scores_, DType::f32, kScoreStride, false, round_up(part.columns, kTilePanel), seen.keys);
+    products_.multiply(values, n_, p, 0, part.columns, p.steps, sums, kScoreStride, true);
+  }
+
+  // The same for the few columns of a decoding step, whose values would be turned for little: sums [columns][head_dim]. Same bits.
+  void add_to_rows(const QueryTile& part, int first, const KeyBlock& seen, const Panels& values) {
+    for (int c = 0; c < part.columns; ++c) {
+      if (rescale_[first + c] != 1.0f) kernels_.scale(sums_ + c * dims_, rescale_[first + c], n_);
+    }
+    const Panels p = products_.pack_left(probabilities_, scores_, DType::f32, kScoreStride, true, part.columns, seen.keys);
+    products_.multiply(p, part.columns, values, 0, n_, p.steps, sums_, dims_, true);
+  }
+
+  // 1 where a query sees no key: its sums are zero.
+  float share(int c) const { return running_sum_[c] > 0 ? 1.0f / running_sum_[c] : 1.0f; }
+
+  void store_rows() {
+    for (int c = 0; c < tile_.columns; ++c) {
+      kernels_.convert(row_pointer(a_.out, tile_.row(c), tile_.head(c) * n_), a_.out.dtype, sums_ + c * dims_, DType::f32, n_, share(c));
+      store_lse(c);
+    }
+  }
+
+  void store_parts() {
+    for (int first = 0; first < tile_.columns; first += kScoreStride) {
+      const QueryTile part{a_, tile_.segment, tile_.kv_head, tile_.group, tile_.first + first, std::min(kScoreStride, tile_.columns - first)};
+      for (int c = first; c < first + part.columns; ++c) rescale_[c] = share(c);
+      scatter_columns(kernels_, part, sums_of_part(first), rescale_ + first, turned_, a_.out);
+    }
+    for (int c = 0; c < tile_.columns; ++c) store_lse(c);
+  }
+
+  void store_lse(int c) {
+    if (!a_.lse) return;
+    reinterpret_cast<float*>(row_pointer(a_.lse, tile_.row(c)))[tile_.head(c)] =
+        static_cast<float>(static_cast<double>(running_max_[c]) + std::log(static_cast<double>(running_sum_[c])));
+  }
+
+  const Kernels& kernels_;
+  const TileProducts products_;
+  const QueryTile& tile_;
+  const AttentionArgs& a_;
+  int64_t n_, dims_;                 // head_dim, and rounded up to whole panels
+  bool few_;
+  TileMemory memory_;
+  bf16 *queries_, *gathered_, *keys_, *values_, *probabilities_;
+  float *scores_, *sums_, *turned_, *position_, *running_max_, *running_sum_, *rescale_;
+  Panels queries_packed_;
+};
+
+}  // namespace
+
+void attention_by_tiles(Backend* backend, Scratch& scratch, const QueryTile& tile) {
+  backend->tiles->begin();
+  Forward(*backend, scratch, tile).run();
+  backend->tiles->end();
+}
+
+}  // namespace rlhi::ops

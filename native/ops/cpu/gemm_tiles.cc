@@ -1,0 +1,260 @@
+// The matrix product by tiles of bf16: what gemm.cc is for f32, for products with a bf16 factor (the other one is rounded to
+// bf16 as it is packed).
+//
+// The sum over k of one element is made in order, in one register, whatever the blocks: a block of k that is not the first
+// starts from the sums the one before left, in f32. So neither tasks, nor blocks, nor rows beside it change an element's bits.
+//
+// A right panel's block of k (at most 36 KB) stays in the first cache while the task's rows (at most about 1 MB) stream past it
+// from the second. Caches beyond the second are slow where many cores share them: what comes from there comes once a task.
+#include <algorithm>
+
+#include "ops/cpu/backend.h"
+
+namespace rlhi::ops {
+namespace {
+
+constexpr int64_t kStepBytes = 2048;                      // of a panel's step of k
+constexpr int64_t kBlockSteps = 18;                       // of k, at most, that are summed at once
+constexpr int64_t kRowsBytes = int64_t{5} << 18;          // of a task's rows, within a block of k
+constexpr int64_t kSumsBytes = int64_t{512} << 10;        // of a task's sums where they are kept from block to block
+constexpr int64_t kSums = int64_t{kTilePanel} * kTilePanel;  // floats of a block of sums
+constexpr int64_t kColumnPanels = 16;                     // of a task, at most
+constexpr int64_t kColumnsBytes = int64_t{96} << 20;      // of columns packed at once
+constexpr int64_t kStreamBytes = int64_t{4} << 20;        // results larger than this are not kept in caches
+constexpr int64_t kAhead = 4096;                          // bytes that a right panel is prefetched where it is read once
+
+struct Product {
+  const TileKernels& tiles;
+  const GemmArgs& args;
+  int64_t m, n, k, steps;
+  const float* bias = nullptr;
+  const char* rows = nullptr;      // packed, or null: each task packs its own
+  const char* columns = nullptr;   // packed, from the round's first column on, or null: each task packs its own
+  bool stream = false;
+
+  int64_t row_panels() const { return (m + kTilePanel - 1) / kTilePanel; }
+  int64_t panel_bytes() const { return steps * kStepBytes; }
+  int64_t blocks() const { return std::max<int64_t>(1, (steps + kBlockSteps - 1) / kBlockSteps); }
+  int64_t block_begin(int64_t block) const { return block * steps / blocks(); }
+  int panel_rows(int64_t panel) const { return static_cast<int>(std::min<int64_t>(kTilePanel, m - panel * kTilePanel)); }
+  int panel_cols(int64_t first_col) const { return static_cast<int>(std::min<int64_t>(kTilePanel, n - first_col)); }
+  int row_tiles(int64_t panel) const { return panel_rows(panel) > kTileEdge ? 2 : 1; }
+
+  // Steps [begin, end) of a panel; `to` is where its step `begin` goes.
+  void pack_rows(char* to, int64_t panel, int64_t begin, int64_t end) const {
+    const bool turned = args.form == GemmForm::tn;
+    const int64_t row = panel * kTilePanel, p = begin * kTileStep, length = std::min(k, end * kTileStep) - p;
+    const char* from = turned ? row_pointer(args.a, p, row) : row_pointer(args.a, row, p);
+    tiles.pack_rows(to, from, args.a.dtype, args.a.row_stride, turned, panel_rows(panel), length);
+  }
+  void pack_columns(char* to, int64_t col, int64_t begin, int64_t end) const {
+    const bool turned = args.form == GemmForm::nt;
+    const int64_t p = begin * kTileStep, length = std::min(k, end * kTileStep) - p;
+    const char* from = turned ? row_pointer(args.b, col, p) : row_pointer(args.b, p, col);
+    tiles.pack_columns(to, from, args.b.dtype, args.b.row_stride, turned, panel_cols(col), length);
+  }
+};
+
+// Row panels [r0, r1) by the column panels [c0, c1) of a round that begins at `first_col`.
+class TileTask {
+ public:
+  TileTask(const Product& p, Scratch& scratch, int64_t r0, int64_t r1, int64_t c0, int64_t c1, int64_t first_col)
+      : p_(p), r0_(r0), r1_(r1), c0_(c0), c1_(c1), first_col_(first_col) {
+    const int64_t kept = p.blocks() > 1 ? (r1 - r0) * (c1 - c0) : 2;
+    const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.panel_bytes(), own_columns = p.columns ? 0 : kBlockSteps * kStepBytes;
+    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(kept * kSums * 4 + own_rows + own_columns)));
+    sums_ = reinterpret_cast<float*>(memory);
+    rows_ = p.rows ? nullptr : memory + kept * kSums * 4;
+    columns_ = p.columns ? nullptr : memory + kept * kSums * 4 + own_rows;
+  }
+
+  void run() {
+    p_.tiles.begin();
+    if (rows_) {
+      for (int64_t i = r0_; i < r1_; ++i) p_.pack_rows(rows_ + (i - r0_) * p_.panel_bytes(), i, 0, p_.steps);
+    }
+    for (int64_t block = 0; block < p_.blocks(); ++block) {
+      for (int64_t j = c0_; j < c1_; ++j) run_panel(block, j);
+    }
+    if (finish_.out) p_.tiles.finish(finish_);
+    p_.tiles.end();
+  }
+
+ private:
+  void run_panel(int64_t block, int64_t j) {
+    const int64_t begin = p_.block_begin(block), end = p_.block_begin(block + 1);
+    TileProduct t;
+    t.steps = end - begin;
+    if (columns_) {
+      p_.pack_columns(columns_, first_col_ + j * kTilePanel, begin, end);
+      t.b = columns_;
+    } else {
+      t.b = p_.columns + j * p_.panel_bytes() + begin * kStepBytes;
+      if (r1_ - r0_ == 1) t.ahead = kAhead;
+    }
+    const bool last = block + 1 == p_.blocks(), keep = p_.blocks() > 1;
+    find_next(block, j);
+    for (int64_t i = r0_; i < r1_; ++i) {
+      t.row_tiles = p_.row_tiles(i);
+      const char* panel = rows_ ? rows_ + (i - r0_) * p_.panel_bytes() : p_.rows + i * p_.panel_bytes();
+      t.a = panel + begin * kStepBytes * t.row_tiles / 2;
+      t.sums = sums_ + (keep ? (j - c0_) * (r1_ - r0_) + (i - r0_) : turn_ ^= 1) * kSums;
+      t.start = block > 0 ? t.sums : nullptr;
+      t.finish = finish_.out ? &finish_ : nullptr;
+      prefetch_share(t, i - r0_);
+      p_.tiles.multiply(t);
+      finish_.out = nullptr;
+      if (last) finish_ = finish_of(t.sums, i, j);
+    }
+  }
+
+  // What the next column panel is made of, to be fetched while this one is multiplied: a packed block, or the rows of b.
+  void find_next(int64_t block, int64_t j) {
+    next_ = nullptr;
+    if (j + 1 == c1_) {
+      if (++block == p_.blocks()) return;
+      j = c0_ - 1;
+    }
+    const int64_t begin = p_.block_begin(block), steps = p_.block_begin(block + 1) - begin;
+    if (!columns_) {
+      next_ = p_.columns + (j + 1) * p_.panel_bytes() + begin * kStepBytes;
+      next_lines_ = steps * kStepBytes / 64, next_stride_ = 64;
+      return;
+    }
+    const Tensor& b = p_.args.b;
+    const int64_t col = first_col_ + (j + 1) * kTilePanel, size = dtype_size(b.dtype);
+    const bool turned = p_.args.form == GemmForm::nt;
+    if (turned && p_.blocks() > 1) return;  // pieces of rows
+    next_ = turned ? row_pointer(b, col) : row_pointer(b, begin * kTileStep, col);
+    next_lines_ = turned ? p_.panel_cols(col) * b.row_stride * size / 64 : std::min(steps * kTileStep, p_.k - begin * kTileStep);
+    next_stride_ = turned ? 64 : b.row_stride * size;
+  }
+
+  void prefetch_share(TileProduct& t, int64_t i) const {
+    if (!next_) return;
+    const int64_t rows = r1_ - r0_, begin = i * next_lines_ / rows;
+    t.next = next_ + begin * next_stride_;
+    t.next_lines = (i + 1) * next_lines_ / rows - begin;
+    t.next_stride = next_stride_;
+  }
+
+  TileFinish finish_of(const float* sums, int64_t i, int64_t j) const {
+    const Tensor& c = p_.args.c;
+    const int64_t row = i * kTilePanel, col = first_col_ + j * kTilePanel;
+    TileFinish f;
+    f.sums = sums;
+    f.rows = p_.panel_rows(i);
+    f.cols = p_.panel_cols(col);
+    f.out = row_pointer(c, row, col);
+    f.out_dtype = c.dtype;
+    f.out_stride = c.row_stride;
+    f.bias = p_.bias ? p_.bias + col : nullptr;
+    f.in = p_.args.accumulate ? static_cast<const float*>(f.out) : nullptr;
+    f.in_stride = c.row_stride;
+    f.stream = p_.stream && f.cols == kTilePanel;
+    return f;
+  }
+
+  const Product& p_;
+  int64_t r0_, r1_, c0_, c1_, first_col_;
+  float* sums_;
+  char* rows_;                     // own packed rows, or null
+  char* columns_;                  // own packed block of a column panel, or null
+  TileFinish finish_;              // of the block before; `out` is null where there is none
+  const char* next_ = nullptr;     // of the next column panel (find_next)
+  int64_t next_lines_ = 0, next_stride_ = 0;
+  int turn_ = 0;
+};
+
+struct Parts {
+  int64_t rows, cols;
+};
+
+// Into how many tasks the product is cut: none too large for the caches, at least four a thread where it is large enough.
+Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
+  const bool keep = p.blocks() > 1;
+  const int64_t block_bytes = (p.steps + p.blocks() - 1) / p.blocks() * kStepBytes;
+  const int64_t tall = std::max<int64_t>(1, (keep ? kRowsBytes / 2 : kRowsBytes) / std::max<int64_t>(1, block_bytes));
+  Parts parts;
+  parts.rows = (p.row_panels() + tall - 1) / tall;
+  const int64_t rows = (p.row_panels() + parts.rows - 1) / parts.rows;
+  const int64_t wide = keep ? std::clamp<int64_t>(kSumsBytes / (kSums * 4 * rows), 1, kColumnPanels) : kColumnPanels;
+  parts.cols = (col_panels + wide - 1) / wide;
+  while (parts.rows * parts.cols < 4 * threads) {
+    if (2 * parts.cols <= col_panels) parts.cols *= 2;
+    else if (2 * parts.rows <= p.row_panels()) parts.rows *= 2;
+    else break;
+  }
+  return parts;
+}
+
+void pack_all_rows(Backend& backend, Product& p) {
+  char* to = static_cast<char*>(backend.pack_a.bytes(static_cast<size_t>(p.row_panels() * p.panel_bytes())));
+  const int64_t grain = std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, p.panel_bytes()));
+  for_ranges(backend, p.row_panels(), grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) p.pack_rows(to + i * p.panel_bytes(), i, 0, p.steps);
+  });
+  p.rows = to;
+}
+
+void pack_columns(Backend& backend, const Product& p, char* to, int64_t first_col, int64_t panels) {
+  const int64_t grain = std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, p.panel_bytes()));
+  for_ranges(backend, panels, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t j = begin; j < end; ++j) p.pack_columns(to + j * p.panel_bytes(), first_col + j * kTilePanel, 0, p.steps);
+  });
+}
+
+void share_out(Backend& backend, const Product& p, const Parts& parts, int64_t first_col, int64_t col_panels) {
+  backend.pool.parallel_for(parts.rows * parts.cols, [&](int64_t task, int thread) {
+    const int64_t r = task / parts.cols, c = task % parts.cols;
+    TileTask t(p, backend.local[static_cast<size_t>(thread)], r * p.row_panels() / parts.rows, (r + 1) * p.row_panels() / parts.rows,
+               c * col_panels / parts.cols, (c + 1) * col_panels / parts.cols, first_col);
+    t.run();
+  });
+}
+
+bool can_stream(const Tensor& c) {
+  return c.rows * c.cols * dtype_size(c.dtype) >= kStreamBytes && reinterpret_cast<uintptr_t>(c.data) % 64 == 0 &&
+         c.row_stride * dtype_size(c.dtype) % 64 == 0;
+}
+
+}  // namespace
+
+size_t packed_tile_bytes(int64_t n, int64_t k) {
+  return static_cast<size_t>((n + kTilePanel - 1) / kTilePanel * ((k + kTileStep - 1) / kTileStep) * kStepBytes);
+}
+
+void pack_weight_tiles(Backend* backend, void* to, const Tensor& w) {
+  GemmArgs args;
+  args.b = w;
+  const Product p{*backend->tiles, args, 0, w.rows, w.cols, (w.cols + kTileStep - 1) / kTileStep};
+  pack_columns(*backend, p, static_cast<char*>(to), 0, (w.rows + kTilePanel - 1) / kTilePanel);
+}
+
+void gemm_tiles(Backend* backend, const GemmArgs& g, int64_t m, int64_t n, int64_t k) {
+  Product p{*backend->tiles, g, m, n, k, (k + kTileStep - 1) / kTileStep};
+  p.stream = !g.accumulate && can_stream(g.c);
+  if (g.bias) {
+    float* bias = backend->bias.floats(n);
+    backend->kernels.convert(bias, DType::f32, g.bias.data, g.bias.dtype, n, 1.0f);
+    p.bias = bias;
+  }
+  const int64_t col_panels = (n + kTilePanel - 1) / kTilePanel, threads = backend->pool.threads();
+  const Parts whole = parts_of(p, col_panels, threads);
+  if (whole.cols > 1) pack_all_rows(*backend, p);  // else each task packs its own, into its own cache
+  if (g.packed_b) p.columns = static_cast<const char*>(g.packed_b->data);
+  if (g.packed_b || whole.rows == 1) {             // a column panel serves one task, which packs it as it goes
+    share_out(*backend, p, whole, 0, col_panels);
+    return;
+  }
+  const int64_t round = std::clamp<int64_t>(kColumnsBytes / std::max<int64_t>(1, p.panel_bytes()), 1, col_panels);
+  char* packed = static_cast<char*>(backend->pack_b.bytes(static_cast<size_t>(round * p.panel_bytes())));
+  p.columns = packed;
+  for (int64_t first = 0; first < col_panels; first += round) {
+    const int64_t count = std::min(round, col_panels - first);
+    pack_columns(*backend, p, packed, first * kTilePanel, count);
+    share_out(*backend, p, parts_of(p, count, threads), first * kTilePanel, count);
+  }
+}
+
+}  // namespace rlhi::ops

@@ -1,0 +1,173 @@
+// Products of bf16 matrices by tiles of 16 x 32: packing, and what is done with a finished block of sums.
+//
+// Packed rows (the left factor): panels of 32 rows; a step of a panel is 32 columns of k as one or two tiles, each 16 rows of
+// 64 bytes. Packed columns (the right factor): panels of 32 columns; a step is two tiles, each 16 pairs of k by 16 columns,
+// a pair side by side. Both are zero beyond the matrix. It is the layout of AMX (Intel SDM, TDPBF16PS); other instruction
+// sets read the same one.
+#pragma once
+#include "ops/cpu/kernel_math.h"
+
+namespace {
+
+using rlhi::ops::kTileEdge;
+using rlhi::ops::kTilePanel;
+using rlhi::ops::kTileStep;
+
+constexpr int kTileHalves = kTileEdge * kTileStep;  // bf16 values of one packed tile
+
+// Two rows' elements as pairs of bf16, `low` first in memory.
+inline V load_pair(const bf16* low, const bf16* high) { return halves_pair(halves_load(low), halves_load(high)); }
+inline V load_pair(const float* low, const float* high) { return round_pair(vload(low), vload(high)); }
+
+// to[i][p] = from[i, p] for 16 or 32 rows.
+void pack_rows_block(bf16* to, const bf16* from, int64_t stride, int row_tiles) {
+  for (int i = 0; i < row_tiles * kTileEdge; ++i) __builtin_memcpy(to + i * kTileStep, from + i * stride, kTileStep * sizeof(bf16));
+}
+void pack_rows_block(bf16* to, const float* from, int64_t stride, int row_tiles) {
+  for (int i = 0; i < row_tiles * kTileEdge; ++i) {
+    for (int p = 0; p < kTileStep; p += kWidth) vstore(to + i * kTileStep + p, vload(from + i * stride + p));
+  }
+}
+
+// to[i][p] = from[p, i] for 16 or 32 rows i: pairs of p first, then pairs become columns.
+template <class T>
+void pack_rows_block_turned(bf16* to, const T* from, int64_t stride, int row_tiles) {
+  constexpr int kPairs = kTileStep / 2;
+  alignas(64) float pairs[kPairs * kTileEdge];
+  for (int tile = 0; tile < row_tiles; ++tile) {
+    for (int pair = 0; pair < kPairs; ++pair) {
+      const T* p = from + 2 * pair * stride + tile * kTileEdge;
+      for (int i = 0; i < kTileEdge; i += kWidth) vstore(pairs + pair * kTileEdge + i, load_pair(p + i, p + stride + i));
+    }
+    for (int i = 0; i < kTileEdge; i += kWidth) {
+      for (int pair = 0; pair < kPairs; pair += kWidth) {
+        V r[kWidth];
+        vload_turned(pairs + pair * kTileEdge + i, kTileEdge * sizeof(float), r);
+        for (int l = 0; l < kWidth; ++l) vstore(reinterpret_cast<float*>(to + (tile * kTileEdge + i + l) * kTileStep + 2 * pair), r[l]);
+      }
+    }
+  }
+}
+
+// to[tile][p / 2][j][p % 2] = from[p, j]
+template <class T>
+void pack_columns_block(bf16* to, const T* from, int64_t stride) {
+  for (int j = 0; j < kTilePanel; j += kWidth) {
+    bf16* tile = to + j / kTileEdge * kTileHalves + j % kTileEdge * 2;
+    for (int pair = 0; pair < kTileStep / 2; ++pair) {
+      const T* p = from + 2 * pair * stride + j;
+      vstore(reinterpret_cast<float*>(tile + pair * kTileStep), load_pair(p, p + stride));
+    }
+  }
+}
+
+// to[tile][p / 2][j][p % 2] = from[j, p]
+void pack_columns_block_turned(bf16* to, const bf16* from, int64_t stride) {
+  for (int j = 0; j < kTilePanel; j += kWidth) {
+    bf16* tile = to + j / kTileEdge * kTileHalves + j % kTileEdge * 2;
+    for (int pair = 0; pair < kTileStep / 2; pair += kWidth) {
+      V r[kWidth];
+      vload_turned(from + j * stride + 2 * pair, stride * static_cast<int64_t>(sizeof(bf16)), r);
+      for (int l = 0; l < kWidth; ++l) vstore(reinterpret_cast<float*>(tile + (pair + l) * kTileStep), r[l]);
+    }
+  }
+}
+
+// A block of up to 32 x 32 as bf16, zero beyond: for f32 matrices and for edges.
+struct StagedBlock {
+  alignas(64) bf16 values[kTilePanel * kTileStep];
+
+  template <class T>
+  const bf16* fill(const T* from, int64_t stride, int rows, int cols) {
+    __builtin_memset(values, 0, sizeof values);
+    for (int i = 0; i < rows; ++i) {
+      for_vectors(cols, [&](int64_t j, int n) { store_up_to(values + i * kTileStep + j, load_up_to(from + i * stride + j, n), n); });
+    }
+    return values;
+  }
+};
+
+// Calls f(block, its stride, step) for every 32 columns of k of a panel of `count` rows (along k) or columns (across). The block is
+// of the matrix itself where f can take it (kInPlace) and it is whole, else staged.
+template <bool kInPlace, class T, class F>
+void for_steps(const T* from, int64_t stride, bool along_k, int count, int64_t k, const F& f) {
+  StagedBlock staged;
+  for (int64_t step = 0; step * kTileStep < k; ++step) {
+    const int length = k - step * kTileStep < kTileStep ? static_cast<int>(k - step * kTileStep) : kTileStep;
+    const T* block = along_k ? from + step * kTileStep : from + step * kTileStep * stride;
+    if constexpr (kInPlace) {
+      if (length == kTileStep && count == kTilePanel) {
+        f(block, stride, step);
+        continue;
+      }
+    }
+    f(along_k ? staged.fill(block, stride, count, length) : staged.fill(block, stride, length, count), static_cast<int64_t>(kTileStep), step);
+  }
+}
+
+void pack_tile_rows(void* to, const void* from, DType dtype, int64_t stride, bool transposed, int rows, int64_t k) {
+  const int row_tiles = rows > kTileEdge ? 2 : 1;
+  const auto place = [&](int64_t step) { return static_cast<bf16*>(to) + step * row_tiles * kTileHalves; };
+  with_type(from, dtype, [&](const auto* p) {
+    if (transposed) {
+      for_steps<true>(p, stride, false, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block_turned(place(step), b, s, row_tiles); });
+    } else {
+      for_steps<true>(p, stride, true, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block(place(step), b, s, row_tiles); });
+    }
+  });
+}
+
+void pack_tile_columns(void* to, const void* from, DType dtype, int64_t stride, bool transposed, int cols, int64_t k) {
+  const auto place = [&](int64_t step) { return static_cast<bf16*>(to) + step * 2 * kTileHalves; };
+  with_type(from, dtype, [&](const auto* p) {
+    if (transposed) {  // whole words are moved, so f32 is rounded first
+      for_steps<sizeof(*p) == sizeof(bf16)>(p, stride, true, cols, k,
+                                            [&](const bf16* b, int64_t s, int64_t step) { pack_columns_block_turned(place(step), b, s); });
+    } else {
+      for_steps<true>(p, stride, false, cols, k, [&](const auto* b, int64_t s, int64_t step) { pack_columns_block(place(step), b, s); });
+    }
+  });
+}
+
+// Where the four tiles of a block of sums begin, in floats, and how far apart a tile's rows are.
+struct SumsLayout {
+  explicit SumsLayout(const rlhi::ops::TileProduct& t) : right(t.sums_stride ? kTileEdge : kTileEdge * kTileEdge),
+      below(t.sums_stride ? kTileEdge * t.sums_stride : 2 * kTileEdge * kTileEdge), row_floats(t.sums_stride ? t.sums_stride : kTileEdge),
+      row_bytes(row_floats * static_cast<int64_t>(sizeof(float))) {}
+  int64_t right, below, row_floats, row_bytes;
+};
+
+// Columns [j, j + kWidth) of row i of a block of sums: its right half lies a tile further.
+inline V tile_sums(const rlhi::ops::TileFinish& f, int i, int64_t j) {
+  constexpr int kTile = kTileEdge * kTileEdge;
+  return vload(f.sums + i / kTileEdge * 2 * kTile + i % kTileEdge * kTileEdge + (j < kTileEdge ? j : j - kTileEdge + kTile));
+}
+
+template <class T>
+inline void finish_tile_row(const rlhi::ops::TileFinish& f, int i, T* out) {
+  if (f.stream) {
+    for (int j = 0; j < kTilePanel; j += 2 * kWidth) {
+      V low = tile_sums(f, i, j), high = tile_sums(f, i, j + kWidth);
+      if (f.bias) low = low + vload(f.bias + j), high = high + vload(f.bias + j + kWidth);
+      vstream(out + j, low, high);
+    }
+    return;
+  }
+  const float* in = f.in ? f.in + i * f.in_stride : nullptr;
+  for_vectors(f.cols, [&](int64_t j, int n) {
+    V x = tile_sums(f, i, j);
+    if (f.bias) x = x + load_up_to(f.bias + j, n);
+    if (in) x = load_up_to(in + j, n) + x;
+    store_up_to(out + j, x, n);
+  });
+}
+
+// Rows [begin, end) of a block of sums, as far as there are any, to where they belong.
+inline void finish_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end) {
+  if (end > f.rows) end = f.rows;
+  with_type(f.out, f.out_dtype, [&](auto* out) {
+    for (int i = begin; i < end; ++i) finish_tile_row(f, i, out + i * f.out_stride);
+  });
+}
+
+}  // namespace

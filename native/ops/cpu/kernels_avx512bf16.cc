@@ -1,0 +1,93 @@
+// Products of bf16 by VDPBF16PS (AVX512-BF16), on the packing of tiles: where there is that instruction but no AMX.
+#if defined(__AVX512BF16__)
+#include "ops/cpu/vector_avx512.h"
+// after a vector layer
+#include "ops/cpu/kernel_tiles.h"
+
+namespace rlhi::ops {
+namespace {
+
+// Rows [first, first + kRows) of a block. Of the factor's tiles, row i's pair p is the word a[i][p], and b[p] is a vector.
+template <int kRows>
+void multiply_rows(const TileProduct& t, int first) {
+  constexpr int kTileWords = kTileEdge * kTileEdge;
+  const SumsLayout layout(t);
+  const auto place = [&](int i) { return (first + i) / kTileEdge * layout.below + (first + i) % kTileEdge * layout.row_floats; };
+  __m512 sums[kRows][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    const int64_t at = place(i);
+    sums[i][0] = t.start ? _mm512_loadu_ps(t.start + at) : _mm512_setzero_ps();
+    sums[i][1] = t.start ? _mm512_loadu_ps(t.start + at + layout.right) : _mm512_setzero_ps();
+  }
+  const auto* a = static_cast<const uint32_t*>(t.a) + first / kTileEdge * kTileWords + first % kTileEdge * kTileEdge;
+  const auto* b = static_cast<const uint32_t*>(t.b);
+  for (int64_t s = 0; s < t.steps; ++s) {
+    for (int p = 0; p < kTileStep / 2; ++p) {
+      const auto left = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + p * kTileEdge));
+      const auto right = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + kTileWords + p * kTileEdge));
+      if (t.ahead > 0) {
+        __builtin_prefetch(reinterpret_cast<const char*>(b + p * kTileEdge) + t.ahead);
+        __builtin_prefetch(reinterpret_cast<const char*>(b + kTileWords + p * kTileEdge) + t.ahead);
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const auto pair = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[i * kTileEdge + p])));
+        sums[i][0] = _mm512_dpbf16_ps(sums[i][0], pair, left);
+        sums[i][1] = _mm512_dpbf16_ps(sums[i][1], pair, right);
+      }
+    }
+    for (int64_t line = s * t.next_lines / t.steps; first == 0 && line < (s + 1) * t.next_lines / t.steps; ++line) {
+      __builtin_prefetch(t.next + line * t.next_stride, 0, 2);
+    }
+    a += t.row_tiles * kTileWords;
+    b += 2 * kTileWords;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    _mm512_storeu_ps(t.sums + place(i), sums[i][0]);
+    _mm512_storeu_ps(t.sums + place(i) + layout.right, sums[i][1]);
+  }
+}
+
+// Eight rows by two vectors: sixteen sums, so that none waits for the one before.
+void multiply_block(const TileProduct& t) {
+  if (t.finish) finish_tile_rows(*t.finish, 0, kTilePanel);
+  for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, row);
+}
+
+void finish_block(const TileFinish& f) { finish_tile_rows(f, 0, kTilePanel); }
+void nothing() {}
+
+double peak_loop(int64_t steps, double* flops) {
+  constexpr int kChains = 12;
+  __m512 sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  const auto a = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f7e3f7d)), b = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3a833a81));
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], a, b);
+  }
+  *flops = 4.0 * kChains * kWidth * static_cast<double>(steps);
+  V sum = vzero();
+  for (int i = 0; i < kChains; ++i) sum = sum + V{sums[i]};
+  return static_cast<double>(vsum(sum));
+}
+
+}  // namespace
+
+const TileKernels* avx512_bf16_tiles() {
+  static constexpr TileKernels kernels{nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, finish_block, peak_loop};
+  return &kernels;
+}
+
+}  // namespace rlhi::ops
+#else  // not an x86 build
+#include "ops/cpu/kernels.h"
+
+namespace rlhi::ops {
+
+const TileKernels* avx512_bf16_tiles() { return nullptr; }
+
+}  // namespace rlhi::ops
+#endif
