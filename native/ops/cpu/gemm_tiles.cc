@@ -20,7 +20,6 @@ constexpr int64_t kSumsBytes = int64_t{512} << 10;        // of a task's sums wh
 constexpr int64_t kSums = int64_t{kTilePanel} * kTilePanel;  // floats of a block of sums
 constexpr int64_t kColumnPanels = 16;                     // of a task, at most
 constexpr int64_t kColumnsBytes = int64_t{96} << 20;      // of columns packed at once
-constexpr int64_t kStreamBytes = int64_t{4} << 20;        // results larger than this are not kept in caches
 constexpr int64_t kAhead = 4096;                          // bytes that a right panel is prefetched where it is read once
 
 struct Product {
@@ -213,8 +212,8 @@ void share_out(Backend& backend, const Product& p, const Parts& parts, int64_t f
   });
 }
 
-bool can_stream(const Tensor& c) {
-  return c.rows * c.cols * dtype_size(c.dtype) >= kStreamBytes && reinterpret_cast<uintptr_t>(c.data) % 64 == 0 &&
+bool can_stream(const TileKernels& tiles, const Tensor& c) {
+  return c.rows * c.cols * dtype_size(c.dtype) >= tiles.stream_bytes && reinterpret_cast<uintptr_t>(c.data) % 64 == 0 &&
          c.row_stride * dtype_size(c.dtype) % 64 == 0;
 }
 
@@ -233,7 +232,7 @@ void pack_weight_tiles(Backend* backend, void* to, const Tensor& w) {
 
 void gemm_tiles(Backend* backend, const GemmArgs& g, int64_t m, int64_t n, int64_t k) {
   Product p{*backend->tiles, g, m, n, k, (k + kTileStep - 1) / kTileStep};
-  p.stream = !g.accumulate && can_stream(g.c);
+  p.stream = !g.accumulate && can_stream(p.tiles, g.c);
   if (g.bias) {
     float* bias = backend->bias.floats(n);
     backend->kernels.convert(bias, DType::f32, g.bias.data, g.bias.dtype, n, 1.0f);

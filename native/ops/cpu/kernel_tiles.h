@@ -143,16 +143,24 @@ inline V tile_sums(const rlhi::ops::TileFinish& f, int i, int64_t j) {
   return vload(f.sums + i / kTileEdge * 2 * kTile + i % kTileEdge * kTileEdge + (j < kTileEdge ? j : j - kTileEdge + kTile));
 }
 
-template <class T>
-inline void finish_tile_row(const rlhi::ops::TileFinish& f, int i, T* out) {
-  if (f.stream) {
+// Rows [begin, end) of whole rows of 32.
+template <bool kBias, bool kIn, class T>
+inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end, T* out) {
+  for (int i = begin; i < end; ++i) {
+    T* to = out + i * f.out_stride;
+#pragma GCC unroll 4
     for (int j = 0; j < kTilePanel; j += 2 * kWidth) {
       V low = tile_sums(f, i, j), high = tile_sums(f, i, j + kWidth);
-      if (f.bias) low = low + vload(f.bias + j), high = high + vload(f.bias + j + kWidth);
-      vstream(out + j, low, high);
+      if constexpr (kBias) low = low + vload(f.bias + j), high = high + vload(f.bias + j + kWidth);
+      if constexpr (kIn) low = vload(f.in + i * f.in_stride + j) + low, high = vload(f.in + i * f.in_stride + j + kWidth) + high;
+      if (!kIn && f.stream) vstream(to + j, low, high);
+      else vstore(to + j, low), vstore(to + j + kWidth, high);
     }
-    return;
   }
+}
+
+template <class T>
+inline void finish_cut_row(const rlhi::ops::TileFinish& f, int i, T* out) {
   const float* in = f.in ? f.in + i * f.in_stride : nullptr;
   for_vectors(f.cols, [&](int64_t j, int n) {
     V x = tile_sums(f, i, j);
@@ -166,7 +174,16 @@ inline void finish_tile_row(const rlhi::ops::TileFinish& f, int i, T* out) {
 inline void finish_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end) {
   if (end > f.rows) end = f.rows;
   with_type(f.out, f.out_dtype, [&](auto* out) {
-    for (int i = begin; i < end; ++i) finish_tile_row(f, i, out + i * f.out_stride);
+    if (f.cols < kTilePanel) {
+      for (int i = begin; i < end; ++i) finish_cut_row(f, i, out + i * f.out_stride);
+    } else if (f.in) {
+      if (f.bias) finish_whole_rows<true, true>(f, begin, end, out);
+      else finish_whole_rows<false, true>(f, begin, end, out);
+    } else if (f.bias) {
+      finish_whole_rows<true, false>(f, begin, end, out);
+    } else {
+      finish_whole_rows<false, false>(f, begin, end, out);
+    }
   });
 }
 

@@ -99,6 +99,8 @@ double tile_peak_loop(int64_t steps, double* flops) {
 
 constexpr rlhi::ops::TileKernels make_tile_kernels() {
   rlhi::ops::TileKernels k = {};
+  // Server processors have AMX: their third cache is slow and shared, and a line that is written has to be read from there first.
+  k.stream_bytes = int64_t{256} << 10;
   k.begin = tiles_begin;
   k.end = tiles_end;
   k.pack_rows = pack_tile_rows;

@@ -92,6 +92,8 @@ struct TileProduct {
 };
 
 struct TileKernels {
+  int64_t stream_bytes;                // results this large are written past the caches
+
   void (*begin)();                     // before a thread's first product, and
   void (*end)();                       // after its last
   // A panel of up to 32 rows: a [rows, k], or [k, rows] when transposed; ceil(k / 32) steps of 1 or 2 KB.

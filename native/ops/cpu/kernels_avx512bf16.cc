@@ -58,6 +58,7 @@ void multiply_block(const TileProduct& t) {
 
 void finish_block(const TileFinish& f) { finish_tile_rows(f, 0, kTilePanel); }
 void nothing() {}
+constexpr int64_t kStreamBytes = int64_t{8} << 20;
 
 double peak_loop(int64_t steps, double* flops) {
   constexpr int kChains = 12;
@@ -77,7 +78,7 @@ double peak_loop(int64_t steps, double* flops) {
 }  // namespace
 
 const TileKernels* avx512_bf16_tiles() {
-  static constexpr TileKernels kernels{nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, finish_block, peak_loop};
+  static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, finish_block, peak_loop};
   return &kernels;
 }
 
