@@ -92,7 +92,7 @@ void attention(const Launch&, const AttentionPlan&, const AttentionArgs&, const 
 // kDecodeBlocks * kKeyBlock and cut by the span's end. Its blocks fill places first_block, first_block + 1, ... of the scratch.
 // Splits begin at multiples of kDecodeBlocks * kKeyBlock from the start of their span. Splits with nothing in sight (window)
 // may be left out. A segment's blocks are contiguous and in order of its spans.
-constexpr int kDecodeBlocks = 4;
+constexpr int kDecodeBlocks = 2;
 struct DecodeSplit {
   int32_t segment, span, first_key, n_keys, first_block;
 };
