@@ -12,6 +12,8 @@
 #include "ops/cuda/launch.h"
 
 #define RLHI_DEVICE inline
+#define RLHI_GROUP_PRODUCTS 0
+#define RLHI_HAS_GROUP_PRODUCTS 1
 #define RLHI_KERNEL(threads, blocks_per_multiprocessor) inline
 #define RLHI_UNROLL
 #define RLHI_UNROLL_BY(n)

@@ -15,12 +15,14 @@
 #define RLHI_PRAGMA(text) _Pragma(#text)
 #define RLHI_UNROLL_BY(n) RLHI_PRAGMA(unroll n)
 
-// wgmma exists in sm_90a alone.
+// wgmma exists in sm_90a alone. RLHI_GROUP_PRODUCTS: kernels use it whatever their template argument says;
+// RLHI_HAS_GROUP_PRODUCTS: it can be compiled.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define RLHI_GROUP_PRODUCTS 1
 #else
 #define RLHI_GROUP_PRODUCTS 0
 #endif
+#define RLHI_HAS_GROUP_PRODUCTS RLHI_GROUP_PRODUCTS
 
 namespace rlhi::ops::cuda {
 
