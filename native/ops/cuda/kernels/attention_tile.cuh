@@ -92,8 +92,7 @@ class BlockWalk {
 };
 
 // ---- softmax of one block --------------------------------------------------------------------------------------------
-// Powers of two throughout: weights are 2^(score * scale * log2(e) - maximum), and the maximum is rounded up to an integer,
-// so that bringing two blocks to one maximum multiplies by powers of two, which rounds nothing.
+// Powers of two throughout: weights are 2^(score * scale * log2(e) - maximum), the block's largest being 1.
 
 // Scores outside [low, high] of a row's columns become -inf. Column of fragment n, element j: 8 n + 2 (lane % 4) + j % 2.
 RLHI_DEVICE void mask_scores(float (&s)[8][4], int low0, int high0, int low1, int high1) {
@@ -130,7 +129,7 @@ RLHI_DEVICE void block_softmax(float (&s)[8][4], float scale_log2, RowState (&pa
     RLHI_UNROLL
     for (int n = 0; n < 8; ++n) maximum = fmaxf(maximum, fmaxf(s[n][2 * i], s[n][2 * i + 1]));
     maximum = lanes_max<4>(maximum);
-    part[i].maximum = ceilf(maximum * scale_log2);
+    part[i].maximum = maximum * scale_log2;
     const float shift = part[i].maximum == negative_infinity() ? 0.0f : part[i].maximum;  // nothing seen: all weights 0
     float sum = 0;
     RLHI_UNROLL
