@@ -1,0 +1,58 @@
+# librlhi_cuda.so where RLHI_CUDA asks for it, and, for the tests, the same host code over emulated kernels and an emulated runtime.
+file(GLOB RLHI_CUDA_HOST CONFIGURE_DEPENDS native/ops/cuda/*.cc)
+file(GLOB RLHI_CUDA_KERNELS CONFIGURE_DEPENDS native/ops/cuda/kernels/*.cu)
+set(RLHI_CUDA_SHARED_SOURCES native/base/dtype.cc native/base/error.cc native/ops/checks.cc)
+
+if(NOT RLHI_CUDA MATCHES "^(on|off|auto|ON|OFF|AUTO)$")
+  message(FATAL_ERROR "RLHI_CUDA is '${RLHI_CUDA}', expected on, off or auto")
+endif()
+string(TOLOWER "${RLHI_CUDA}" RLHI_CUDA_WANTED)
+if(NOT RLHI_CUDA_WANTED STREQUAL "off")
+  find_program(RLHI_NVCC nvcc HINTS $ENV{CUDACXX} $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
+  if(RLHI_NVCC)
+    set(RLHI_CUDA_WANTED on)
+  elseif(RLHI_CUDA_WANTED STREQUAL "on")
+    message(FATAL_ERROR "RLHI_CUDA=on needs CUDA's compiler, nvcc 12.8 or newer: install the CUDA toolkit or set CUDA_HOME")
+  endif()
+endif()
+
+if(RLHI_CUDA_WANTED STREQUAL "on")
+  set(CMAKE_CUDA_COMPILER ${RLHI_NVCC})
+  set(CMAKE_CUDA_ARCHITECTURES ${RLHI_CUDA_ARCHITECTURES})  # before the language: there may be no GPU to ask
+  enable_language(CUDA)
+  add_library(rlhi_cuda SHARED ${RLHI_CUDA_HOST} ${RLHI_CUDA_KERNELS} ${RLHI_CUDA_SHARED_SOURCES})
+  target_include_directories(rlhi_cuda PRIVATE native)
+  target_include_directories(rlhi_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  target_compile_options(rlhi_cuda PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffp-contract=off;-O3>
+    # No contraction: an update of AdamW gives the CPU's bits; where a fused product is wanted the kernel says so.
+    $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--fmad=false;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra>)
+  if(RLHI_WERROR)
+    target_compile_options(rlhi_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+  endif()
+  target_link_options(rlhi_cuda PRIVATE -Wl,-z,defs)
+  target_link_libraries(rlhi_cuda PRIVATE Threads::Threads ${CMAKE_DL_LIBS} rt)
+  set_target_properties(rlhi_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden)
+endif()
+
+if(RLHI_BUILD_TESTS)
+  file(GLOB RLHI_EMULATED_RUNTIME CONFIGURE_DEPENDS native/ops/cuda/emulate/*.cc)
+  list(FILTER RLHI_EMULATED_RUNTIME EXCLUDE REGEX "/block\\.cc$")
+  list(FILTER RLHI_CUDA_HOST EXCLUDE REGEX "/(runtime|cublaslt)\\.cc$")
+  # A .cu file belongs to nvcc where that is there, so the C++ compiler gets each through a file of its own.
+  set(RLHI_EMULATED_KERNELS native/ops/cuda/emulate/block.cc)
+  foreach(kernel ${RLHI_CUDA_KERNELS})
+    get_filename_component(name ${kernel} NAME_WE)
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/emulated/${name}.cc CONTENT "#include \"ops/cuda/kernels/${name}.cu\"\n")
+    list(APPEND RLHI_EMULATED_KERNELS ${CMAKE_BINARY_DIR}/emulated/${name}.cc)
+  endforeach()
+  add_library(rlhi_emulated_kernels OBJECT ${RLHI_EMULATED_KERNELS})
+  target_include_directories(rlhi_emulated_kernels PRIVATE native)
+  # The compiler cannot see that a guarded register array is read under the guard that filled it.
+  target_compile_options(rlhi_emulated_kernels PRIVATE -Wno-maybe-uninitialized)
+  target_link_libraries(rlhi_emulated_kernels PRIVATE rlhi_flags)
+  add_library(rlhi_cuda_emulated SHARED ${RLHI_CUDA_HOST} ${RLHI_EMULATED_RUNTIME} ${RLHI_CUDA_SHARED_SOURCES} $<TARGET_OBJECTS:rlhi_emulated_kernels>)
+  target_include_directories(rlhi_cuda_emulated PRIVATE native)
+  target_link_libraries(rlhi_cuda_emulated PRIVATE rlhi_flags Threads::Threads ${CMAKE_DL_LIBS})
+  set_target_properties(rlhi_cuda_emulated PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+endif()
