@@ -128,66 +128,65 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
 }
 
 // ---- dk and dv -------------------------------------------------------------------------------------------------------
-template <int kD>
-struct KeyMemory {
-  static constexpr int k = 0, v = k + tile_bytes(kRows, kD), q = v + tile_bytes(kRows, kD), stage = tile_bytes(kQueryBlock, kD),
-                       dout = q + 2 * stage, rows = dout + 2 * stage, bytes = rows + 2 * 2 * kQueryBlock * static_cast<int>(sizeof(float));
-};
-
 // A block of up to kQueryBlock queries of one head and segment, and where the tile's keys lie for it.
 struct QueryBlock {
-  int64_t row;           // of q
+  int row;               // of q
   int position, queries, head;
   int key_position;      // of the tile's key 0
   int first_key, end_key;  // of the tile: the keys that the visitor's span holds
 };
 
 // Blocks of queries that see some key of a tile: visitors, then heads of the group, then blocks from the segment's start.
-class QueryWalk {
- public:
-  RLHI_DEVICE QueryWalk(const AttentionInputs& in, const Visitor* visitors, int n_visitors, int64_t key_row, int keys, int kv_head)
-      : in_(in), visitor_(visitors), end_(visitors + n_visitors), key_row_(key_row), keys_(keys), kv_head_(kv_head) {
-    open();
+// It lives in shared memory and one thread goes on with it: gradients leave no registers for it.
+struct QueryWalk {
+  const Visitor *visitor, *end;
+  int key_row, keys, first_head;       // of the tile
+  QuerySegment segment;                // of the visitor
+  int key_position, first_key, end_key, begin, limit;
+  int head, at;                        // where it stands
+
+  RLHI_DEVICE void start(const AttentionInputs& in, const Visitor* visitors, int n_visitors, int tile_row, int tile_keys, int tile_head) {
+    visitor = visitors, end = visitors + n_visitors, key_row = tile_row, keys = tile_keys, first_head = tile_head;
+    open(in);
   }
-  RLHI_DEVICE QueryBlock next() {
-    while (visitor_ != end_) {
-      if (at_ < limit_) {
-        const QueryBlock b{segment_.row + at_, segment_.position + at_, least(kQueryBlock, segment_.length - at_), kv_head_ * in_.group + head_,
-                           key_position_, first_key_, end_key_};
-        at_ += kQueryBlock;
+  // The next block, or one of 0 queries.
+  RLHI_DEVICE QueryBlock next(const AttentionInputs& in) {
+    while (visitor != end) {
+      if (at < limit) {
+        const QueryBlock b{segment.row + at, segment.position + at, least(kQueryBlock, segment.length - at), first_head + head,
+                           key_position, first_key, end_key};
+        at += kQueryBlock;
         return b;
       }
-      if (++head_ < in_.group) {
-        at_ = begin_;
+      if (++head < in.group) {
+        at = begin;
         continue;
       }
-      ++visitor_;
-      open();
+      ++visitor;
+      open(in);
     }
     return {0, 0, 0, 0, 0, 0, 0};
   }
-
- private:
-  RLHI_DEVICE void open() {
-    if (visitor_ == end_) return;
-    segment_ = in_.segments[visitor_->segment];
-    const KeySpan span = in_.spans[visitor_->span];
-    const int offset = static_cast<int>(key_row_ - span.row);  // of the tile in the span
-    first_key_ = most(0, -offset), end_key_ = least(keys_, span.length - offset);
-    key_position_ = span.position + offset;
-    head_ = 0;
-    begin_ = most(0, key_position_ + first_key_ - segment_.position) / kQueryBlock * kQueryBlock;
-    limit_ = in_.window > 0 ? least(segment_.length, key_position_ + end_key_ - 1 + in_.window - segment_.position) : segment_.length;
-    if (first_key_ >= end_key_) limit_ = begin_;
-    at_ = begin_;
+  RLHI_DEVICE void open(const AttentionInputs& in) {
+    if (visitor == end) return;
+    segment = in.segments[visitor->segment];
+    const KeySpan span = in.spans[visitor->span];
+    const int offset = key_row - span.row;  // of the tile in the span
+    first_key = most(0, -offset), end_key = least(keys, span.length - offset);
+    key_position = span.position + offset;
+    head = 0;
+    begin = most(0, key_position + first_key - segment.position) / kQueryBlock * kQueryBlock;
+    limit = in.window > 0 ? least(segment.length, key_position + end_key - 1 + in.window - segment.position) : segment.length;
+    if (first_key >= end_key) limit = begin;
+    at = begin;
   }
+};
 
-  const AttentionInputs& in_;
-  const Visitor *visitor_, *end_;
-  int64_t key_row_;
-  int keys_, kv_head_;
-  QuerySegment segment_;
-  int key_position_, first_key_, end_key_, head_, begin_, limit_, at_;
+template <int kD>
+struct KeyMemory {
+  static constexpr int k = 0, v = k + tile_bytes(kRows, kD), q = v + tile_bytes(kRows, kD), stage = tile_bytes(kQueryBlock, kD),
+                       dout = q + 2 * stage, rows = dout + 2 * stage, walk = rows + 2 * 2 * kQueryBlock * static_cast<int>(sizeof(float)),
+                       blocks = walk + static_cast<int>(sizeof(QueryWalk)), bytes = blocks + 3 * static_cast<int>(sizeof(QueryBlock));
 };
 
 // Scores transposed: rows are keys, columns are queries. -inf where the query does not see the key.
@@ -215,7 +214,7 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
   const KeyTile tile = tiles[block_index() / n_kv_heads];
   const int kv_head = block_index() % n_kv_heads;
   const QuerySegment owner = in.segments[tile.segment];
-  const int64_t key_row = in.spans[owner.first_span + owner.n_spans - 1].row + tile.first;
+  const int key_row = in.spans[owner.first_span + owner.n_spans - 1].row + tile.first;
   const int rows = least(kRows, owner.length - tile.first);
   const int group_row = thread_index() / kGroupThreads * kGroupRows;
   const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and row + 8
@@ -230,28 +229,37 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
         const int i = thread_index() % kQueryBlock;
         const bool is_lse = thread_index() < kQueryBlock;
         float value = is_lse ? -negative_infinity() : 0.0f;  // a query beyond the block weighs nothing
-        if (i < b.queries) {
-          value = is_lse ? g.lse[(b.row + i) * g.lse_stride + b.head] * kLog2e : g.delta[(b.row + i) * in.n_heads + b.head];
-        }
+        const int64_t at = b.row + i;
+        if (i < b.queries) value = is_lse ? g.lse[at * g.lse_stride + b.head] * kLog2e : g.delta[at * in.n_heads + b.head];
         row_values[stage * 2 * kQueryBlock + thread_index()] = value;
       }
     }
     copy_commit();
   };
-  QueryWalk walk(in, visitors + tile.first_visitor, tile.n_visitors, key_row, rows, kv_head);
-  QueryBlock block = walk.next();
+  // Block j is in blocks[j % 3]: one is at work, one is being loaded, one is being looked for.
+  auto* const walk = reinterpret_cast<QueryWalk*>(memory + Memory::walk);
+  auto* const blocks = reinterpret_cast<QueryBlock*>(memory + Memory::blocks);
+  if (thread_index() == 0) {
+    walk->start(in, visitors + tile.first_visitor, tile.n_visitors, key_row, rows, kv_head * in.group);
+    blocks[0] = walk->next(in);
+    blocks[1] = walk->next(in);
+  }
+  sync_threads();
   load_tile<kRows, kD, kThreads>(memory + Memory::k, bf16_row(in.k, in.k_stride, key_row, kv_head * kD), in.k_stride, rows);
   load_tile<kRows, kD, kThreads>(memory + Memory::v, bf16_row(in.v, in.v_stride, key_row, kv_head * kD), in.v_stride, rows);
-  load_block(0, block);
+  load_block(0, blocks[0]);
 
   float dk[kD / 8][4] = {}, dv[kD / 8][4] = {};
   const float scale_log2 = in.scale * kLog2e;
-  for (int stage = 0; block.queries > 0; stage ^= 1) {
-    const QueryBlock next = walk.next();
+  int turn = 0;                // j % 3
+  for (int stage = 0; blocks[turn].queries > 0; stage ^= 1) {
+    const int next_turn = turn == 2 ? 0 : turn + 1;
     copy_wait<0>();
     P::loaded();
     sync_threads();
-    load_block(stage ^ 1, next);
+    load_block(stage ^ 1, blocks[next_turn]);
+    if (thread_index() == 0) blocks[next_turn == 2 ? 0 : next_turn + 1] = walk->next(in);
+    const QueryBlock& block = blocks[turn];
     const KeyBlock group_keys{0, block.key_position + group_row, least(rows - group_row, kGroupRows)};
     const QueryRange range{block.position, block.position + block.queries - 1};
     if (group_row < rows && sees_some(range, group_keys, in.window)) {  // a warpgroup alike
@@ -294,7 +302,7 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
       P::end(dv);
       P::end(dk);
     }
-    block = next;
+    turn = next_turn;
   }
   copy_wait<0>();
   store_fragments(g.dk, g.dk_stride, key_row + row, row < rows, row + 8 < rows, kv_head * kD, dk, in.scale);

@@ -24,7 +24,7 @@ struct ForwardOutputs {
 
 // One block: a tile of one head's queries.
 template <int kD, bool kGroupForm>
-RLHI_KERNEL(kThreads, kD == 64 ? 2 : 1)
+RLHI_KERNEL(kThreads, 1)
 void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tiles) {
   using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
   using Memory = ForwardMemory<kD>;

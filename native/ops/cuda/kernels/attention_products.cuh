@@ -28,7 +28,7 @@ RLHI_DEVICE unsigned char* tile_unit(unsigned char* tile, int row, int unit) {
 template <int kRows, int kD, int kThreads>
 RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride, int n) {
   constexpr int kUnits = kD / 8;
-  RLHI_UNROLL
+  RLHI_UNROLL_BY(8)
   for (int i = 0; i < (kRows * kUnits + kThreads - 1) / kThreads; ++i) {
     const int at = i * kThreads + thread_index() % kThreads, row = at / kUnits, unit = at % kUnits;
     if ((kRows * kUnits) % kThreads != 0 && at >= kRows * kUnits) break;
