@@ -1,5 +1,4 @@
-// Movement of rows with conversion, and sums over rows.
-#include "ops/cuda/kernels/column_sum.cuh"
+// Movement of rows with conversion, and sums into rows.
 #include "ops/cuda/kernels/rows.cuh"
 
 namespace rlhi::ops::cuda {
@@ -76,27 +75,6 @@ RLHI_UNROLL
   store_floats(to.at(run.row, group * kGroup), true, sum);
 }
 
-constexpr int64_t kRowsPerPartial = 64;  // rows of a partial sum
-
-template <int kGroup>
-RLHI_KERNEL(kThreads, 4)
-void column_partials_kernel(float* partial, Rows from, int64_t rows, int64_t per_row, int pieces) {
-  const int64_t chunk = block_index() / pieces, group = static_cast<int64_t>(block_index() % pieces) * kThreads + thread_index();
-  if (group >= per_row) return;
-  const int64_t begin = chunk * kRowsPerPartial, end = begin + kRowsPerPartial < rows ? begin + kRowsPerPartial : rows;
-  float sum[kGroup] = {};
-RLHI_UNROLL_BY(4)
-  for (int64_t i = begin; i < end; ++i) {
-    float x[kGroup];
-    load_floats(x, from.at(i, group * kGroup), from.is_f32);
-RLHI_UNROLL
-    for (int j = 0; j < kGroup; ++j) sum[j] += x[j];
-  }
-  float* to = partial + (chunk * per_row + group) * kGroup;
-RLHI_UNROLL
-  for (int j = 0; j < kGroup; ++j) to[j] = sum[j];
-}
-
 }  // namespace
 
 void move_rows(const Launch& at, Tensor to, const int32_t* to_index, Tensor from, const int32_t* from_index, int64_t rows) {
@@ -113,20 +91,6 @@ void scatter_add_rows(const Launch& at, Tensor to, Tensor from, const ScatterRun
     launch(at, n_runs * pieces, kThreads, 0, scatter_add_kernel<kGroup>, Rows(to), Rows(from), runs, order, per_row,
            static_cast<int>(pieces));
   });
-}
-
-size_t column_sum_scratch(int64_t rows, int64_t cols) { return static_cast<size_t>(ceil_div(rows, kRowsPerPartial) * cols) * sizeof(float); }
-
-void column_sum(const Launch& at, Tensor to, Tensor from, void* scratch) {
-  if (from.rows <= 0 || from.cols <= 0) return;
-  const int64_t chunks = ceil_div(from.rows, kRowsPerPartial);
-  with_group_size(group_size({from}, from.cols), [&](auto group) {
-    constexpr int kGroup = decltype(group)::value;
-    const int64_t per_row = from.cols / kGroup, pieces = ceil_div(per_row, kThreads);
-    launch(at, chunks * pieces, kThreads, 0, column_partials_kernel<kGroup>, static_cast<float*>(scratch), Rows(from), from.rows, per_row,
-           static_cast<int>(pieces));
-  });
-  add_partials(at, static_cast<float*>(to.data), static_cast<const float*>(scratch), chunks, from.cols);
 }
 
 }  // namespace rlhi::ops::cuda
