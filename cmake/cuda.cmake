@@ -17,22 +17,40 @@ if(NOT RLHI_CUDA_WANTED STREQUAL "off")
 endif()
 
 if(RLHI_CUDA_WANTED STREQUAL "on")
-  set(CMAKE_CUDA_COMPILER ${RLHI_NVCC})
-  set(CMAKE_CUDA_ARCHITECTURES ${RLHI_CUDA_ARCHITECTURES})  # before the language: there may be no GPU to ask
-  enable_language(CUDA)
-  add_library(rlhi_cuda SHARED ${RLHI_CUDA_HOST} ${RLHI_CUDA_KERNELS} ${RLHI_CUDA_SHARED_SOURCES})
-  target_include_directories(rlhi_cuda PRIVATE native)
-  target_include_directories(rlhi_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-  target_compile_options(rlhi_cuda PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-ffp-contract=off;-O3>
-    # No contraction: an update of AdamW gives the CPU's bits; where a fused product is wanted the kernel says so.
-    $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--fmad=false;--expt-relaxed-constexpr;-Xcompiler=-Wall,-Wextra>)
-  if(RLHI_WERROR)
-    target_compile_options(rlhi_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+  # nvcc is called by name: CMake's own CUDA language knows neither every compiler's dialects nor every GPU's name.
+  execute_process(COMMAND ${RLHI_NVCC} --dryrun -x cu -c /dev/null -o /dev/null ERROR_VARIABLE RLHI_NVCC_SAYS OUTPUT_QUIET)
+  string(REGEX MATCH "TOP=([^\n]*)" ignored "${RLHI_NVCC_SAYS}")
+  file(REAL_PATH "${CMAKE_MATCH_1}" RLHI_CUDA_ROOT)
+  find_path(RLHI_CUDA_INCLUDE cuda_runtime_api.h PATHS ${RLHI_CUDA_ROOT}/include ${RLHI_CUDA_ROOT}/targets/x86_64-linux/include REQUIRED NO_DEFAULT_PATH)
+  find_library(RLHI_CUDART cudart_static PATHS ${RLHI_CUDA_ROOT}/lib64 ${RLHI_CUDA_ROOT}/lib ${RLHI_CUDA_ROOT}/targets/x86_64-linux/lib REQUIRED NO_DEFAULT_PATH)
+  set(RLHI_GENCODE)
+  foreach(arch ${RLHI_CUDA_ARCHITECTURES})
+    list(APPEND RLHI_GENCODE -gencode=arch=compute_${arch},code=sm_${arch})
+    set(newest ${arch})
+  endforeach()
+  if(newest MATCHES "^[0-9]+$")                             # later GPUs translate the newest general code themselves
+    list(APPEND RLHI_GENCODE -gencode=arch=compute_${newest},code=compute_${newest})
   endif()
-  target_link_options(rlhi_cuda PRIVATE -Wl,-z,defs)
-  target_link_libraries(rlhi_cuda PRIVATE Threads::Threads ${CMAKE_DL_LIBS} rt)
-  set_target_properties(rlhi_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden)
+  # No contraction: an update of AdamW gives the CPU's bits; where a fused product is wanted the kernel says so.
+  set(RLHI_NVCC_FLAGS -std=c++20 -O3 --fmad=false --expt-relaxed-constexpr -Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra -I${CMAKE_SOURCE_DIR}/native)
+  if(RLHI_WERROR)
+    list(APPEND RLHI_NVCC_FLAGS -Werror=all-warnings)
+  endif()
+  set(RLHI_CUDA_OBJECTS)
+  foreach(kernel ${RLHI_CUDA_KERNELS})
+    get_filename_component(name ${kernel} NAME_WE)
+    set(object ${CMAKE_BINARY_DIR}/kernels/${name}.o)
+    add_custom_command(OUTPUT ${object} COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/kernels
+      COMMAND ${RLHI_NVCC} ${RLHI_NVCC_FLAGS} ${RLHI_GENCODE} -MD -MF ${object}.d -c ${kernel} -o ${object}
+      DEPENDS ${kernel} DEPFILE ${object}.d VERBATIM COMMENT "nvcc ${name}.cu")
+    list(APPEND RLHI_CUDA_OBJECTS ${object})
+  endforeach()
+  set_source_files_properties(${RLHI_CUDA_OBJECTS} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+  add_library(rlhi_cuda SHARED ${RLHI_CUDA_HOST} ${RLHI_CUDA_SHARED_SOURCES} ${RLHI_CUDA_OBJECTS})
+  target_include_directories(rlhi_cuda PRIVATE native)
+  target_include_directories(rlhi_cuda SYSTEM PRIVATE ${RLHI_CUDA_INCLUDE})
+  target_link_libraries(rlhi_cuda PRIVATE rlhi_flags ${RLHI_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+  target_link_options(rlhi_cuda PRIVATE -Wl,-z,defs -Wl,--exclude-libs,ALL)
 endif()
 
 if(RLHI_BUILD_TESTS)

@@ -1,5 +1,6 @@
 #include "ops/device.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 
@@ -22,6 +23,11 @@ class CpuDevice : public Device {
   const Table& table() const override { return cpu_.table(); }
   Backend* handle() const override { return cpu_.handle(); }
   int threads() const override { return cpu_.threads(); }
+  double milliseconds(const std::function<void()>& work) override {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  }
 
  private:
   CpuBackend cpu_;
@@ -34,6 +40,10 @@ class CudaDevice : public Device {
   const Table& table() const override { return *table_; }
   Backend* handle() const override { return handle_; }
   int threads() const override { return 1; }
+  double milliseconds(const std::function<void()>& work) override {
+    return library_.milliseconds(handle_, [](void* f) { (*static_cast<const std::function<void()>*>(f))(); },
+                                 const_cast<std::function<void()>*>(&work));
+  }
 
  private:
   const cuda::Library& library_;

@@ -1,6 +1,7 @@
 // The backend that a model runs on, opened by name: the CPU's, which is always there, or that of librlhi_cuda.so, which is
 // looked for only when a GPU is asked for.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ class Device {
   virtual const Table& table() const = 0;
   virtual Backend* handle() const = 0;
   virtual int threads() const = 0;       // of the host that operations use
+  // Time of what `work` makes the device do: between two events on a GPU, by the clock on a CPU.
+  virtual double milliseconds(const std::function<void()>& work) = 0;
   bool is_cpu() const { return std::string(table().backend_name).starts_with("cpu/"); }
 };
 

@@ -32,17 +32,23 @@ void add_python_prefix(const fs::path& prefix, std::vector<std::string>& folders
   }
 }
 
-// The Python that a shell would start: its folder's parent is the environment.
-std::string python_prefix() {
-  std::string path = environment("PATH");
-  for (size_t begin = 0; begin <= path.size();) {
+// The Python that a shell would start: its folder's parent is the environment, or, where it is a link, the link's target's is.
+std::vector<fs::path> python_prefixes() {
+  std::vector<fs::path> prefixes;
+  const std::string path = environment("PATH");
+  std::error_code ignored;
+  for (size_t begin = 0; begin < path.size() && prefixes.empty();) {
     const size_t end = std::min(path.find(':', begin), path.size());
-    const fs::path python = fs::path(path.substr(begin, end - begin)) / "python3";
-    std::error_code ignored;
-    if (end > begin && fs::exists(python, ignored)) return python.parent_path().parent_path().string();
+    fs::path python = fs::path(path.substr(begin, end - begin)) / "python3";
+    for (int links = 0; links < 8 && fs::exists(python, ignored); ++links) {
+      prefixes.push_back(python.parent_path().parent_path());
+      if (!fs::is_symlink(python, ignored)) break;
+      const fs::path target = fs::read_symlink(python, ignored);
+      python = target.is_absolute() ? target : python.parent_path() / target;
+    }
     begin = end + 1;
   }
-  return "";
+  return prefixes;
 }
 
 std::vector<std::string> folders() {
@@ -52,8 +58,10 @@ std::vector<std::string> folders() {
     for (const char* lib : {"/lib64", "/targets/x86_64-linux/lib"}) all.push_back(environment(root) + lib);
   }
   for (const char* folder : {"/usr/local/cuda/lib64", "/usr/lib/x86_64-linux-gnu"}) all.push_back(folder);
-  for (const std::string& prefix : {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX"), python_prefix(), std::string("/usr/local")})
-    if (!prefix.empty()) add_python_prefix(prefix, all);
+  std::vector<fs::path> prefixes = python_prefixes();
+  for (const char* name : {"CONDA_PREFIX", "VIRTUAL_ENV"})
+    if (!environment(name).empty()) prefixes.insert(prefixes.begin(), environment(name));
+  for (const fs::path& prefix : prefixes) add_python_prefix(prefix, all);
   return all;
 }
 

@@ -118,7 +118,7 @@ bool Gemm::runs(const GemmArgs& g, int64_t rows, const lt::Algo& algo) {
          result.workspace_bytes <= kWorkspaceBytes;
 }
 
-// cuBLASLt's own order, without those that split the sum.
+// cuBLASLt's own order, for a product whose rows are the batch without those that split the sum.
 std::vector<lt::Algo> Gemm::candidates(const GemmArgs& g, const WeightKey& key) {
   const Descriptors d(lt_, with_rows(g, key.rows > 0 ? key.rows : kTypicalRows));
   check(d.ok(), ErrorCode::internal, "cuBLASLt refused to describe a product");
@@ -128,7 +128,8 @@ std::vector<lt::Algo> Gemm::candidates(const GemmArgs& g, const WeightKey& key) 
     must(lt_.MatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "setting a preference");
   };
   prefer(lt::kMaxWorkspace, static_cast<uint64_t>(kWorkspaceBytes));
-  prefer(lt::kReductionMask, uint32_t{0});
+  const bool may_split = key.rows > 0;
+  prefer(lt::kReductionMask, may_split ? uint32_t{lt::kReduceInOrder} : uint32_t{0});
   prefer(lt::kMinAlignmentA, static_cast<uint32_t>(key.align_b));  // its first operand is our b
   prefer(lt::kMinAlignmentB, static_cast<uint32_t>(key.align_a));
   prefer(lt::kMinAlignmentC, static_cast<uint32_t>(key.align_c));
@@ -145,7 +146,7 @@ std::vector<lt::Algo> Gemm::candidates(const GemmArgs& g, const WeightKey& key) 
     size_t written = 0;
     if (r.state != lt::kSuccess || lt_.MatmulAlgoConfigGetAttribute(&r.algo, lt::kAlgoSplitK, &split_k, sizeof split_k, &written) != lt::kSuccess)
       continue;
-    if (split_k <= 1) algos.push_back(r.algo);
+    if (split_k <= 1 || may_split) algos.push_back(r.algo);
   }
   return algos;
 }

@@ -6,7 +6,8 @@
 // any number of rows; from then on that algorithm, and no other, computes every product with that weight. Within it an element
 // of c is one thread's sum over k in one order, whatever tile it lies in. The test "cuda: a row of a product" holds it to that.
 // A weight's gradient (a^T b) sums over the rows; its algorithm is chosen once for each bucket of row counts, so that the same
-// step gives the same bits.
+// step gives the same bits, and may split the sum where a second kernel adds the parts in order: a small weight has too few
+// tiles to fill a GPU otherwise.
 #pragma once
 #include <map>
 #include <memory>

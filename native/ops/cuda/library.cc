@@ -65,11 +65,25 @@ void close(Backend* backend) {
   delete reinterpret_cast<CudaBackend*>(backend);
 }
 
+double milliseconds(Backend* backend, void (*work)(void*), void* context) {
+  CudaBackend& cuda = enter(backend);
+  struct OwnEvent {
+    ~OwnEvent() { runtime::destroy_event(event); }
+    runtime::Event event = runtime::create_event();
+  };
+  const OwnEvent begin, end;
+  runtime::record(begin.event, cuda.launch.stream);
+  work(context);
+  runtime::record(end.event, cuda.launch.stream);
+  runtime::wait(end.event);
+  return runtime::milliseconds(begin.event, end.event);
+}
+
 }  // namespace
 }  // namespace rlhi::ops::cuda
 
 extern "C" __attribute__((visibility("default"))) const rlhi::ops::cuda::Library* rlhi_cuda_library() {
   using namespace rlhi::ops::cuda;
-  static const Library library{rlhi::ops::kAbiVersion, rlhi::kVersion, devices, cublaslt, open, close};
+  static const Library library{rlhi::ops::kAbiVersion, rlhi::kVersion, devices, cublaslt, open, close, milliseconds};
   return &library;
 }

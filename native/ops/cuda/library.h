@@ -23,6 +23,8 @@ struct Library {
   std::string (*cublaslt)();                  // path and version; throws unsupported with the places that were tried
   Backend* (*open)(int device, const Table** table);  // throws unsupported, invalid_argument, out_of_memory
   void (*close)(Backend*);
+  // GPU time, between two events, of what `work` enqueues.
+  double (*milliseconds)(Backend*, void (*work)(void*), void* context);
 };
 
 // What dlsym gives for kEntryPoint.
