@@ -48,12 +48,12 @@ void swiglu_backward(const Launch&, Tensor dgate_up, Tensor dout, Tensor gate_up
 // logits) or in several, in order; every piece but the last is a multiple of kVocabBlock wide. Rows' statistics are taken
 // over blocks of kVocabBlock from the start of the vocabulary and merged in order, so that the pieces do not matter.
 constexpr int64_t kVocabBlock = 2048;
-struct HeadStatistics {  // of one row so far
+struct HeadStatistics {  // of one row so far: sum of 2^(logit log2(e) - maximum), maximum an integer; the target's logit
   double maximum, sum, target;
 };
 // first == 0 begins, later pieces go on from `statistics` [N].
 void logprob_statistics(const Launch&, Tensor logits, int64_t first, const int32_t* targets, HeadStatistics* statistics);
-// logps = target - lse, lse = maximum + log(sum)
+// lse = maximum ln(2) + ln(sum), logps = target - lse
 void logprob_finish(const Launch&, const HeadStatistics* statistics, int64_t n, float* logps, float* lse);
 // d[i,j] = dlogps[i] * ((first + j == targets[i]) - exp(logits[i,j] - lse[i])), d [N, logits.cols] f32 or bf16.
 // d may be the logits themselves (f32), or bf16 over the same memory: same data pointer, d.row_stride = 2 * logits.row_stride.

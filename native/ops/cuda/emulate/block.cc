@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "base/dtype.h"
 #include "base/error.h"
@@ -22,7 +23,11 @@ constexpr size_t kStackBytes = 128 << 10;
 
 // ---- switching stacks ------------------------------------------------------------------------------------------------
 void thread_main() {
-  (*current->program)();
+  try {
+    (*current->program)();
+  } catch (...) {  // a fiber has no caller to throw to
+    current->failure = std::current_exception();
+  }
   current->running->done = true;
 }
 
@@ -78,6 +83,7 @@ bool runnable(const Thread& t) { return !t.done && (!t.waits_at || t.waits_at->r
 
 void run_block(Block& b, const std::vector<int>& order) {
   b.barrier = Gate{b.n_threads};
+  b.barriers.clear();
   for (size_t w = 0; w < b.warps.size(); ++w) b.warps[w].gate = Gate{std::min(kWarp, b.n_threads - static_cast<int>(w) * kWarp)};
   for (size_t g = 0; g < b.named.size(); ++g) b.named[g] = Gate{std::min(128, b.n_threads - static_cast<int>(g) * 128)};
   for (Thread& t : b.threads) {
@@ -94,10 +100,13 @@ void run_block(Block& b, const std::vector<int>& order) {
       b.running = &t;
       to_thread(t);
       progress = true;
+      if (b.failure) break;
     }
+    if (b.failure) break;
   }
+  for (Thread& t : b.threads) forget(t);
+  if (b.failure) std::rethrow_exception(std::exchange(b.failure, nullptr));
   for (Thread& t : b.threads) {
-    forget(t);
     check(t.done, ErrorCode::internal, "emulated block ", b.index, ": thread ", t.index, " waits at a barrier that others never reach");
     check(t.copies.open.empty() && t.copies.committed.empty() && t.products.open.empty() && t.products.committed.empty(),
           ErrorCode::internal, "emulated block ", b.index, ": thread ", t.index, " ended with copies or products nobody waited for");
@@ -163,6 +172,10 @@ void wait_at(Gate& gate, const std::function<void()>* last) {
     ++gate.round;
     return;
   }
+  pause_at(gate);
+}
+
+void pause_at(Gate& gate) {
   current->running->waits_at = &gate;
   current->running->waits_for = gate.round;
   to_scheduler();
@@ -183,6 +196,7 @@ void run_products(int group, size_t keep) {
 
 void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::function<void()>& program) {
   static thread_local std::vector<std::unique_ptr<unsigned char[]>> stacks;
+  check(shared_bytes <= options.shared_bytes, ErrorCode::internal, "a block of ", shared_bytes, " bytes of shared memory");
   Block b;
   std::vector<unsigned char> shared(shared_bytes + 1024);
   b.shared = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(shared.data()) + 1023) & ~uintptr_t{1023});

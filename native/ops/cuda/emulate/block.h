@@ -6,7 +6,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -20,6 +22,7 @@ inline void (*leave_device)() = nullptr;
 struct Options {
   uint32_t order_seed = 0;       // 0: blocks and threads in order; else a permutation
   bool group_products = false;   // attention by warpgroup products (sm_90a) instead of warp products
+  size_t shared_bytes = 227 << 10;  // what a block may have
 };
 inline Options options;
 
@@ -70,9 +73,11 @@ struct Block {
   unsigned char* shared = nullptr;
   Gate barrier;
   std::vector<Gate> named;       // barriers of 128 threads, one a warpgroup
+  std::map<uint32_t, Gate> barriers;  // of mbarrier, by their place in shared memory
   std::vector<Warp> warps;
   std::vector<Thread> threads;
   Thread* running = nullptr;
+  std::exception_ptr failure;    // that a thread ended with
   void* scheduler = nullptr;     // saved stack pointer
   const std::function<void()>* program = nullptr;
 };
@@ -81,6 +86,8 @@ extern thread_local Block* current;
 
 // Waits until all `gate.expected` threads are here; `last` is run by the last one before anybody goes on.
 void wait_at(Gate& gate, const std::function<void()>* last = nullptr);
+// Waits until the gate's round is over, without counting as one who has arrived.
+void pause_at(Gate& gate);
 
 // Runs `program` once for every thread of every block.
 void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::function<void()>& program);

@@ -182,10 +182,23 @@ inline void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
 }
 
 // ---- products of a warpgroup -----------------------------------------------------------------------------------------
-inline void sync_group(int group) { emulate::wait_at(emulate::current->named[static_cast<size_t>(group)]); }
 inline uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(static_cast<const unsigned char*>(p) - emulate::current->shared);
 }
+// Barriers that threads arrive at and wait for at different places. A phase ends when `expected` have arrived; wait() returns once
+// the phase of that parity (0 for the first) has ended.
+using SharedBarrier = uint64_t;
+inline void barrier_init(SharedBarrier* b, int expected) { emulate::current->barriers[shared_address(b)] = emulate::Gate{expected}; }
+inline void barrier_arrive(SharedBarrier* b) {
+  emulate::Gate& gate = emulate::current->barriers.at(shared_address(b));
+  if (++gate.arrived == gate.expected) gate.arrived = 0, ++gate.round;
+}
+inline void barrier_wait(SharedBarrier* b, int parity) {
+  emulate::Gate& gate = emulate::current->barriers.at(shared_address(b));
+  if (gate.round % 2 == static_cast<uint64_t>(parity)) emulate::pause_at(gate);
+}
+inline size_t largest_shared_memory() { return emulate::options.shared_bytes; }
+
 inline void group_fence() {}
 inline void shared_fence() {}
 template <int kFragments>

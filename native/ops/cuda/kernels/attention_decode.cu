@@ -85,7 +85,7 @@ void decode_kernel(AttentionInputs in, const DecodeSplit* splits, int n_kv_heads
 // One warp: a row of one head, four columns a lane.
 constexpr int kFoldThreads = 128;
 template <int kD>
-RLHI_KERNEL(kFoldThreads, 8)
+RLHI_KERNEL(kFoldThreads, 4)
 void fold_kernel(AttentionInputs in, const DecodeSegment* segments, int64_t n, DecodeParts parts, void* out, int64_t out_stride, float* lse,
                  int64_t lse_stride) {
   const int64_t item = static_cast<int64_t>(block_index()) * (kFoldThreads / 32) + thread_index() / 32;
@@ -95,7 +95,7 @@ void fold_kernel(AttentionInputs in, const DecodeSegment* segments, int64_t n, D
   const bool active = column < kD;
   float sum[4] = {};
   RowState state{negative_infinity(), 0};
-  constexpr int kInFlight = 4;
+  constexpr int kInFlight = 16;
   for (int b = 0; b < d.n_blocks; b += kInFlight) {
     RowState part[kInFlight];
     Words4 values[kInFlight];

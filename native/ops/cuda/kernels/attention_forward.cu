@@ -2,6 +2,7 @@
 //
 // A block's weighted values are summed by themselves and then folded into the rows' state, so that a row's bits depend on its
 // blocks alone: the decoding kernels, which give different blocks to different warps, fold the same parts in the same order.
+#include "ops/cuda/kernels/attention_pipeline.cuh"
 #include "ops/cuda/kernels/attention_plain.cuh"
 #include "ops/cuda/kernels/attention_tile.cuh"
 
@@ -11,8 +12,10 @@ namespace {
 constexpr int kGroups = 2, kThreads = kGroups * kGroupThreads, kRows = kGroups * kGroupRows;  // 64 query rows a warpgroup
 
 template <int kD>
-struct ForwardMemory {       // offsets into shared memory; keys and values have two places each
-  static constexpr int q = 0, k = q + tile_bytes(kRows, kD), stage = tile_bytes(kKeyBlock, kD), v = k + 2 * stage, bytes = v + 2 * stage;
+struct ForwardMemory {       // offsets into shared memory
+  static constexpr int q = 0, k = q + tile_bytes(kRows, kD), stage = tile_bytes(kKeyBlock, kD), v = k + kStages * stage,
+                       barrier = v + kStages * stage, walk = barrier + 8,
+                       bytes = walk + static_cast<int>(sizeof(SharedWalk<BlockWalk, KeyBlock>));
 };
 
 struct ForwardOutputs {
@@ -22,7 +25,22 @@ struct ForwardOutputs {
   int64_t lse_stride;
 };
 
-// One block: a tile of one head's queries.
+// out = out * before + sum * block, row by row
+template <int kFragments>
+RLHI_DEVICE void fold_values(float (&out)[kFragments][4], const float (&sum)[kFragments][4], const FoldFactors& f0, const FoldFactors& f1) {
+  if (warp_any(f0.before != 1.0f || f1.before != 1.0f)) {
+    RLHI_UNROLL
+    for (int n = 0; n < kFragments; ++n) out[n][0] *= f0.before, out[n][1] *= f0.before, out[n][2] *= f1.before, out[n][3] *= f1.before;
+  }
+  RLHI_UNROLL
+  for (int n = 0; n < kFragments; ++n) {
+    RLHI_UNROLL
+    for (int j = 0; j < 4; ++j) out[n][j] = fused_multiply_add(sum[n][j], j < 2 ? f0.block : f1.block, out[n][j]);
+  }
+}
+
+// One block: a tile of one head's queries. Step j makes scores with block j's keys while the tensor cores still sum block j - 1's
+// values; so a step needs the keys of its block and the values of the one before.
 template <int kD, bool kGroupForm>
 RLHI_KERNEL(kThreads, 1)
 void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tiles) {
@@ -38,74 +56,102 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
   const QueryRange tile_range{first_position, first_position + rows - 1};
   const QueryRange group_range{first_position + group_row, first_position + least(rows, group_row + kGroupRows) - 1};
 
-  const auto load_keys = [&](unsigned char* at, const void* data, int64_t stride, const KeyBlock& b) {
-    if (b.keys > 0) load_tile<kKeyBlock, kD, kThreads>(at, bf16_row(data, stride, b.row, kv_head * kD), stride, b.keys);
-    copy_commit();
+  const auto load_block = [&](int place, const void* data, int64_t stride, const KeyBlock& b) {
+    if (b.keys > 0) load_tile<kKeyBlock, kD, kThreads>(memory + place, bf16_row(data, stride, b.row, kv_head * kD), stride, b.keys);
   };
-  BlockWalk walk(in, segment, tile_range);
-  KeyBlock block = walk.next();
+  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
+  walk.start(in, BlockWalk::over(segment, tile_range));
+  const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
   load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, segment.row + tile.first, head * kD), in.q_stride, rows);
-  load_keys(memory + Memory::k, in.k, in.k_stride, block);
-  load_keys(memory + Memory::v, in.v, in.v_stride, block);
+  load_block(place(Memory::k, 0), in.k, in.k_stride, walk.at(0));
+  copy_commit();
+  load_block(place(Memory::k, 1), in.k, in.k_stride, walk.at(1));
+  load_block(place(Memory::v, 0), in.v, in.v_stride, walk.at(0));
+  copy_commit();
+  pipeline.arrive();
 
-  float out[kD / 8][4] = {};
-  RowState state[2] = {{negative_infinity(), 0}, {negative_infinity(), 0}};
+  float out[kD / 8][4] = {}, sum[kD / 8][4];
+  RowState state[2] = {{negative_infinity(), 0}, {negative_infinity(), 0}}, part[2];
+  uint32_t weights[4][4];
   const float scale_log2 = in.scale * kLog2e;
-  for (int stage = 0; block.keys > 0; stage ^= 1) {
-    const KeyBlock next = walk.next();
-    const bool busy = group_row < rows && sees_some(group_range, block, in.window);  // a warpgroup alike
-    copy_wait<1>();          // the keys; the values may still be on their way
-    P::loaded();
-    sync_threads();
-    load_keys(memory + Memory::k + (stage ^ 1) * Memory::stage, in.k, in.k_stride, next);
-    float s[8][4];
-    RowState part[2];
-    if (busy) {
-      P::begin(s);
-      P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, group_row, memory + Memory::k + stage * Memory::stage);
-      P::commit();
-      P::wait();
-      P::end(s);
-      if (!sees_all(group_range, block, in.window)) {
-        const ColumnRange c0 = columns_seen(block, first_position + row, in.window), c1 = columns_seen(block, first_position + row + 8, in.window);
-        mask_scores(s, c0.low, c0.high, c1.low, c1.high);
-      }
-      block_softmax(s, scale_log2, part);
+  StepRange steps = steps_of(in, segment, tile_range, group_range);
+  if (group_row >= rows) steps.first = steps.end = 0;
+  int step = 0;
+  // Opens a step: block `step` may be used, copies for later steps are on their way.
+  const auto open_step = [&] {
+    pipeline.wait(step);
+    load_block(place(Memory::k, step + 2), in.k, in.k_stride, walk.at(step + 2));
+    load_block(place(Memory::v, step + 1), in.v, in.v_stride, walk.at(step + 1));
+    copy_commit();
+    walk.find(in, step);
+  };
+  float s[8][4];
+  const auto start_scores = [&] {
+    P::begin(s);
+    P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, group_row, memory + place(Memory::k, step));
+    P::commit();
+  };
+  const auto start_values = [&] {
+    P::begin(sum);
+    for_panels<kD>([&](auto panel) {
+      constexpr int kPanel = decltype(panel)::value;
+      P::template weighted<kKeyBlock>(fragments_at<kPanelFragments<kD, kPanel>>(sum, kPanel * 8), weights, memory + place(Memory::v, step - 1),
+                                      kPanel, false);
+    });
+    P::commit();
+  };
+  const auto make_weights = [&] {
+    P::end(s);
+    const KeyBlock now = walk.at(step);
+    if (!sees_all(group_range, now, in.window)) {
+      const ColumnRange c0 = columns_seen(now, first_position + row, in.window), c1 = columns_seen(now, first_position + row + 8, in.window);
+      mask_scores(s, c0.low, c0.high, c1.low, c1.high);
     }
-    copy_wait<1>();          // the values
-    P::loaded();
-    sync_threads();
-    load_keys(memory + Memory::v + (stage ^ 1) * Memory::stage, in.v, in.v_stride, next);
-    if (busy) {
-      uint32_t weights[4][4];
-      RLHI_UNROLL
-      for (int k = 0; k < 4; ++k) pack_scores(weights[k], s, k);
+    block_softmax(s, scale_log2, part);
+  };
+  const auto pack = [&] {
+    RLHI_UNROLL
+    for (int k = 0; k < 4; ++k) pack_scores(weights[k], s, k);
+  };
+  const auto pass = [&](int end) {  // steps in which this warpgroup has nothing to do
+    for (; step < end; ++step) {
+      open_step();
+      pipeline.arrive();
+    }
+  };
+
+  pass(steps.first);
+  if (steps.first < steps.end) {
+    open_step();
+    start_scores();
+    pipeline.arrive();
+    P::template wait<0>();
+    make_weights();
+    pack();
+    for (++step; step < steps.end; ++step) {
+      open_step();
+      start_scores();
+      start_values();
       const FoldFactors f0 = fold(state[0], part[0]), f1 = fold(state[1], part[1]);
-      const bool rescale = warp_any(f0.before != 1.0f || f1.before != 1.0f);
-      for_panels<kD>([&](auto panel) {
-        constexpr int kFragments = kPanelFragments<kD, decltype(panel)::value>;
-        float sum[kFragments][4];
-        P::begin(sum);
-        P::template weighted<kKeyBlock>(sum, weights, memory + Memory::v + stage * Memory::stage, decltype(panel)::value, false);
-        P::commit();
-        P::wait();
-        P::end(sum);
-        float(&to_panel)[kFragments][4] = fragments_at<kFragments>(out, decltype(panel)::value * 8);
-        if (rescale) {
-          RLHI_UNROLL
-          for (int n = 0; n < kFragments; ++n) {
-            to_panel[n][0] *= f0.before, to_panel[n][1] *= f0.before, to_panel[n][2] *= f1.before, to_panel[n][3] *= f1.before;
-          }
-        }
-        RLHI_UNROLL
-        for (int n = 0; n < kFragments; ++n) {
-          RLHI_UNROLL
-          for (int j = 0; j < 4; ++j) to_panel[n][j] = fused_multiply_add(sum[n][j], j < 2 ? f0.block : f1.block, to_panel[n][j]);
-        }
-      });
+      pipeline.arrive();
+      P::template wait<1>();
+      make_weights();
+      P::template wait<0>();
+      P::end(sum);
+      fold_values(out, sum, f0, f1);
+      pack();
     }
-    block = next;
+    open_step();
+    start_values();
+    const FoldFactors f0 = fold(state[0], part[0]), f1 = fold(state[1], part[1]);
+    pipeline.arrive();
+    P::template wait<0>();
+    P::end(sum);
+    fold_values(out, sum, f0, f1);
+    ++step;
   }
+  pass(steps.all);
   copy_wait<0>();
 
   RLHI_UNROLL
@@ -129,11 +175,13 @@ void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* t
   });
 }
 
+static_assert(ForwardMemory<128>::bytes <= 163 << 10, "the shared memory of sm_80");
+
 }  // namespace
 
 AttentionPlan plan_attention(const AttentionArgs& a) {
   AttentionPlan plan;
-  plan.tensor_cores = on_tensor_cores({a.q, a.k, a.v, a.out}, a.head_dim);
+  plan.tensor_cores = largest_shared_memory() >= ForwardMemory<128>::bytes && on_tensor_cores({a.q, a.k, a.v, a.out}, a.head_dim);
   plan.forward_rows = plan.tensor_cores ? kRows : kPlainRows;
   plan.decode = plan.tensor_cores;
   return plan;

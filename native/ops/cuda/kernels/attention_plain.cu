@@ -56,8 +56,8 @@ void plain_forward_kernel(PlainInputs p, const QueryTile* tiles) {
   for (int d = lane; d < n; d += 32) q[d] = element(p.q, row, head * n + d) * in.scale, sum[d] = 0;
   sync_warp();
   float maximum = negative_infinity(), total = 0;
-  BlockWalk walk(in, segment, {position, position});
-  for (KeyBlock b = walk.next(); b.keys > 0; b = walk.next()) {
+  BlockWalk walk = BlockWalk::over(segment, {position, position});
+  for (KeyBlock b = walk.next(in); b.keys > 0; b = walk.next(in)) {
     float s[kLaneKeys], block_maximum = negative_infinity();
     for (int u = 0; u < kLaneKeys; ++u) {
       const int key = lane + 32 * u;
@@ -115,8 +115,8 @@ void plain_dq_kernel(PlainInputs p, const QueryTile* tiles, const float* delta) 
   }
   sync_warp();
   const float lse = element(p.lse, row, head), row_delta = delta[row * in.n_heads + head];
-  BlockWalk walk(in, segment, {position, position});
-  for (KeyBlock b = walk.next(); b.keys > 0; b = walk.next()) {
+  BlockWalk walk = BlockWalk::over(segment, {position, position});
+  for (KeyBlock b = walk.next(in); b.keys > 0; b = walk.next(in)) {
     for (int key = lane; key < kKeyBlock; key += 32) {
       ds[key] = 0;
       if (key >= b.keys || !sees(position, b.position + key, in.window)) continue;

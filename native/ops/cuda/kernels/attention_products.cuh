@@ -27,12 +27,13 @@ RLHI_DEVICE unsigned char* tile_unit(unsigned char* tile, int row, int unit) {
 // Begins copying rows [0, n) of `from` (stride in elements) to the tile; rows from n to kRows become zero.
 template <int kRows, int kD, int kThreads>
 RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride, int n) {
+  const int row_units = static_cast<int>(stride / 8);
   constexpr int kUnits = kD / 8;
   RLHI_UNROLL_BY(8)
   for (int i = 0; i < (kRows * kUnits + kThreads - 1) / kThreads; ++i) {
     const int at = i * kThreads + thread_index() % kThreads, row = at / kUnits, unit = at % kUnits;
     if ((kRows * kUnits) % kThreads != 0 && at >= kRows * kUnits) break;
-    copy_async(tile_unit<kRows>(tile, row, unit), static_cast<const char*>(from) + (row * stride + unit * 8) * 2, row < n);
+    copy_async(tile_unit<kRows>(tile, row, unit), static_cast<const char*>(from) + static_cast<int64_t>(row * row_units + unit) * 16, row < n);
   }
 }
 
@@ -96,6 +97,7 @@ struct Products<false> {
   template <int kFragments>
   static RLHI_DEVICE void begin(float (&)[kFragments][4]) {}
   static RLHI_DEVICE void commit() {}
+  template <int kKeep>
   static RLHI_DEVICE void wait() {}
   template <int kFragments>
   static RLHI_DEVICE void end(float (&)[kFragments][4]) {}
@@ -103,7 +105,8 @@ struct Products<false> {
 };
 
 #if RLHI_HAS_GROUP_PRODUCTS
-// A warpgroup: products are asynchronous between begin(accumulators) ... commit() and wait() ... end(accumulators).
+// A warpgroup: products are asynchronous between begin(accumulators) ... commit() and wait<k>(), which leaves the newest k
+// commits running, ... end(accumulators).
 template <>
 struct Products<true> {
   // 128-byte swizzle; groups of eight rows 1024 bytes apart. (PTX ISA, "Matrix descriptor".)
@@ -133,7 +136,10 @@ struct Products<true> {
     group_fence();
   }
   static RLHI_DEVICE void commit() { group_commit(); }
-  static RLHI_DEVICE void wait() { group_wait<0>(); }
+  template <int kKeep>
+  static RLHI_DEVICE void wait() {
+    group_wait<kKeep>();
+  }
   template <int kFragments>
   static RLHI_DEVICE void end(float (&d)[kFragments][4]) {
     group_fence(d);

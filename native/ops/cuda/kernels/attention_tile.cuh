@@ -64,32 +64,53 @@ RLHI_DEVICE bool sees_all(const QueryRange& q, const KeyBlock& b, int window) {
 }
 
 // Blocks of kKeyBlock keys, cut from the start of each span, in order, that some query of a range sees.
-class BlockWalk {
- public:
-  RLHI_DEVICE BlockWalk(const AttentionInputs& in, const QuerySegment& s, QueryRange q)
-      : span_(in.spans + s.first_span), end_(span_ + s.n_spans), q_(q), window_(in.window) {}
+struct BlockWalk {
+  int span, end;             // of the spans
+  QueryRange queries;
+  int at;                    // in the span
+
+  static RLHI_DEVICE BlockWalk over(const QuerySegment& s, QueryRange q) { return {s.first_span, s.first_span + s.n_spans, q, 0}; }
   // The next block, or one of 0 keys.
-  RLHI_DEVICE KeyBlock next() {
-    while (span_ != end_) {
-      const KeySpan span = *span_;
-      const int seen = least(span.length, q_.newest + 1 - span.position);  // keys beyond are in the future of all
-      int at = at_;
-      if (at == 0 && window_ > 0) at = most(0, q_.oldest - window_ + 1 - span.position) / kKeyBlock * kKeyBlock;
-      if (at < seen) {
-        at_ = at + kKeyBlock;
-        return {span.row + at, span.position + at, least(kKeyBlock, span.length - at)};
-      }
-      at_ = 0;
-      ++span_;
+  RLHI_DEVICE KeyBlock next(const AttentionInputs& in) {
+    for (; span != end; ++span, at = 0) {
+      const KeySpan s = in.spans[span];
+      const int seen = least(s.length, queries.newest + 1 - s.position);  // keys beyond are in the future of all
+      if (at == 0 && in.window > 0) at = most(0, queries.oldest - in.window + 1 - s.position) / kKeyBlock * kKeyBlock;
+      if (at >= seen) continue;
+      const KeyBlock block{s.row + at, s.position + at, least(kKeyBlock, s.length - at)};
+      at += kKeyBlock;
+      return block;
     }
     return {0, 0, 0};
   }
-
- private:
-  const KeySpan *span_, *end_;
-  QueryRange q_;
-  int window_, at_ = 0;
 };
+
+// Which steps of a tile's walk a part of the tile has to take: from its first block in sight to its last. (Products that run
+// while the program goes on allow no branch around a step, so steps between are taken even where nothing is seen.)
+struct StepRange {
+  int first, end, all;
+};
+RLHI_DEVICE StepRange steps_of(const AttentionInputs& in, const QuerySegment& s, QueryRange tile, QueryRange part) {
+  StepRange steps{0, 0, 0};
+  const auto first_block = [&](const QueryRange& q, const KeySpan& span) {
+    return in.window > 0 ? most(0, q.oldest - in.window + 1 - span.position) / kKeyBlock : 0;
+  };
+  const auto end_block = [](const QueryRange& q, const KeySpan& span) {
+    return (least(span.length, most(0, q.newest + 1 - span.position)) + kKeyBlock - 1) / kKeyBlock;
+  };
+  for (int i = 0; i < s.n_spans; ++i) {
+    const KeySpan span = in.spans[s.first_span + i];
+    const int begin = first_block(tile, span), blocks = end_block(tile, span) - begin;
+    if (blocks <= 0) continue;
+    const int part_begin = first_block(part, span), part_end = end_block(part, span);
+    if (part_begin < part_end) {
+      if (steps.end == 0) steps.first = steps.all + part_begin - begin;
+      steps.end = steps.all + part_end - begin;
+    }
+    steps.all += blocks;
+  }
+  return steps;
+}
 
 // ---- softmax of one block --------------------------------------------------------------------------------------------
 // Powers of two throughout: weights are 2^(score * scale * log2(e) - maximum), the block's largest being 1.

@@ -16,15 +16,15 @@ void column_partials_kernel(float* partial, Rows from, int64_t rows, int64_t per
   if (group >= per_row) return;
   const int64_t begin = chunk * kRowsPerPartial, end = begin + kRowsPerPartial < rows ? begin + kRowsPerPartial : rows;
   float sum[kGroup] = {};
-RLHI_UNROLL_BY(4)
+  RLHI_UNROLL_BY(8)
   for (int64_t i = begin; i < end; ++i) {
     float x[kGroup];
     load_floats(x, from.at(i, group * kGroup), from.is_f32);
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int j = 0; j < kGroup; ++j) sum[j] += x[j];
   }
   float* to = partial + (chunk * per_row + group) * kGroup;
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int j = 0; j < kGroup; ++j) to[j] = sum[j];
 }
 
@@ -37,7 +37,7 @@ void add_partials_kernel(float* to, const float* partial, int64_t chunks, int64_
   const int64_t begin = warp * share, end = begin + share < chunks ? begin + share : chunks;
   float sum = 0;
   if (column < cols) {
-RLHI_UNROLL_BY(8)
+    RLHI_UNROLL_BY(8)
     for (int64_t c = begin; c < end; ++c) sum += partial[c * cols + column];
   }
   sums[warp * 32 + lane] = sum;

@@ -28,13 +28,13 @@ RLHI_DEVICE int most(int a, int b) { return a > b ? a : b; }
 // ---- sums and maxima over lanes, in a fixed tree -----------------------------------------------------------------------
 template <int kLanes = 32, class T>
 RLHI_DEVICE T lanes_sum(T v) {
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int m = kLanes / 2; m > 0; m /= 2) v += shuffle_xor(v, m);
   return v;
 }
 template <int kLanes = 32>
 RLHI_DEVICE float lanes_max(float v) {
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int m = kLanes / 2; m > 0; m /= 2) v = fmaxf(v, shuffle_xor(v, m));
   return v;
 }
@@ -47,7 +47,7 @@ RLHI_DEVICE T block_sum(T v, T* scratch) {
   if (thread_index() % 32 == 0) scratch[thread_index() / 32] = v;
   sync_threads();
   T sum = scratch[0];
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int i = 1; i < kThreads / 32; ++i) sum += scratch[i];
   return sum;
 }

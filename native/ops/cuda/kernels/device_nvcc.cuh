@@ -104,8 +104,32 @@ RLHI_DEVICE void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0
 }
 
 // ---- products of a warpgroup -----------------------------------------------------------------------------------------
-// Barrier 0 is the block's; a group of 128 threads has the one after its number.
-RLHI_DEVICE void sync_group(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
+// Barriers that threads arrive at and wait for at different places (mbarrier).
+using SharedBarrier = uint64_t;
+RLHI_DEVICE void barrier_init(SharedBarrier* b, int expected) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(expected) : "memory");
+}
+RLHI_DEVICE void barrier_arrive(SharedBarrier* b) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(shared_address(b)) : "memory");
+}
+RLHI_DEVICE void barrier_wait(SharedBarrier* b, int parity) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define RLHI_TEST_WAIT "mbarrier.try_wait.parity.shared.b64"
+#else
+#define RLHI_TEST_WAIT "mbarrier.test_wait.parity.shared.b64"
+#endif
+  asm volatile("{\n.reg .pred done;\nagain_%=:\n" RLHI_TEST_WAIT " done, [%0], %1;\n@!done bra again_%=;\n}" ::"r"(shared_address(b)),
+               "r"(parity)
+               : "memory");
+#undef RLHI_TEST_WAIT
+}
+inline size_t largest_shared_memory() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return static_cast<size_t>(bytes);
+}
+
 #if RLHI_GROUP_PRODUCTS
 // Registers written before become visible to the products after this.
 RLHI_DEVICE void group_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -114,9 +138,9 @@ RLHI_DEVICE void shared_fence() { asm volatile("fence.proxy.async.shared::cta;" 
 // Keeps the compiler from moving uses of accumulators over a wait.
 template <int kFragments>
 RLHI_DEVICE void group_fence(float (&d)[kFragments][4]) {
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int i = 0; i < kFragments; ++i) {
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int j = 0; j < 4; ++j) asm volatile("" : "+f"(d[i][j])::"memory");
   }
 }

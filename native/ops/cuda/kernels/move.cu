@@ -13,7 +13,7 @@ void move_kernel(Rows to, const int32_t* to_index, Rows from, const int32_t* fro
   const int64_t n = rows * per_row, first = static_cast<int64_t>(block_index()) * (kThreads * kInFlight) + thread_index();
   Group<kGroup> read[kInFlight], before[kInFlight];
   void* target[kInFlight];
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int u = 0; u < kInFlight; ++u) {
     const int64_t i = first + u * kThreads;
     if (i >= n) continue;
@@ -22,14 +22,14 @@ RLHI_UNROLL
     target[u] = to.at(to_index ? to_index[p.row] : p.row, p.group * kGroup);
     if (kAdd) before[u] = load_group<kGroup>(target[u], to.is_f32);
   }
-RLHI_UNROLL
+  RLHI_UNROLL
   for (int u = 0; u < kInFlight; ++u) {
     if (first + u * kThreads >= n) continue;
     float x[kGroup], y[kGroup];
     to_floats(x, read[u], from.is_f32);
     if (kAdd) {
       to_floats(y, before[u], to.is_f32);
-RLHI_UNROLL
+      RLHI_UNROLL
       for (int j = 0; j < kGroup; ++j) x[j] = y[j] + x[j];
     }
     store_floats(target[u], to.is_f32, x);
@@ -59,16 +59,16 @@ void scatter_add_kernel(Rows to, Rows from, const ScatterRun* runs, const int32_
   load_floats(sum, to.at(run.row, group * kGroup), true);
   for (int i = 0; i < run.count; i += kInFlight) {
     Group<kGroup> read[kInFlight];
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int u = 0; u < kInFlight; ++u) {
       if (i + u < run.count) read[u] = load_group<kGroup>(from.at(order[run.first + i + u], group * kGroup), from.is_f32);
     }
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int u = 0; u < kInFlight; ++u) {
       if (i + u >= run.count) continue;
       float x[kGroup];
       to_floats(x, read[u], from.is_f32);
-RLHI_UNROLL
+      RLHI_UNROLL
       for (int j = 0; j < kGroup; ++j) sum[j] += x[j];
     }
   }

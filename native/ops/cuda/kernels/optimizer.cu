@@ -49,7 +49,7 @@ void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, const float*
     auto* high_at = static_cast<uint16_t*>(weight) + i * kGroup;
     auto high = load_words<Run<uint16_t, kGroup>>(high_at);
     auto low = load_words<Run<int16_t, kGroup>>(remainder + i * kGroup);
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int j = 0; j < kGroup; ++j) {
       split(adamw_update(step, join(high.x[j], low.x[j]), g.x[j], mi.x[j], vi.x[j]), high.x[j], low.x[j]);
     }
@@ -58,7 +58,7 @@ RLHI_UNROLL
   } else {
     auto* at = static_cast<float*>(weight) + i * kGroup;
     auto w = load_words<Floats>(at);
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int j = 0; j < kGroup; ++j) w.x[j] = adamw_update(step, w.x[j], g.x[j], mi.x[j], vi.x[j]);
     store_words(at, w);
   }
@@ -85,14 +85,14 @@ void squares_kernel(const float* x, int64_t n, bool vectors, double* partial) {
   double sums[4] = {};
   int64_t i = begin + thread_index() * 4;
   const auto add = [&](int j, float f) { sums[j] += static_cast<double>(f) * static_cast<double>(f); };
-RLHI_UNROLL_BY(4)
+  RLHI_UNROLL_BY(4)
   for (; i + 4 <= end; i += kThreads * 4) {
     if (vectors) {
       const Words4 w = load_words<Words4>(x + i);
-RLHI_UNROLL
+      RLHI_UNROLL
       for (int j = 0; j < 4; ++j) add(j, as_float(w.w[j]));
     } else {
-RLHI_UNROLL
+      RLHI_UNROLL
       for (int j = 0; j < 4; ++j) add(j, x[i + j]);
     }
   }

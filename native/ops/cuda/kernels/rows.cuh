@@ -55,13 +55,13 @@ RLHI_DEVICE void to_floats(float (&x)[kGroup], const Group<kGroup>& g, bool is_f
     x[0] = as_float(is_f32 ? g.w[0] : g.w[0] << 16);
   } else if constexpr (kGroup == 4) {
     if (is_f32) {
-RLHI_UNROLL
+      RLHI_UNROLL
       for (int i = 0; i < 4; ++i) x[i] = as_float(g.w[i]);
       return;
     }
   }
   if constexpr (kGroup > 1) {
-RLHI_UNROLL
+    RLHI_UNROLL
     for (int i = 0; i < kGroup; i += 2) x[i] = as_float(g.w[i / 2] << 16), x[i + 1] = as_float(g.w[i / 2] & 0xffff0000u);
   }
 }
