@@ -5,7 +5,6 @@
 #include <cmath>
 #include <optional>
 
-#include "base/system.h"
 #include "infer/sampler.h"
 #include "infer/scheduler.h"
 #include "model/device_buffer.h"
@@ -42,7 +41,8 @@ int64_t prompt_blocks(const GenerateRequest& r) { return blocks_for(static_cast<
 int64_t answer_blocks(const GenerateRequest& r) { return blocks_for(r.max_new_tokens - 1); }
 
 // Blocks that the max_sequences most demanding samples take together, but no more than memory allows.
-int64_t plan_cache_rows(const std::vector<GenerateRequest>& requests, const GeneratorOptions& options, const ModelConfig& config, DType dtype) {
+int64_t plan_cache_rows(const std::vector<GenerateRequest>& requests, const GeneratorOptions& options, const ModelConfig& config, DType dtype,
+                        int64_t available) {
   std::vector<int64_t> demands;
   int64_t largest = 0;
   for (const GenerateRequest& r : requests) {
@@ -57,7 +57,7 @@ int64_t plan_cache_rows(const std::vector<GenerateRequest>& requests, const Gene
   wanted = std::max(wanted, largest);
 
   const auto block_bytes = static_cast<int64_t>(KvCache::bytes(config, dtype, kRowBlock));
-  int64_t limit = options.memory_limit_bytes > 0 ? options.memory_limit_bytes : available_memory_bytes() / 2;
+  int64_t limit = options.memory_limit_bytes > 0 ? options.memory_limit_bytes : available / 2;
   if (limit <= 0) limit = wanted * block_bytes;
   const int64_t blocks = options.cache_rows > 0 ? options.cache_rows / kRowBlock : std::min(wanted, limit / block_bytes);
   check(blocks >= largest, ErrorCode::out_of_memory, "generation needs a key/value cache of at least ", largest * kRowBlock, " rows (",
@@ -92,7 +92,7 @@ class Run {
   Run(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend, Sampler& sampler,
       const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
       : transformer_(transformer), options_(options), ops_(ops), backend_(backend), sampler_(sampler),
-        cache_(transformer.config(), transformer.weights().dtype(), plan_cache_rows(requests, options, transformer.config(), transformer.weights().dtype()),
+        cache_(transformer.config(), transformer.weights().dtype(), plan_cache_rows(requests, options, transformer.config(), transformer.weights().dtype(), ops.available_bytes(backend)),
                ops, backend),
         schedule_(requests, cache_.rows(), options.max_sequences, std::move(token_bytes)) {
     const ModelConfig& config = transformer.config();

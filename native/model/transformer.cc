@@ -117,7 +117,7 @@ const ModelConfig& Transformer::config() const { return impl_->config(); }
 const Weights& Transformer::weights() const { return impl_->weights; }
 
 void Transformer::pack() {
-  if (!impl_->packs) impl_->packs = std::make_unique<PackedWeights>(impl_->weights, impl_->ops, impl_->backend);
+  if (!impl_->packs && packed_bytes() > 0) impl_->packs = std::make_unique<PackedWeights>(impl_->weights, impl_->ops, impl_->backend);
 }
 void Transformer::weights_changed() { impl_->packs.reset(); }
 void Transformer::release_inference_memory() {

@@ -80,7 +80,8 @@ class Transformer {
   const ModelConfig& config() const;
   const Weights& weights() const;
 
-  // Packs all matrices now (generation, scoring: pays when many calls follow). weights_changed() drops the packs.
+  // Packs all matrices now (generation, scoring: pays when many calls follow), unless the backend reads weights as they are.
+  // weights_changed() drops the packs.
   void pack();
   void weights_changed();
   // Frees packs and scratch that generation and scoring left: before a training, whose plan does not count them.

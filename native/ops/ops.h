@@ -18,7 +18,7 @@
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 1;
+constexpr uint32_t kAbiVersion = 2;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -117,12 +117,15 @@ struct Table {
   uint32_t abi_version;
   const char* backend_name;    // "cpu/portable", "cpu/avx2", "cpu/avx512", "cuda"
 
-  // Memory of the backend. alloc returns 64-byte aligned, zeroed memory or nullptr.
+  // Memory of the backend. alloc returns 64-byte aligned, zeroed memory or nullptr. Tensors, packed weights and the arrays of
+  // AdamWArgs lie in it; index lists, segments, spans and linear_logprob's vectors are the host's. The host reads and writes
+  // backend memory by upload and download alone, which are complete for the host when they return.
   void* (*alloc)(Backend*, size_t bytes);
   void (*release)(Backend*, void*, size_t bytes);
   void (*upload)(Backend*, void* to, const void* from_host, size_t bytes);
   void (*download)(Backend*, void* to_host, const void* from, size_t bytes);
   void (*zero)(Backend*, void*, size_t bytes);
+  int64_t (*available_bytes)(Backend*);  // that alloc could still give; 0: not known
 
   // Movement: to[i] = from[i] with conversion; rows by index (negative or out-of-range indices are the caller's bug).
   void (*copy)(Backend*, Tensor to, Tensor from);
@@ -132,7 +135,7 @@ struct Table {
   void (*add)(Backend*, Tensor to, Tensor from);                                      // to += from
   void (*column_sum)(Backend*, Tensor to, Tensor from);                               // to[0,j] += sum_i from[i,j], to f32
 
-  size_t (*packed_bytes)(Backend*, DType dtype, int64_t n, int64_t k);
+  size_t (*packed_bytes)(Backend*, DType dtype, int64_t n, int64_t k);  // 0: this backend reads weights as they are; nothing is packed
   void (*pack_weight)(Backend*, PackedWeight* to, Tensor w);  // to->data holds packed_bytes; fills the rest of *to
   void (*gemm)(Backend*, const GemmArgs&);
 

@@ -81,15 +81,15 @@ std::vector<int32_t> ids_of(const Json& array) {
 
 void check_greedy(const std::string& folder) {
   const ModelConfig config = load_config(folder + "/policy");
-  ops::CpuBackend backend;
-  const auto weights = load_weights(folder + "/policy", config, DType::f32, backend.table(), backend.handle());
-  Transformer transformer(*weights, backend.table(), backend.handle());
+  const auto backend = open_backend();
+  const auto weights = load_weights(folder + "/policy", config, DType::f32, backend->table(), backend->handle());
+  Transformer transformer(*weights, backend->table(), backend->handle());
   const Json expected = Json::parse(read_text_file(folder + "/expected.json"), folder);
   const Json pairs = Json::parse(read_text_file(folder + "/pairs.json"), folder);
   const auto& greedy = expected.find("greedy_24")->items();
   std::vector<GenerateRequest> requests;
   for (size_t i = 0; i < greedy.size(); ++i) requests.push_back(request_of(ids_of(*pairs.items()[i].find("prompt")), 1, 24, 0, 0));
-  Generator generator(transformer, {}, backend.table(), backend.handle());
+  Generator generator(transformer, {}, backend->table(), backend->handle());
   size_t ended = 0;
   generator.run(requests, [&](GenerateResult&& r) {
     ++ended;
@@ -150,7 +150,7 @@ TEST("generator: a sample alone and in a batch of others is the same to the bit"
 
 TEST("generator: thread count does not change a sample") {
   const ModelConfig config = tiny_config(Architecture::llama);
-  TinyModel one(config, DType::f32, ops::default_isa(), 1, 1), three(config, DType::f32, ops::default_isa(), 1, 3);
+  TinyModel one(config, DType::f32, default_backend(), 1, 1), three(config, DType::f32, default_backend(), 1, 3);
   const auto requests = varied_requests(config, 8);
   EXPECT(generate(one, requests) == generate(three, requests));
 }

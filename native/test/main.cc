@@ -1,9 +1,13 @@
-// rlhi_native_tests [FILTER]: runs every registered test whose name contains FILTER.
+// rlhi_native_tests [--device NAME] [FILTER ...]: runs every registered test whose name contains one of the FILTERs. With
+// --device cuda[:N] what computes runs on that GPU, through librlhi_cuda.so; with --device emulated through the same host code
+// over emulated kernels and an emulated runtime (librlhi_cuda_emulated.so, beside this program).
 #include <sys/stat.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
+#include "test/backends.h"
 #include "test/check.h"
 
 namespace rlhi::test {
@@ -19,11 +23,34 @@ std::string shared_dir() {
 }
 }  // namespace rlhi::test
 
+namespace {
+
+bool wanted(const std::string& name, const std::vector<std::string>& filters) {
+  if (filters.empty()) return true;
+  for (const std::string& filter : filters)
+    if (name.find(filter) != std::string::npos) return true;
+  return false;
+}
+
+void choose_device(const std::string& program, const std::string& name) {
+  rlhi::test::chosen_device() = name == "emulated" ? "cuda" : name;
+  if (name != "emulated") return;
+  const std::string folder = std::filesystem::absolute(program).parent_path().string();
+  setenv("RLHI_CUDA_LIBRARY", (folder + "/librlhi_cuda_emulated.so").c_str(), 1);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  const std::string filter = argc > 1 ? argv[1] : "";
+  std::vector<std::string> filters;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--device" && i + 1 < argc) choose_device(argv[0], argv[i + 1]), ++i;
+    else filters.push_back(argument);
+  }
   int passed = 0, failed = 0, skipped = 0;
   for (const auto& c : rlhi::test::cases()) {
-    if (c.name.find(filter) == std::string::npos) continue;
+    if (!wanted(c.name, filters)) continue;
     try {
       c.run();
       ++passed;

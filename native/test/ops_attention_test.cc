@@ -175,7 +175,7 @@ double output_tolerance(const Table& ops, DType type) { return type == F ? 3e-6 
 void check_layout(const Layout& t, Heads h, int window, DType type, bool backward) {
   Inputs in(t, h, type);
   const Reference r(t, h, window, in, backward);
-  on_every_isa([&](const Table& ops, ops::Backend* backend) {
+  on_every_backend([&](const Table& ops, ops::Backend* backend) {
     const double tolerance = output_tolerance(ops, type);
     const Outputs o = run(ops, backend, t, h, window, in, backward);
     expect_all_close(o.out, r.out, tolerance, "out");
@@ -256,7 +256,7 @@ TEST("attention: decoding from a cache whose spans lie in any order, with gaps")
       for (const DType type : {F, B}) {
         Inputs in(t, h, type);
         const Reference r(t, h, window, in, false);
-        on_every_isa([&](const Table& ops, ops::Backend* backend) {
+        on_every_backend([&](const Table& ops, ops::Backend* backend) {
           Outputs o(t, h, type);
           const Matrix before = o.out;
           ops.attention(backend, args_of(t, h, window, in, o));
@@ -283,7 +283,7 @@ TEST("attention: a query that sees no key gives zeros") {
   t.segments = {{0, 1, 50, 0, 1}};
   const Heads h{2, 1, 8};
   Inputs in(t, h, F);
-  on_every_isa([&](const Table& ops, ops::Backend* backend) {
+  on_every_backend([&](const Table& ops, ops::Backend* backend) {
     const Outputs o = run(ops, backend, t, h, 10, in, false);
     for (int64_t j = 0; j < 16; ++j) EXPECT_EQ(o.out.at(0, j), 0.0);
     EXPECT_EQ(o.lse.at(0, 0), -std::numeric_limits<double>::infinity());
@@ -297,7 +297,7 @@ TEST("attention: large scores neither overflow nor lose the largest") {
   in.q = Matrix::random(t.rows, 32, F, 1, 60.0);
   in.k = Matrix::random(t.rows, 16, F, 2, 60.0);
   const Reference r(t, h, 0, in, false);
-  on_every_isa([&](const Table& ops, ops::Backend* backend) {
+  on_every_backend([&](const Table& ops, ops::Backend* backend) {
     const Outputs o = run(ops, backend, t, h, 0, in, false);
     expect_all_close(o.out, r.out, 2e-2, "out");  // scores near 1e4: f32 holds them to 1e-3
   });
@@ -364,10 +364,10 @@ TEST("attention: a tree has the same bits alone and packed with others, on any n
       Inputs in(both, h, type), in_alone(alone, h, type);
       copy_rows(in_alone.q, in.q, offset), copy_rows(in_alone.k, in.k, offset);
       copy_rows(in_alone.v, in.v, offset), copy_rows(in_alone.dout, in.dout, offset);
-      for (const ops::CpuIsa isa : ops::available_isas()) {
+      for (const BackendChoice& choice : every_backend()) {
         for (const int threads : {1, 2, 3, 5}) {
-          ops::CpuBackend& one = backend_of(isa, 1);
-          ops::CpuBackend& many = backend_of(isa, threads);
+          OpsBackend& one = backend_of(choice, 1);
+          OpsBackend& many = backend_of(choice, threads);
           const Outputs a = run(one.table(), one.handle(), alone, h, window, in_alone, true);
           const Outputs b = run(many.table(), many.handle(), both, h, window, in, true);
           expect_same_rows(b.out, a.out, offset);
@@ -393,7 +393,7 @@ TEST("attention: one token at a time gives the bits of the whole segment") {
       steps.spans.push_back({0, 70, 0});
       steps.spans.push_back({70, i + 1, 70});
     }
-    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+    on_every_backend([&](const Table& ops, ops::Backend* backend) {
       const Outputs a = run(ops, backend, whole, h, window, in, false), b = run(ops, backend, steps, h, window, in, false);
       for (int64_t i = 70; i < 160; ++i) EXPECT(a.out.same_row(i, b.out, i));
     });
@@ -405,7 +405,7 @@ TEST("attention: segments and spans that leave their tensors are refused") {
   Layout t = pair_of(4, 2, 2);
   Inputs in(t, h, F);
   Outputs o(t, h, F);
-  ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
+  OpsBackend& backend = backend_of();
   t.spans[1].length = 9;
   EXPECT_ERROR(backend.table().attention(backend.handle(), args_of(t, h, 0, in, o)), ErrorCode::invalid_argument, "span 1");
   t.spans[1].length = 4, t.segments[2].n_spans = 5;

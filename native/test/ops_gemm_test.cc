@@ -48,7 +48,7 @@ Matrix multiply(const Table& ops, ops::Backend* backend, const Problem& p, Matri
   g.c = c.tensor();
   if (p.bias) g.bias = bias.tensor();
   g.accumulate = p.accumulate;
-  if (p.packed) {
+  if (p.packed && ops.packed_bytes(backend, b.dtype(), b.rows(), b.cols()) > 0) {
     const Pack pack(ops, backend, b.tensor());
     g.packed_b = &pack.weight;
     ops.gemm(backend, g);
@@ -76,7 +76,7 @@ void check_problem(const Problem& p) {
       sizes[static_cast<size_t>(i * p.n + j)] = size;
     }
   }
-  on_every_isa([&](const Table& ops, ops::Backend* backend) {
+  on_every_backend([&](const Table& ops, ops::Backend* backend) {
     const Matrix c = multiply(ops, backend, p, a, b, bias);
     for (int64_t i = 0; i < p.m; ++i) {
       for (int64_t j = 0; j < p.n; ++j) {
@@ -124,8 +124,8 @@ TEST("gemm: a result too large for the caches, whose rows are aligned") {
   Matrix a = Matrix::random(m, k, B, 1), b = Matrix::random(n, k, B, 2), bias = Matrix::random(1, n, B, 3);
   for (const DType dtype : {F, B}) {
     for (const int64_t gap : {0, 32}) {  // rows side by side, and further apart
-      for (const ops::CpuIsa isa : ops::available_isas()) {
-        ops::CpuBackend& backend = backend_of(isa);
+      for (const BackendChoice& choice : every_backend()) {
+        OpsBackend& backend = backend_of(choice);
         const size_t bytes = static_cast<size_t>(m * (n + gap) * dtype_size(dtype));
         void* memory = backend.table().alloc(backend.handle(), bytes);
         GemmArgs g;
@@ -149,13 +149,13 @@ TEST("gemm: a result too large for the caches, whose rows are aligned") {
 
 TEST("gemm: AMX has the bits of its tiles in plain C++") {
   const std::vector<ops::CpuIsa> isas = ops::available_isas();
-  if (std::find(isas.begin(), isas.end(), ops::CpuIsa::amx) == isas.end()) skip("no AMX on this machine");
+  if (!on_cpu() || std::find(isas.begin(), isas.end(), ops::CpuIsa::amx) == isas.end()) skip("no AMX on this machine");
   for (const GemmForm form : {GemmForm::nt, GemmForm::nn, GemmForm::tn}) {
     for (const int64_t k : {7, 100, 1300}) {
       const Problem p{50, 70, k, form, B, B, F, form == GemmForm::nt, form == GemmForm::tn};
       Matrix a = make_a(p), b = make_b(p), bias = Matrix::random(1, p.n, B, 3);
-      ops::CpuBackend& amx = backend_of(ops::CpuIsa::amx);
-      ops::CpuBackend& plain = backend_of(ops::CpuIsa::portable_tiles);
+      OpsBackend& amx = backend_of({"cpu", ops::CpuIsa::amx});
+      OpsBackend& plain = backend_of({"cpu", ops::CpuIsa::portable_tiles});
       const Matrix expected = multiply(plain.table(), plain.handle(), p, a, b, bias);
       const Matrix found = multiply(amx.table(), amx.handle(), p, a, b, bias);
       for (int64_t i = 0; i < p.m; ++i) EXPECT(found.same_row(i, expected, i));
@@ -191,7 +191,7 @@ TEST("gemm: sizes that take several tasks") {
 }
 
 TEST("gemm: no rows, no columns and an empty sum") {
-  on_every_isa([](const Table& ops, ops::Backend* backend) {
+  on_every_backend([](const Table& ops, ops::Backend* backend) {
     Matrix none(0, 8), b = Matrix::random(5, 8, F, 1), c(0, 5);
     GemmArgs g;
     g.a = none.tensor(), g.b = b.tensor(), g.c = c.tensor();
@@ -208,14 +208,14 @@ TEST("gemm: no rows, no columns and an empty sum") {
 TEST("gemm: a row has the same bits alone and among others, packed or not, on any number of threads") {
   constexpr int64_t n = 150, k = 600;
   for (const DType dtype : {F, B}) {
-    for (const ops::CpuIsa isa : ops::available_isas()) {
-      ops::CpuBackend& one = backend_of(isa, 1);
+    for (const BackendChoice& choice : every_backend()) {
+      OpsBackend& one = backend_of(choice, 1);
       Matrix b = Matrix::random(n, k, dtype, 2), bias = Matrix::random(1, n, dtype, 3);
       Matrix a100 = Matrix::random(100, k, dtype, 1);
       const Problem whole{100, n, k, GemmForm::nt, dtype, dtype, dtype, true, false, false};
       const Matrix expected = multiply(one.table(), one.handle(), whole, a100, b, bias);
       for (const int threads : {1, 2, 3, 5}) {
-        ops::CpuBackend& backend = backend_of(isa, threads);
+        OpsBackend& backend = backend_of(choice, threads);
         for (const int64_t m : {1, 2, 7, 33, 100}) {
           for (const bool packed : {false, true}) {
             Matrix a = Matrix::random(m, k, dtype, 9);
@@ -235,7 +235,7 @@ TEST("gemm: a row has the same bits alone and among others, packed or not, on an
 }
 
 TEST("gemm: a shape that does not fit is refused") {
-  ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
+  OpsBackend& backend = backend_of();
   Matrix a(3, 8), b(5, 7), c(3, 5), half(3, 5, B);
   GemmArgs g;
   g.a = a.tensor(), g.b = b.tensor(), g.c = c.tensor();

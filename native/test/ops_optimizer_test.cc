@@ -30,7 +30,7 @@ AdamWArgs args_of(State& s, int step, double lr) {
 
 TEST("adamw follows PyTorch's formula") {
   for (const int64_t n : {1, 3, 4, 7, 16, 17, 33, 16383, 16385, 40000}) {
-    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+    on_every_backend([&](const Table& ops, ops::Backend* backend) {
       State s(n);
       std::vector<double> w(s.weight.begin(), s.weight.end()), m(w.size()), v(w.size());
       for (int step = 1; step <= 4; ++step) {
@@ -54,7 +54,7 @@ TEST("adamw follows PyTorch's formula") {
 
 TEST("adamw on bf16 with a remainder takes the very steps of f32") {
   for (const int64_t n : {1, 5, 16, 31, 20000}) {
-    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+    on_every_backend([&](const Table& ops, ops::Backend* backend) {
       State whole(n), split(n);
       std::vector<bf16> weight(static_cast<size_t>(n));
       std::vector<int16_t> remainder(static_cast<size_t>(n));
@@ -81,7 +81,7 @@ TEST("adamw on bf16 with a remainder takes the very steps of f32") {
 }
 
 TEST("adamw refuses bf16 weights without a remainder") {
-  ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
+  OpsBackend& backend = backend_of();
   State s(4);
   AdamWArgs a = args_of(s, 1, 1e-3);
   a.dtype = DType::bf16;
@@ -96,7 +96,7 @@ TEST("sum_of_squares is exact to double rounding") {
       x[i] = std::sin(static_cast<float>(i)) * 1e10f;
       expected += static_cast<long double>(x[i]) * static_cast<long double>(x[i]);
     }
-    on_every_isa([&](const Table& ops, ops::Backend* backend) {
+    on_every_backend([&](const Table& ops, ops::Backend* backend) {
       expect_close(ops.sum_of_squares(backend, x.data(), n), static_cast<double>(expected), 1e-13 * static_cast<double>(expected), "sum");
     });
   }

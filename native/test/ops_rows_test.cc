@@ -12,7 +12,7 @@ constexpr DType F = DType::f32, B = DType::bf16;
 const std::vector<int64_t> kWidths{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 130, 577};
 
 TEST("copy, gather, scatter and embedding move rows and convert exactly") {
-  on_every_isa([](const Table& ops, ops::Backend* backend) {
+  on_every_backend([](const Table& ops, ops::Backend* backend) {
     for (const DType from_type : {F, B}) {
       for (const DType to_type : {F, B}) {
         for (const int64_t n : kWidths) {
@@ -44,7 +44,7 @@ TEST("conversion to bf16 rounds to nearest even, and keeps NaN and infinity") {
   const std::vector<float> values{1.0f, 1.00390625f, 1.01171875f, -1.00390626f, 3.4e38f, -3.4e38f, 1e-40f, 0.0f, -0.0f, INFINITY,
       -INFINITY, NAN, 1e-20f,
                                   65504.0f, 0.1f, 7.0f, 8.0f};
-  on_every_isa([&](const Table& ops, ops::Backend* backend) {
+  on_every_backend([&](const Table& ops, ops::Backend* backend) {
     std::vector<float> from(values);
     std::vector<bf16> to(values.size());
     const int64_t n = static_cast<int64_t>(values.size());
@@ -57,7 +57,7 @@ TEST("conversion to bf16 rounds to nearest even, and keeps NaN and infinity") {
 }
 
 TEST("contiguous copies and sums of any length") {
-  on_every_isa([](const Table& ops, ops::Backend* backend) {
+  on_every_backend([](const Table& ops, ops::Backend* backend) {
     for (const int64_t n : {1, 5, 65535, 65536, 65537, 200001}) {
       std::vector<float> a(static_cast<size_t>(n)), b(static_cast<size_t>(n));
       std::iota(a.begin(), a.end(), 1.0f);
@@ -72,7 +72,7 @@ TEST("contiguous copies and sums of any length") {
 }
 
 TEST("add, scatter_add_rows and column_sum") {
-  on_every_isa([](const Table& ops, ops::Backend* backend) {
+  on_every_backend([](const Table& ops, ops::Backend* backend) {
     for (const DType type : {F, B}) {
       for (const int64_t n : kWidths) {
         Matrix from = Matrix::random(150, n, type, 1), to = Matrix::random(150, n, type, 2);
@@ -164,7 +164,7 @@ TEST("rms_norm forward and backward, by groups, in place, with a copy of x") {
             dy = Matrix::random(rows, n * groups, type, 3);
         const NormReference r(x, w, dy, eps, groups);
         const double tolerance = type == F ? 4e-6 : 8e-3;
-        on_every_isa([&](const Table& ops, ops::Backend* backend) {
+        on_every_backend([&](const Table& ops, ops::Backend* backend) {
           Matrix y(rows, n * groups, type), rstd(rows, groups), kept(rows, n * groups, type), in_place = x;
           ops.rms_norm(backend, y.tensor(), x.tensor(), w.tensor(), static_cast<float>(eps), groups, rstd.tensor(), kept.tensor());
           ops.rms_norm(backend, in_place.tensor(), in_place.tensor(), w.tensor(), static_cast<float>(eps), groups, Tensor(), Tensor());
@@ -197,12 +197,12 @@ TEST("rms_norm forward and backward, by groups, in place, with a copy of x") {
 }
 
 TEST("sums over rows have the same bits on any number of threads") {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
+  for (const BackendChoice& choice : every_backend()) {
     Matrix x = Matrix::random(500, 40, F, 1), w = Matrix::random(1, 40, F, 2), dy = Matrix::random(500, 40, F, 3);
     std::vector<Matrix> results;
     std::vector<double> squares;
     for (const int threads : {1, 2, 3, 5}) {
-      ops::CpuBackend& b = backend_of(isa, threads);
+      OpsBackend& b = backend_of(choice, threads);
       Matrix y(500, 40), rstd(500, 1), dx(500, 40), dw = Matrix::filled(1, 40, F, 0.0), sums = Matrix::filled(1, 40, F, 0.0);
       b.table().rms_norm(b.handle(), y.tensor(), x.tensor(), w.tensor(), 1e-6f, 1, rstd.tensor(), Tensor());
       b.table().rms_norm_backward(b.handle(), dx.tensor(), dw.tensor(), dy.tensor(), x.tensor(), w.tensor(), rstd.tensor(), 1, false);
@@ -231,7 +231,7 @@ TEST("rope rotates halves by the position's angles and its backward undoes it") 
         }
       }
       const std::vector<int32_t> at{0, 39, 1, 1, 17, 5, 38};
-      on_every_isa([&](const Table& ops, ops::Backend* backend) {
+      on_every_backend([&](const Table& ops, ops::Backend* backend) {
         Matrix y = x;
         ops.rope(backend, y.tensor(), head_dim, table.tensor(), at.data(), 1);
         for (int64_t i = 0; i < rows; ++i) {
@@ -254,7 +254,7 @@ TEST("rope rotates halves by the position's angles and its backward undoes it") 
       });
     }
   }
-  ops::CpuBackend& backend = backend_of(ops::CpuIsa::portable);
+  OpsBackend& backend = backend_of();
   Matrix x(1, 4), table(3, 4);
   const int32_t beyond = 3;
   EXPECT_ERROR(backend.table().rope(backend.handle(), x.tensor(), 4, table.tensor(), &beyond, 1), ErrorCode::invalid_argument,
@@ -267,7 +267,7 @@ TEST("swiglu forward and backward, also in place") {
       constexpr int64_t rows = 5;
       Matrix gate_up = Matrix::random(rows, 2 * n, type, 1, 4.0), dout = Matrix::random(rows, n, type, 2);
       gate_up.set(0, 0, 120.0), gate_up.set(1, 0, -120.0), gate_up.set(2, 0, 0.0);
-      on_every_isa([&](const Table& ops, ops::Backend* backend) {
+      on_every_backend([&](const Table& ops, ops::Backend* backend) {
         Matrix out(rows, n, type), d(rows, 2 * n, type), in_place = gate_up;
         ops.swiglu(backend, out.tensor(), gate_up.tensor());
         ops.swiglu_backward(backend, d.tensor(), dout.tensor(), gate_up.tensor());
@@ -292,7 +292,7 @@ TEST("swiglu forward and backward, also in place") {
 }
 
 TEST("operations on no rows do nothing") {
-  on_every_isa([](const Table& ops, ops::Backend* backend) {
+  on_every_backend([](const Table& ops, ops::Backend* backend) {
     Matrix x(0, 8), y(0, 8), w = Matrix::filled(1, 8, F, 1.0), rstd(0, 1), wide(0, 16), table = Matrix::filled(3, 8, F, 1.0);
     Matrix sum = Matrix::filled(1, 8, F, 4.0);
     ops.copy(backend, y.tensor(), x.tensor());

@@ -1,5 +1,4 @@
-// What the tests of operations share: matrices that notice writes outside their view, backends of every instruction
-// set this machine runs, and tolerances.
+// What the tests of operations share: matrices that notice writes outside their view, the backends to run on, and tolerances.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -8,33 +7,44 @@
 #include <random>
 #include <vector>
 
-#include "ops/cpu/cpu_backend.h"
+#include "test/backends.h"
 #include "test/check.h"
+#include "test/host_tensors.h"
 
 namespace rlhi::test {
 
-// A backend a set and thread count, made once.
-inline ops::CpuBackend& backend_of(ops::CpuIsa isa, int threads = 2) {
-  static std::map<std::pair<ops::CpuIsa, int>, std::unique_ptr<ops::CpuBackend>> all;
-  auto& backend = all[{isa, threads}];
-  if (!backend) {
-    ops::CpuBackendOptions options;
-    options.isa = isa;
-    options.threads = threads;
-    backend = std::make_unique<ops::CpuBackend>(options);
+// A backend whose tensors lie in the host's memory.
+class OpsBackend {
+ public:
+  OpsBackend(const BackendChoice& choice, int threads) {
+    if (choice.device == "cpu") cpu_ = open_backend(choice, threads);
+    else device_ = std::make_unique<HostTensors>(open_backend(choice, threads));
   }
+  const ops::Table& table() const { return cpu_ ? cpu_->table() : device_->table(); }
+  ops::Backend* handle() const { return cpu_ ? cpu_->handle() : device_->handle(); }
+
+ private:
+  std::unique_ptr<ops::Device> cpu_;
+  std::unique_ptr<HostTensors> device_;
+};
+
+// One a choice and thread count, made once. A device has no threads to choose: one serves all counts.
+inline OpsBackend& backend_of(const BackendChoice& choice = default_backend(), int threads = 2) {
+  static std::map<std::pair<std::string, int>, std::unique_ptr<OpsBackend>> all;
+  auto& backend = all[{choice.name(), on_cpu() ? threads : 1}];
+  if (!backend) backend = std::make_unique<OpsBackend>(choice, threads);
   return *backend;
 }
 
-// f(table, handle) on every instruction set; a failure names the set.
+// f(table, handle) on every backend; a failure names it.
 template <class F>
-void on_every_isa(const F& f, int threads = 2) {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
-    ops::CpuBackend& backend = backend_of(isa, threads);
+void on_every_backend(const F& f, int threads = 2) {
+  for (const BackendChoice& choice : every_backend()) {
+    OpsBackend& backend = backend_of(choice, threads);
     try {
       f(backend.table(), backend.handle());
     } catch (const std::exception& e) {
-      throw std::runtime_error(concat(ops::isa_name(isa), ": ", e.what()));
+      throw std::runtime_error(concat(choice.name(), ": ", e.what()));
     }
   }
 }
@@ -118,7 +128,7 @@ inline double rounding(DType t) { return t == DType::f32 ? 6e-8 : 4e-3; }
 // Whether products with a bf16 factor round the other factor to bf16.
 inline bool multiplies_halves(const ops::Table& ops) {
   const std::string name = ops.backend_name;
-  return name == "cpu/portable-tiles" || name == "cpu/avx512-bf16" || name == "cpu/amx";
+  return name.rfind("cpu/", 0) != 0 || name == "cpu/portable-tiles" || name == "cpu/avx512-bf16" || name == "cpu/amx";
 }
 // What a product's term may lose relatively when its factors are of these types.
 inline double factor_rounding(const ops::Table& ops, DType a, DType b) { return a != b && multiplies_halves(ops) ? rounding(DType::bf16) : 0.0; }

@@ -37,10 +37,10 @@ TEST("score: each token's log-softmax of the logits that the tokens before it gi
     for (size_t i = 0; i < tree.continuations[k].size(); ++i) {
       TreePacker packer;
       packer.add_tree(ids, {});
-      std::vector<float> hidden(static_cast<size_t>(c.hidden_size)), logits(static_cast<size_t>(c.vocab_size));
-      const Tensor row(hidden.data(), DType::f32, 1, c.hidden_size);
-      m.transformer.forward_rows(packer.take(), {static_cast<int32_t>(ids.size()) - 1}, row);
-      m.transformer.logits(row, Tensor(logits.data(), DType::f32, 1, c.vocab_size));
+      const DeviceMatrix row(m.ops(), m.handle(), DType::f32, 1, c.hidden_size), at_row(m.ops(), m.handle(), DType::f32, 1, c.vocab_size);
+      m.transformer.forward_rows(packer.take(), {static_cast<int32_t>(ids.size()) - 1}, row.tensor());
+      m.transformer.logits(row.tensor(), at_row.tensor());
+      const std::vector<float> logits = at_row.floats();
       double total = 0;
       for (const float l : logits) total += std::exp(static_cast<double>(l));
       EXPECT_NEAR(scores[0][k][i], logits[static_cast<size_t>(tree.continuations[k][i])] - std::log(total), 1e-5);
@@ -49,10 +49,10 @@ TEST("score: each token's log-softmax of the logits that the tokens before it gi
   }
 }
 
-TEST("score: the same bits at any token budget, packed or not, on every instruction set") {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
+TEST("score: the same bits at any token budget, packed or not, on every backend") {
+  for (const BackendChoice& backend : every_backend()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
-      TinyModel m(tiny_config(Architecture::qwen3), dtype, isa);
+      TinyModel m(tiny_config(Architecture::qwen3), dtype, backend);
       const std::vector<ScoreTree> trees = random_trees(11, 9, m.weights.config().vocab_size);
       const Scores whole = score(m, trees, 100000);
       EXPECT_EQ(whole.size(), trees.size());
@@ -81,13 +81,13 @@ std::vector<ScoreTree> trees_that_begin_alike(int64_t vocab) {
   return trees;
 }
 
-TEST("score: prompts that begin alike have the bits they have alone, on every instruction set") {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
+TEST("score: prompts that begin alike have the bits they have alone, on every backend") {
+  for (const BackendChoice& backend : every_backend()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const Architecture architecture : {Architecture::llama, Architecture::mistral}) {
         ModelConfig config = tiny_config(architecture);
         config.max_position = 512;
-        TinyModel m(config, dtype, isa);
+        TinyModel m(config, dtype, backend);
         const std::vector<ScoreTree> trees = trees_that_begin_alike(m.weights.config().vocab_size);
         Scores alone;
         for (const ScoreTree& tree : trees) alone.push_back(score(m, {tree}, 1000)[0]);

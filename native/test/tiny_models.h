@@ -6,7 +6,7 @@
 
 #include "model/transformer.h"
 #include "model/weights.h"
-#include "ops/cpu/cpu_backend.h"
+#include "test/backends.h"
 #include "train/trainer.h"
 
 namespace rlhi::test {
@@ -49,26 +49,30 @@ inline std::vector<Architecture> all_architectures() {
   return {Architecture::llama, Architecture::mistral, Architecture::qwen2, Architecture::qwen3};
 }
 
-inline void fill(Weights& weights, const ops::CpuBackend& backend, uint64_t seed, double scale = 1) {
+inline void fill(Weights& weights, const ops::Device& backend, uint64_t seed, double scale = 1) {
   Numbers numbers(seed);
   for (const NamedParameter& p : weights.parameters) {
     const bool norm = !p.is_matrix && p.name.find("norm") != std::string::npos;
     std::vector<float> values(static_cast<size_t>(p.view.size()));
     for (float& v : values) v = static_cast<float>((norm ? 1 : 0) + scale * numbers.uniform(-0.2, 0.2));
-    backend.table().copy(backend.handle(), p.view, Tensor(values.data(), DType::f32, p.view.rows, p.view.cols));
+    upload_floats(backend.table(), backend.handle(), p.view, values);
   }
 }
 
 struct TinyModel {
-  TinyModel(const ModelConfig& config, DType dtype, ops::CpuIsa isa = ops::default_isa(), uint64_t seed = 1, int threads = 0)
-      : backend({threads, isa}), weights(config, dtype, backend.table(), backend.handle()),
-        transformer(weights, backend.table(), backend.handle()) {
-    fill(weights, backend, seed);
+  TinyModel(const ModelConfig& config, DType dtype, const BackendChoice& choice = default_backend(), uint64_t seed = 1, int threads = 0)
+      : backend(open_backend(choice, threads)), weights(config, dtype, ops(), handle()), transformer(weights, ops(), handle()) {
+    fill(weights, *backend, seed);
   }
-  const ops::Table& ops() const { return backend.table(); }
-  ops::Backend* handle() const { return backend.handle(); }
+  const ops::Table& ops() const { return backend->table(); }
+  ops::Backend* handle() const { return backend->handle(); }
+  // Bytes or values of the weights, or of anything of this model's backend.
+  std::vector<char> bytes(const Weights& of) const { return download(ops(), handle(), of.data(), static_cast<size_t>(of.elements() * dtype_size(of.dtype()))); }
+  std::vector<float> floats(const Weights& of) const {
+    return download_floats(ops(), handle(), Tensor(of.data(), of.dtype(), 1, of.elements()));
+  }
 
-  ops::CpuBackend backend;
+  std::unique_ptr<ops::Device> backend;
   Weights weights;
   Transformer transformer;
 };

@@ -25,11 +25,6 @@ TrainOptions train_options(int64_t budget = 512) {
   return o;
 }
 
-std::vector<char> bytes_of(const Weights& w) {
-  const char* data = static_cast<const char*>(w.data());
-  return {data, data + w.elements() * dtype_size(w.dtype())};
-}
-
 // The reference log-probabilities a run precomputes: by scoring, at another token budget than training's.
 void score_reference(TinyModel& reference, std::vector<Pair>& pairs) {
   std::vector<ScoreTree> trees;
@@ -42,10 +37,9 @@ void score_reference(TinyModel& reference, std::vector<Pair>& pairs) {
   }
 }
 
-double relative_difference(const Weights& a, const Weights& b) {
-  const auto *x = static_cast<const float*>(a.data()), *y = static_cast<const float*>(b.data());
+double relative_difference(const std::vector<float>& x, const std::vector<float>& y) {
   double difference = 0, norm = 0;
-  for (int64_t i = 0; i < a.elements(); ++i) {
+  for (size_t i = 0; i < x.size(); ++i) {
     difference += std::pow(static_cast<double>(x[i]) - y[i], 2);
     norm += std::pow(static_cast<double>(y[i]), 2);
   }
@@ -77,11 +71,11 @@ void aborting_embedding(ops::Backend* b, Tensor out, Tensor table, const int32_t
 
 }  // namespace
 
-TEST("trainer: with policy = reference the first loss is ln 2, in f32 and bf16, on every instruction set") {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
+TEST("trainer: with policy = reference the first loss is ln 2, in f32 and bf16, on every backend") {
+  for (const BackendChoice& backend : every_backend()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const Architecture architecture : all_architectures()) {
-        TinyModel m(tiny_config(architecture), dtype, isa);
+        TinyModel m(tiny_config(architecture), dtype, backend);
         std::vector<Pair> pairs = random_pairs(21, 7, m.weights.config().vocab_size, 50);
         score_reference(m, pairs);
         Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
@@ -107,15 +101,14 @@ TEST("trainer: evaluating gives the metrics of a step by a forward alone, and le
     options.max_tokens_per_micro_batch = 150;
     Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
     const StepMetrics expected = trainer.accumulate_only(pairs);
-    const auto* gradient = static_cast<const float*>(trainer.gradients().data());
-    const std::vector<float> before(gradient, gradient + m.weights.elements());
+    const std::vector<char> before = m.bytes(trainer.gradients());
     const StepMetrics found = trainer.evaluate(pairs);
     EXPECT_EQ(found.loss, expected.loss);
     EXPECT_EQ(found.rewards_margins, expected.rewards_margins);
     EXPECT_EQ(found.logps_rejected, expected.logps_rejected);
     EXPECT_EQ(found.num_tokens, expected.num_tokens);
     EXPECT_EQ(found.grad_norm, 0.0);
-    EXPECT(std::equal(before.begin(), before.end(), gradient));
+    EXPECT(before == m.bytes(trainer.gradients()));
     EXPECT_EQ(trainer.steps_done(), 0);
   }
 }
@@ -128,20 +121,20 @@ TEST("trainer: the gradient agrees with differences of the loss, tensor by tenso
     options.loss.rpo_alpha = 0.5;
     Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
     trainer.accumulate_only(pairs);
-    const auto* gradient = static_cast<const float*>(trainer.gradients().data());
-    const std::vector<float> g(gradient, gradient + m.weights.elements());
-    auto* w = static_cast<float*>(m.weights.data());
+    const std::vector<float> g = m.floats(trainer.gradients());
     for (const NamedParameter& p : m.weights.parameters) {
       double norm = 0;
       for (int64_t i = p.offset; i < p.offset + p.view.size(); ++i) norm += static_cast<double>(g[static_cast<size_t>(i)]) * g[static_cast<size_t>(i)];
       norm = std::sqrt(norm);
       EXPECT(norm > 1e-5);
-      const std::vector<float> before(w + p.offset, w + p.offset + p.view.size());
+      const std::vector<float> before = download_floats(m.ops(), m.handle(), p.view);
       const auto loss_along = [&](double distance) {  // along the tensor's own gradient
-        for (int64_t i = 0; i < p.view.size(); ++i)
-          w[p.offset + i] = static_cast<float>(before[static_cast<size_t>(i)] + distance * g[static_cast<size_t>(p.offset + i)] / norm);
+        std::vector<float> moved = before;
+        for (size_t i = 0; i < moved.size(); ++i)
+          moved[i] = static_cast<float>(before[i] + distance * g[static_cast<size_t>(p.offset) + i] / norm);
+        upload_floats(m.ops(), m.handle(), p.view, moved);
         const double loss = trainer.accumulate_only(pairs).loss;
-        std::copy(before.begin(), before.end(), w + p.offset);
+        upload_floats(m.ops(), m.handle(), p.view, before);
         return loss;
       };
       const double h = 4e-3, slope = (8 * (loss_along(h) - loss_along(-h)) - (loss_along(2 * h) - loss_along(-2 * h))) / (12 * h);
@@ -163,7 +156,7 @@ TEST("trainer: micro-batches of any size give the same loss and gradient") {
       EXPECT_NEAR(found.loss, expected.loss, 1e-12);
       EXPECT_EQ(found.num_tokens, expected.num_tokens);
       EXPECT_NEAR(found.logps_chosen, expected.logps_chosen, 1e-9);
-      EXPECT_NEAR(relative_difference(parts.gradients(), whole.gradients()), 0, 2e-6);
+      EXPECT_NEAR(relative_difference(m.floats(parts.gradients()), m.floats(whole.gradients())), 0, 2e-6);
     }
   }
 }
@@ -172,12 +165,12 @@ TEST("trainer: the same step twice gives the same bits, whatever the threads") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     std::vector<char> first;
     for (const int threads : {1, 2, 2}) {
-      TinyModel m(tiny_config(Architecture::llama), dtype, ops::default_isa(), 1, threads);
+      TinyModel m(tiny_config(Architecture::llama), dtype, default_backend(), 1, threads);
       Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
       trainer.step(random_pairs(51, 5, m.weights.config().vocab_size));
       trainer.step(random_pairs(52, 5, m.weights.config().vocab_size));
-      if (first.empty()) first = bytes_of(m.weights);
-      else EXPECT(first == bytes_of(m.weights));
+      if (first.empty()) first = m.bytes(m.weights);
+      else EXPECT(first == m.bytes(m.weights));
     }
   }
 }
@@ -220,10 +213,10 @@ TEST("trainer: an abort in the middle of a step leaves weights, moments and step
   const std::vector<Pair> second = random_pairs(72, 8, m.weights.config().vocab_size);
   embeddings_until_abort = std::numeric_limits<int>::max();
   trainer.step(first, &abort_requested);
-  const std::vector<char> before = bytes_of(m.weights);
+  const std::vector<char> before = m.bytes(m.weights);
   embeddings_until_abort = 2;
   EXPECT_ERROR(trainer.step(second, &abort_requested), ErrorCode::aborted, "the weights were not changed");
-  EXPECT(before == bytes_of(m.weights));
+  EXPECT(before == m.bytes(m.weights));
   EXPECT_EQ(embeddings_until_abort, 0);      // no micro-batch was begun after the request
   EXPECT_EQ(trainer.steps_done(), 1);
   abort_requested = false;
@@ -231,18 +224,19 @@ TEST("trainer: an abort in the middle of a step leaves weights, moments and step
   trainer.step(second, &abort_requested);
   undisturbed.step(first);
   undisturbed.step(second);
-  EXPECT(bytes_of(m.weights) == bytes_of(twin.weights));
+  EXPECT(m.bytes(m.weights) == twin.bytes(twin.weights));
 }
 
 TEST("trainer: a loss that is not finite stops the step before the update") {
   TinyModel m(tiny_config(Architecture::llama), DType::f32);
   Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle());
   const std::vector<Pair> pairs = random_pairs(81, 3, m.weights.config().vocab_size);
-  auto* w = static_cast<float*>(m.weights.final_norm.data);
-  w[5] = std::numeric_limits<float>::quiet_NaN();
-  const std::vector<char> before = bytes_of(m.weights);
+  std::vector<float> norm = download_floats(m.ops(), m.handle(), m.weights.final_norm);
+  norm[5] = std::numeric_limits<float>::quiet_NaN();
+  upload_floats(m.ops(), m.handle(), m.weights.final_norm, norm);
+  const std::vector<char> before = m.bytes(m.weights);
   EXPECT_ERROR(trainer.step(pairs), ErrorCode::internal, "the loss of pair 0 is");
-  EXPECT(before == bytes_of(m.weights));
+  EXPECT(before == m.bytes(m.weights));
   EXPECT_EQ(trainer.steps_done(), 0);
 }
 
@@ -267,7 +261,7 @@ TEST("trainer: a run stopped after any step and resumed from its files ends in t
       run_steps(trainer, 3, 3, config.vocab_size);
       save(m, trainer, unbroken_end);
     }
-    TinyModel m(config, dtype, ops::default_isa(), 777);  // other weights, until the saved ones are in
+    TinyModel m(config, dtype, default_backend(), 777);  // other weights, until the saved ones are in
     const auto loaded = load_weights(stopped, load_config(stopped), dtype, m.ops(), m.handle());
     Transformer transformer(*loaded, m.ops(), m.handle());
     Trainer trainer(*loaded, transformer, options, m.ops(), m.handle());
@@ -290,12 +284,9 @@ TEST("trainer: steps too small for bf16 still move the master weights") {
   options.learning_rate = 1e-7, options.weight_decay = 0;
   Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
   const std::vector<Pair> pairs = random_pairs(95, 4, m.weights.config().vocab_size);
-  std::vector<float> before(static_cast<size_t>(m.weights.embed.size())), after(before.size());
-  const Tensor view = m.weights.embed, before_view(before.data(), DType::f32, view.rows, view.cols);
-  const Tensor after_view(after.data(), DType::f32, view.rows, view.cols);
-  m.ops().copy(m.handle(), before_view, view);
+  const std::vector<float> before = download_floats(m.ops(), m.handle(), m.weights.embed);
   for (int i = 0; i < 5; ++i) trainer.step(pairs);
-  m.ops().copy(m.handle(), after_view, view);
+  const std::vector<float> after = download_floats(m.ops(), m.handle(), m.weights.embed);
   trainer.save_state(folder.path);
   const io::SafetensorsFile state(folder.path + "/optimizer.safetensors");
   const io::SafetensorsEntry* entry = state.find("remainder.model.embed_tokens.weight");
@@ -324,9 +315,9 @@ TEST("trainer: a state of another dtype or model, or a torn one, is refused and 
   EXPECT_ERROR(trainer.load_state(folder.path), ErrorCode::io, "optimizer.safetensors");
   run_steps(trainer, 0, 2, m.weights.config().vocab_size);
   trainer.save_state(folder.path);
-  Trainer bf16_trainer(bf16_model.weights, bf16_model.transformer, train_options(), m.ops(), m.handle());
+  Trainer bf16_trainer(bf16_model.weights, bf16_model.transformer, train_options(), bf16_model.ops(), bf16_model.handle());
   EXPECT_ERROR(bf16_trainer.load_state(folder.path), ErrorCode::invalid_file, "expected the state of bf16 weights, found that of f32");
-  Trainer other_trainer(other.weights, other.transformer, train_options(), m.ops(), m.handle());
+  Trainer other_trainer(other.weights, other.transformer, train_options(), other.ops(), other.handle());
   EXPECT_ERROR(other_trainer.load_state(folder.path), ErrorCode::invalid_file, "another model");
   EXPECT_EQ(other_trainer.steps_done(), 0);
   const std::string path = folder.path + "/optimizer.safetensors";

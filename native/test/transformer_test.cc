@@ -26,9 +26,9 @@ std::vector<int32_t> all_rows(int64_t n) {
 
 Floats hidden_rows(TinyModel& m, const PackedTokens& tokens, const std::vector<int32_t>& rows) {
   const int64_t d = m.weights.config().hidden_size;
-  Floats out(rows.size() * static_cast<size_t>(d));
-  m.transformer.forward_rows(tokens, rows, Tensor(out.data(), DType::f32, static_cast<int64_t>(rows.size()), d));
-  return out;
+  const DeviceMatrix out(m.ops(), m.handle(), DType::f32, static_cast<int64_t>(rows.size()), d);
+  m.transformer.forward_rows(tokens, rows, out.tensor());
+  return out.floats();
 }
 
 double largest_difference(const Floats& a, const Floats& b) {
@@ -113,10 +113,10 @@ TEST("transformer: a packed tree computes what its sequences compute alone") {
 }
 
 TEST("transformer: a tree's bits do not depend on its neighbours, threads or packed weights") {
-  for (const ops::CpuIsa isa : ops::available_isas()) {
+  for (const BackendChoice& backend : every_backend()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       for (const Architecture architecture : all_architectures()) {
-        TinyModel m(tiny_config(architecture), dtype, isa);
+        TinyModel m(tiny_config(architecture), dtype, backend);
         const Tree tree = random_tree(3, {13, 21, 1, 10}, m.weights.config().vocab_size);
         const Tree before = random_tree(4, {37, 3, 50}, m.weights.config().vocab_size);
         const Tree after = random_tree(5, {1, 2}, m.weights.config().vocab_size);
@@ -130,7 +130,7 @@ TEST("transformer: a tree's bits do not depend on its neighbours, threads or pac
         EXPECT(same_bits(alone, hidden_rows(m, packed, among[0].predictor_rows)));
         m.transformer.pack();
         EXPECT(same_bits(alone, hidden_rows(m, packed, among[0].predictor_rows)));
-        TinyModel one_thread(tiny_config(architecture), dtype, isa, 1, 1);
+        TinyModel one_thread(tiny_config(architecture), dtype, backend, 1, 1);
         EXPECT(same_bits(alone, hidden_rows(one_thread, packed, among[0].predictor_rows)));
       }
     }
@@ -147,14 +147,12 @@ TEST("transformer: training's forward gives the bits of inference") {
       const PackedTokens packed = packer.take();
       const std::vector<int32_t> rows = joined(placed[0].predictor_rows, placed[1].predictor_rows);
       const auto n = static_cast<int64_t>(rows.size()), d = m.weights.config().hidden_size;
-      Floats inference(rows.size() * static_cast<size_t>(d)), training(inference.size());
-      const Tensor inference_m(inference.data(), dtype, n, d);  // bf16 rows fill the first half of the floats
-      m.transformer.forward_rows(packed, rows, inference_m);
+      const DeviceMatrix inference(m.ops(), m.handle(), dtype, n, d);
+      m.transformer.forward_rows(packed, rows, inference.tensor());
       const auto activations = m.transformer.plan_activations(packed.size() + 5, n + 3);
       const Tensor hidden = m.transformer.forward(packed, rows, *activations);
       EXPECT(hidden.dtype == dtype);
-      std::memcpy(training.data(), hidden.data, static_cast<size_t>(hidden.bytes()));
-      EXPECT(same_bits(inference, training));
+      EXPECT(download(m.ops(), m.handle(), hidden.data, static_cast<size_t>(hidden.bytes())) == inference.bytes());
     }
   }
 }
@@ -172,9 +170,9 @@ TEST("transformer: the cached forward, token by token from a shared prompt, equa
     PackedTokens prefill = sequence(tree.prompt);
     prefill.spans[0].row = 40;
     const int64_t d = c.hidden_size;
-    Floats last(static_cast<size_t>(d));
-    m.transformer.forward_cached(prefill, cache_rows, cache, {prompt - 1}, Tensor(last.data(), DType::f32, 1, d));
-    EXPECT_NEAR(largest_difference(last, hidden_rows(m, sequence(tree.prompt), {prompt - 1})), 0, 1e-5);
+    const DeviceMatrix last(m.ops(), m.handle(), DType::f32, 1, d);
+    m.transformer.forward_cached(prefill, cache_rows, cache, {prompt - 1}, last.tensor());
+    EXPECT_NEAR(largest_difference(last.floats(), hidden_rows(m, sequence(tree.prompt), {prompt - 1})), 0, 1e-5);
 
     const int32_t own_row[] = {20, 3};
     for (int32_t step = 0; step < 12; ++step) {
@@ -193,10 +191,10 @@ TEST("transformer: the cached forward, token by token from a shared prompt, equa
         const Floats row = hidden_rows(m, sequence(joined(tree.prompt, so_far)), {prompt + step});
         expected.insert(expected.end(), row.begin(), row.end());
       }
-      Floats hidden(expected.size());
       const auto n = static_cast<int64_t>(rows.size());
-      m.transformer.forward_cached(tokens, rows, cache, all_rows(n), Tensor(hidden.data(), DType::f32, n, d));
-      EXPECT_NEAR(largest_difference(hidden, expected), 0, 1e-5);
+      const DeviceMatrix hidden(m.ops(), m.handle(), DType::f32, n, d);
+      m.transformer.forward_cached(tokens, rows, cache, all_rows(n), hidden.tensor());
+      EXPECT_NEAR(largest_difference(hidden.floats(), expected), 0, 1e-5);
     }
   }
 }
@@ -206,15 +204,14 @@ TEST("transformer: logits are the head's products, the same packed or not, from 
     TinyModel m(tiny_config(Architecture::qwen2), dtype);
     const ModelConfig& c = m.weights.config();
     const PackedTokens tokens = sequence({3, 1, 4, 1, 5});
-    Floats hidden = hidden_rows(m, tokens, all_rows(5)), plain(5 * static_cast<size_t>(c.vocab_size)), packed(plain.size());
-    const Tensor rows(hidden.data(), DType::f32, 5, c.hidden_size);
-    m.transformer.logits(rows, Tensor(plain.data(), DType::f32, 5, c.vocab_size));
+    const DeviceMatrix rows(m.ops(), m.handle(), DType::f32, 5, c.hidden_size), logits(m.ops(), m.handle(), DType::f32, 5, c.vocab_size);
+    m.transformer.forward_rows(tokens, all_rows(5), rows.tensor());
+    m.transformer.logits(rows.tensor(), logits.tensor());
+    const Floats hidden = rows.floats(), plain = logits.floats(), head = download_floats(m.ops(), m.handle(), m.weights.head);
     m.transformer.pack();
-    EXPECT(m.transformer.packed_head() != nullptr);
-    m.transformer.logits(rows, Tensor(packed.data(), DType::f32, 5, c.vocab_size));
-    EXPECT(same_bits(plain, packed));
-    Floats head(static_cast<size_t>(m.weights.head.size()));
-    m.ops().copy(m.handle(), Tensor(head.data(), DType::f32, c.vocab_size, c.hidden_size), m.weights.head);
+    EXPECT_EQ(m.transformer.packed_head() != nullptr, m.transformer.packed_bytes() > 0);
+    m.transformer.logits(rows.tensor(), logits.tensor());
+    EXPECT(same_bits(plain, logits.floats()));
     for (int64_t v = 0; v < c.vocab_size; ++v) {
       double dot = 0;
       for (int64_t i = 0; i < c.hidden_size; ++i) {

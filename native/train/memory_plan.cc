@@ -1,7 +1,6 @@
 // Every buffer of training, counted before the first is allocated.
 #include <algorithm>
 
-#include "base/system.h"
 #include "train/training_plan.h"
 
 namespace rlhi {
@@ -20,9 +19,6 @@ size_t backend_scratch_bytes(const ModelConfig& c, const TrainingSizes& s, int t
   return bytes(s.max_tokens * (widest + 2048)) + second_operand +
          static_cast<size_t>(threads) * bytes(std::max(keys_and_values, task_rows) + (int64_t{1} << 17));
 }
-// Logits of a chunk of whole pairs are kept between forward and backward up to this; above, they are computed twice.
-constexpr size_t kLogitsBytes = size_t{128} << 20;
-
 std::string mib(size_t bytes) { return concat((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
 
 size_t total_with_budget(const ModelConfig& config, DType dtype, TrainOptions options, int64_t budget) {
@@ -48,7 +44,7 @@ TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& opti
   s.max_tokens = std::max(options.max_tokens_per_micro_batch, options.max_pair_tokens);
   s.max_answer_tokens = s.max_tokens;  // an answer token each row at most
   const auto row_bytes = static_cast<int64_t>(config.vocab_size * dtype_size(DType::f32));
-  s.kept_logit_rows = std::min<int64_t>(s.max_answer_tokens, static_cast<int64_t>(kLogitsBytes) / row_bytes);
+  s.kept_logit_rows = std::min<int64_t>(s.max_answer_tokens, options.kept_logits_bytes / row_bytes);
   return s;
 }
 
@@ -74,13 +70,12 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   return plan;
 }
 
-void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options) {
+void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available) {
   const MemoryPlan plan = plan_training(config, dtype, options);
   size_t limit = static_cast<size_t>(options.memory_limit_bytes);
   if (limit == 0) {
-    const auto available = static_cast<size_t>(available_memory_bytes());
     if (available == 0) return;
-    limit = available + plan.entries.front().bytes;  // the weights are there already
+    limit = static_cast<size_t>(available) + plan.entries.front().bytes;
   }
   if (plan.total <= limit) return;
   std::string sizes;

@@ -81,7 +81,7 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
 
 struct Trainer::Impl {
   Impl(Weights& w, Transformer& t, const TrainOptions& o, const ops::Table& table, ops::Backend* b)
-      : weights(w), transformer(t), options(checked(o, w)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), o)),
+      : weights(w), transformer(t), options(checked(o, w, table, b)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), o)),
         sizes(training_sizes(w.config(), o)), gradients(w.config(), DType::f32, table, b), adamw(w, table, b),
         activations(t.plan_activations(sizes.max_tokens, sizes.max_answer_tokens)),
         logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
@@ -103,9 +103,9 @@ struct Trainer::Impl {
   int64_t steps_done = 0;
 
   // Before anything is allocated.
-  static const TrainOptions& checked(const TrainOptions& options, const Weights& weights) {
+  static const TrainOptions& checked(const TrainOptions& options, const Weights& weights, const ops::Table& ops, ops::Backend* backend) {
     check_options(options);
-    check_plan_fits(weights.config(), weights.dtype(), options);
+    check_plan_fits(weights.config(), weights.dtype(), options, ops.available_bytes(backend));
     return options;
   }
 

@@ -11,7 +11,8 @@ struct TrainingSizes {
 };
 TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& options);
 
-// Throws out_of_memory, with the plan's sizes and the token budget that would fit, where it does not.
-void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options);
+// Throws out_of_memory, with the plan's sizes and the token budget that would fit, where it does not fit into the options'
+// limit or, without one, into `available` bytes (0: not known) beside the weights, which are there already.
+void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available);
 
 }  // namespace rlhi

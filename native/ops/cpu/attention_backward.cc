@@ -130,13 +130,7 @@ class TreeBackward {
 
 void attention_backward(Backend* backend, const AttentionBackwardArgs& args) {
   const AttentionArgs& a = args.forward;
-  const char* op = "attention_backward";
-  check_attention(op, a);
-  check(static_cast<bool>(a.lse), ErrorCode::invalid_argument, op, ": lse is missing");
-  check_shape(op, "dout", args.dout, a.q.rows, a.q.cols);
-  check_shape(op, "dq", args.dq, a.q.rows, a.q.cols);
-  check_shape(op, "dk", args.dk, a.k.rows, a.k.cols);
-  check_shape(op, "dv", args.dv, a.v.rows, a.v.cols);
+  check_attention_backward(args);
   const AttentionTrees trees = find_trees(a);
   const int64_t tasks = static_cast<int64_t>(trees.segments.size()) * a.n_kv_heads;
   backend->pool.parallel_for(tasks, [&](int64_t task, int thread) {

@@ -129,29 +129,4 @@ void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& 
   }
 }
 
-void check_attention(const char* op, const AttentionArgs& a) {
-  check(a.head_dim >= 1 && a.n_kv_heads >= 1 && a.n_heads >= 1 && a.n_heads % a.n_kv_heads == 0, ErrorCode::invalid_argument, op, ": ",
-        a.n_heads, " heads of ", a.head_dim, " cannot share ", a.n_kv_heads, " key/value heads");
-  const int64_t q_width = static_cast<int64_t>(a.n_heads) * a.head_dim, kv_width = static_cast<int64_t>(a.n_kv_heads) * a.head_dim;
-  check_shape(op, "q", a.q, a.q.rows, q_width);
-  check_shape(op, "k", a.k, a.k.rows, kv_width);
-  check_shape(op, "v", a.v, a.k.rows, kv_width);
-  check_shape(op, "out", a.out, a.q.rows, q_width);
-  if (a.lse) {
-    check_f32(op, "lse", a.lse);
-    check_shape(op, "lse", a.lse, a.q.rows, a.n_heads);
-  }
-  for (int64_t i = 0; i < a.n_segments; ++i) {
-    const QuerySegment& s = a.segments[i];
-    check(s.row >= 0 && s.length >= 0 && s.row + static_cast<int64_t>(s.length) <= a.q.rows && s.first_span >= 0 && s.n_spans >= 0 &&
-              s.first_span + static_cast<int64_t>(s.n_spans) <= a.n_spans,
-          ErrorCode::invalid_argument, op, ": segment ", i, " leaves the ", a.q.rows, " rows or the ", a.n_spans, " spans");
-  }
-  for (int64_t i = 0; i < a.n_spans; ++i) {
-    const KeySpan& s = a.spans[i];
-    check(s.row >= 0 && s.length >= 0 && s.row + static_cast<int64_t>(s.length) <= a.k.rows, ErrorCode::invalid_argument, op, ": span ", i,
-          " leaves the ", a.k.rows, " rows of keys");
-  }
-}
-
 }  // namespace rlhi::ops

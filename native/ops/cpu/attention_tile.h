@@ -109,7 +109,4 @@ void add_to_columns(const Kernels& kernels, const QueryTile& part, const KeyBloc
 void add_to_keys(const Kernels& kernels, const QueryTile& part, const KeyBlock& block, const float* scores, const float* columns,
                  int64_t stride, float* sums, int64_t sums_stride);
 
-// Throws invalid_argument where shapes, segments and spans do not fit together.
-void check_attention(const char* op, const AttentionArgs& args);
-
 }  // namespace rlhi::ops

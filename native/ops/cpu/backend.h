@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "ops/checks.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/kernels.h"
 #include "ops/ops.h"
@@ -99,11 +100,6 @@ inline float* row_buffer(const Tensor& t, int64_t row, int64_t col, float* buffe
 inline void store_row(const Kernels& kernels, const Tensor& t, int64_t row, int64_t col, int64_t n, const float* buffer) {
   if (t.dtype != DType::f32) kernels.convert(row_pointer(t, row, col), t.dtype, buffer, DType::f32, n, 1.0f);
 }
-
-// Throws invalid_argument unless t is f32 or bf16 of this shape.
-void check_shape(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t cols);
-void check_float(const char* op, const char* name, const Tensor& t);
-void check_f32(const char* op, const char* name, const Tensor& t);
 
 // ---- the operations, by file ----
 // gemm.cc

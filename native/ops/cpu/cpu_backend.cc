@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "base/system.h"
 #include "ops/cpu/backend.h"
 
 namespace rlhi::ops {
@@ -36,19 +37,6 @@ void* Scratch::bytes(size_t n) {
     bytes_ = n;
   }
   return data_;
-}
-
-void check_float(const char* op, const char* name, const Tensor& t) {
-  check(t.dtype == DType::f32 || t.dtype == DType::bf16, ErrorCode::invalid_argument, op, ": ", name, " is ", dtype_name(t.dtype),
-        ", expected f32 or bf16");
-}
-void check_f32(const char* op, const char* name, const Tensor& t) {
-  check(t.dtype == DType::f32, ErrorCode::invalid_argument, op, ": ", name, " is ", dtype_name(t.dtype), ", expected f32");
-}
-void check_shape(const char* op, const char* name, const Tensor& t, int64_t rows, int64_t cols) {
-  check_float(op, name, t);
-  check(t.rows == rows && t.cols == cols, ErrorCode::invalid_argument, op, ": ", name,
-        " is [", t.rows, ", ", t.cols, "], expected [", rows, ", ", cols, "]");
 }
 
 const Kernels& kernels_of(CpuIsa isa) {
@@ -115,6 +103,8 @@ void zero(Backend* backend, void* p, size_t bytes) {
              [&](int64_t begin, int64_t end, int) { std::memset(static_cast<char*>(p) + begin, 0, static_cast<size_t>(end - begin)); });
 }
 
+int64_t available_bytes(Backend*) { return available_memory_bytes(); }
+
 Table make_table(const char* name) {
   Table t = {};
   t.abi_version = kAbiVersion;
@@ -124,6 +114,7 @@ Table make_table(const char* name) {
   t.upload = move_bytes;
   t.download = move_bytes;
   t.zero = zero;
+  t.available_bytes = available_bytes;
   t.copy = copy;
   t.gather_rows = gather_rows;
   t.scatter_rows = scatter_rows;

@@ -18,13 +18,9 @@ constexpr int64_t kNearBytes = int64_t{1} << 20;      // this, and every row pas
 constexpr int64_t kRowBytes = int64_t{1200} << 10;    // while the whole of k of them takes no more than this
 constexpr int64_t kAhead = 2048;                      // bytes that b is prefetched ahead of use where it is read once
 
-struct Shape {
-  int64_t m, n, k;
-};
-
 struct Product {
   const Kernels& kernels;
-  Shape shape;
+  GemmShape shape;
   RowPanels panels;
   Tensor a_rows;
   bool a_transposed;
@@ -35,24 +31,6 @@ struct Product {
   const float* bias;
   bool accumulate;
 };
-
-Shape shape_of(const GemmArgs& g) {
-  check_float("gemm", "a", g.a);
-  check_float("gemm", "c", g.c);
-  const bool tn = g.form == GemmForm::tn, nt = g.form == GemmForm::nt;
-  const Shape s{tn ? g.a.cols : g.a.rows, g.c.cols, tn ? g.a.rows : g.a.cols};
-  if (g.packed_b) {
-    check(nt, ErrorCode::invalid_argument, "gemm: a packed weight needs the form nt");
-    check(g.packed_b->n == s.n && g.packed_b->k == s.k, ErrorCode::invalid_argument,
-          "gemm: packed_b is [", g.packed_b->n, ", ", g.packed_b->k, "], expected [", s.n, ", ", s.k, "]");
-  } else {
-    check_shape("gemm", "b", g.b, nt ? s.n : s.k, nt ? s.k : s.n);
-  }
-  check_shape("gemm", "c", g.c, s.m, s.n);
-  if (g.bias) check_shape("gemm", "bias", g.bias, 1, s.n);
-  check(!g.accumulate || g.c.dtype == DType::f32, ErrorCode::invalid_argument, "gemm: only an f32 c can be accumulated to");
-  return s;
-}
 
 void pack_row_panel(const Product& p, int64_t panel, float* to) {
   const int64_t row = p.panels.begin(panel);
@@ -223,7 +201,7 @@ int64_t packed_offset(const Backend& backend, const PackedWeight& w, int64_t col
 }
 
 void gemm(Backend* backend, const GemmArgs& g) {
-  const Shape s = shape_of(g);
+  const GemmShape s = check_gemm(g);
   if (s.m == 0 || s.n == 0) return;
   const DType b_dtype = g.packed_b ? g.packed_b->dtype : g.b.dtype;
   const bool halves = b_dtype == DType::bf16 || (g.a.dtype == DType::bf16 && !g.packed_b);

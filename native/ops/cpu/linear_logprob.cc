@@ -14,22 +14,6 @@ namespace {
 
 constexpr int64_t kVocabBlock = 2048;  // columns of one block: a multiple of every nr and kc
 
-void check_args(const char* op, const LinearLogprobArgs& a) {
-  check_float(op, "h", a.h);
-  const int64_t vocab = a.packed_w ? a.packed_w->n : a.w.rows;
-  if (!a.packed_w || a.w) check_shape(op, "w", a.w, vocab, a.h.cols);
-  check(!a.packed_w || a.packed_w->k == a.h.cols, ErrorCode::invalid_argument, op, ": packed_w has ", a.packed_w ? a.packed_w->k : 0,
-        " columns, expected ", a.h.cols);
-  if (a.keep_logits) {
-    check_f32(op, "keep_logits", a.keep_logits);
-    check_shape(op, "keep_logits", a.keep_logits, a.h.rows, vocab);
-  }
-  for (int64_t i = 0; i < a.h.rows; ++i) {
-    check(a.targets[i] >= 0 && a.targets[i] < vocab, ErrorCode::invalid_argument, op, ": target ", a.targets[i],
-          " is not in a vocabulary of ", vocab);
-  }
-}
-
 // logits [N, count] of the vocabulary's columns [first, first + count); first is a multiple of kVocabBlock.
 void block_logits(Backend* backend, const LinearLogprobArgs& a, int64_t first, int64_t count, const Tensor& logits) {
   GemmArgs g;
@@ -76,7 +60,7 @@ void block_gradient(Backend* backend, const LinearLogprobBackwardArgs& a, int64_
 }  // namespace
 
 void linear_logprob(Backend* backend, const LinearLogprobArgs& a) {
-  check_args("linear_logprob", a);
+  check_logprob("linear_logprob", a);
   const int64_t rows = a.h.rows, vocab = a.packed_w ? a.packed_w->n : a.w.rows;
   if (rows == 0) return;
   auto* statistics = static_cast<Statistics*>(backend->statistics.bytes(static_cast<size_t>(rows) * sizeof(Statistics)));
@@ -100,15 +84,8 @@ void linear_logprob(Backend* backend, const LinearLogprobArgs& a) {
 }
 
 void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& a) {
-  const char* op = "linear_logprob_backward";
+  check_logprob_backward(a);
   const LinearLogprobArgs& f = a.forward;
-  check_args(op, f);
-  check(static_cast<bool>(f.w), ErrorCode::invalid_argument, op, ": w is missing");
-  check_shape(op, "dh", a.dh, f.h.rows, f.h.cols);
-  if (a.dw) {
-    check_f32(op, "dw", a.dw);
-    check_shape(op, "dw", a.dw, f.w.rows, f.w.cols);
-  }
   const int64_t rows = f.h.rows, vocab = f.w.rows;
   if (rows == 0) return;
   // dh is summed over blocks in f32

@@ -17,22 +17,10 @@ const float* weight_floats(Backend& b, const Tensor& weight) {
   return floats;
 }
 
-void check_norm(const char* op, const Tensor& x, const Tensor& weight, int groups, const Tensor& rstd) {
-  check_float(op, "x", x);
-  check(groups >= 1 && x.cols % groups == 0, ErrorCode::invalid_argument, op, ": ", x.cols, " columns are not ", groups, " equal groups");
-  check_shape(op, "weight", weight, 1, x.cols / groups);
-  if (rstd) {
-    check_f32(op, "rstd", rstd);
-    check_shape(op, "rstd", rstd, x.rows, groups);
-  }
-}
-
 }  // namespace
 
 void rms_norm(Backend* backend, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x) {
-  check_norm("rms_norm", x, weight, groups, rstd);
-  check_shape("rms_norm", "y", y, x.rows, x.cols);
-  if (copy_x) check_shape("rms_norm", "copy_x", copy_x, x.rows, x.cols);
+  check_norm_forward(y, x, weight, groups, rstd, copy_x);
   if (x.rows == 0) return;
   const Kernels& k = backend->kernels;
   const int64_t n = x.cols / groups;
@@ -55,16 +43,8 @@ void rms_norm(Backend* backend, Tensor y, Tensor x, Tensor weight, float eps, in
 
 void rms_norm_backward(Backend* backend, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups,
                        bool accumulate) {
-  const char* op = "rms_norm_backward";
-  check_norm(op, x, weight, groups, rstd);
-  check(static_cast<bool>(rstd), ErrorCode::invalid_argument, op, ": rstd is missing");
-  check_shape(op, "dy", dy, x.rows, x.cols);
-  check_shape(op, "dx", dx, x.rows, x.cols);
+  check_norm_backward(dx, dweight, dy, x, weight, rstd, groups);
   const int64_t n = x.cols / groups;
-  if (dweight) {
-    check_f32(op, "dweight", dweight);
-    check_shape(op, "dweight", dweight, 1, n);
-  }
   if (x.rows == 0) return;
   const Kernels& k = backend->kernels;
   const float* w = weight_floats(*backend, weight);
@@ -89,15 +69,7 @@ void rms_norm_backward(Backend* backend, Tensor dx, Tensor dweight, Tensor dy, T
 }
 
 void rope(Backend* backend, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction) {
-  check_float("rope", "x", x);
-  check_f32("rope", "cos_sin", cos_sin);
-  check(head_dim >= 2 && head_dim % 2 == 0 && x.cols % head_dim == 0, ErrorCode::invalid_argument, "rope: ", x.cols,
-        " columns are not heads of an even dimension ", head_dim);
-  check(cos_sin.cols == head_dim, ErrorCode::invalid_argument, "rope: cos_sin has ", cos_sin.cols, " columns, expected ", head_dim);
-  for (int64_t i = 0; i < x.rows; ++i) {
-    check(positions[i] >= 0 && positions[i] < cos_sin.rows, ErrorCode::invalid_argument, "rope: position ", positions[i], " is not below ",
-          cos_sin.rows);
-  }
+  check_rope(x, head_dim, cos_sin, positions);
   for_ranges(*backend, x.rows, row_grain(x.cols), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       backend->kernels.rope(row_pointer(x, i), x.dtype, x.cols / head_dim, head_dim,
@@ -107,9 +79,7 @@ void rope(Backend* backend, Tensor x, int head_dim, Tensor cos_sin, const int32_
 }
 
 void swiglu(Backend* backend, Tensor out, Tensor gate_up) {
-  check_float("swiglu", "gate_up", gate_up);
-  check_shape("swiglu", "gate_up", gate_up, out.rows, 2 * out.cols);
-  check_float("swiglu", "out", out);
+  check_swiglu(out, gate_up);
   const Kernels& k = backend->kernels;
   const int64_t n = out.cols;
   for_ranges(*backend, out.rows, row_grain(2 * n), [&](int64_t begin, int64_t end, int thread) {
@@ -124,9 +94,7 @@ void swiglu(Backend* backend, Tensor out, Tensor gate_up) {
 }
 
 void swiglu_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_up) {
-  check_float("swiglu_backward", "dout", dout);
-  check_shape("swiglu_backward", "gate_up", gate_up, dout.rows, 2 * dout.cols);
-  check_shape("swiglu_backward", "dgate_up", dgate_up, dout.rows, 2 * dout.cols);
+  check_swiglu_backward(dgate_up, dout, gate_up);
   const Kernels& k = backend->kernels;
   const int64_t n = dout.cols;
   for_ranges(*backend, dout.rows, row_grain(3 * n), [&](int64_t begin, int64_t end, int thread) {

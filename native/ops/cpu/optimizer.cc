@@ -11,8 +11,7 @@ constexpr int64_t kBlock = 16384;  // elements of one partial sum: fixed, so tha
 }  // namespace
 
 void adamw(Backend* backend, const AdamWArgs& a) {
-  check(a.dtype == DType::f32 || (a.dtype == DType::bf16 && a.remainder), ErrorCode::invalid_argument, "adamw: the weight is ",
-        dtype_name(a.dtype), ", expected f32, or bf16 with a remainder");
+  check_adamw(a);
   AdamWStep step;
   step.grad_scale = a.grad_scale;
   step.decay = static_cast<float>(1.0 - a.lr * a.weight_decay);

@@ -9,11 +9,6 @@ namespace {
 
 constexpr int64_t kRowsPerPartial = 64;  // rows summed before partial sums are added: fixed, so that threads do not matter
 
-void check_same_shape(const char* op, const Tensor& to, const Tensor& from) {
-  check_float(op, "from", from);
-  check_shape(op, "to", to, from.rows, from.cols);
-}
-
 // to[to_index ? to_index[i] : i] = from[from_index ? from_index[i] : i] for `rows` rows.
 void move_rows(Backend& b, const Tensor& to, const int32_t* to_index, const Tensor& from, const int32_t* from_index, int64_t rows) {
   for_ranges(b, rows, row_grain(to.cols), [&](int64_t begin, int64_t end, int) {
@@ -40,28 +35,23 @@ void copy(Backend* backend, Tensor to, Tensor from) {
 }
 
 void gather_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
-  check_float("gather_rows", "from", from);
-  check_shape("gather_rows", "to", to, to.rows, from.cols);
+  check_moved_rows("gather_rows", "from", from, "to", to);
   move_rows(*backend, to, nullptr, from, index, to.rows);
 }
 
 void scatter_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
-  check_float("scatter_rows", "from", from);
-  check_shape("scatter_rows", "to", to, to.rows, from.cols);
+  check_moved_rows("scatter_rows", "from", from, "to", to);
   move_rows(*backend, to, index, from, nullptr, from.rows);
 }
 
 void embedding(Backend* backend, Tensor out, Tensor table, const int32_t* ids) {
-  check_float("embedding", "table", table);
-  check_shape("embedding", "out", out, out.rows, table.cols);
+  check_moved_rows("embedding", "table", table, "out", out);
   move_rows(*backend, out, nullptr, table, ids, out.rows);
 }
 
 // Cut by columns: every thread adds all rows in order, so that repeated indices need no locks.
 void scatter_add_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
-  check_float("scatter_add_rows", "from", from);
-  check_f32("scatter_add_rows", "to", to);
-  check_shape("scatter_add_rows", "to", to, to.rows, from.cols);
+  check_scatter_add(to, from);
   if (from.rows == 0) return;
   const int64_t grain = std::max<int64_t>(128, 32768 / from.rows);
   for_ranges(*backend, from.cols, grain, [&](int64_t begin, int64_t end, int) {
@@ -85,9 +75,7 @@ void add(Backend* backend, Tensor to, Tensor from) {
 }
 
 void column_sum(Backend* backend, Tensor to, Tensor from) {
-  check_float("column_sum", "from", from);
-  check_f32("column_sum", "to", to);
-  check_shape("column_sum", "to", to, 1, from.cols);
+  check_column_sum(to, from);
   const int64_t chunks = (from.rows + kRowsPerPartial - 1) / kRowsPerPartial, n = from.cols;
   float* partial = backend->partial.floats(chunks * n);
   for_ranges(*backend, chunks, 1, [&](int64_t begin, int64_t end, int) {

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one run: builds the CUDA backend, checks it, measures it, and PyTorch beside it.
+#
+#   bench/check-cuda.sh [--out DIR] [--device cuda[:N]] [STAGE ...]     npm run check:cuda -- [...]
+#
+# Stages, all of them where none is named: build ops oracles ln2 resume model sanitize gemm attention memory train generate peers.
+# Needs a compiler, CMake and nvcc; python3 with torch for peers; no Node. A stage that fails does not stop the others. In DIR
+# (default: build-cuda/report): summary.txt, summary.json, and a log a stage.
+# RLHI_CUDA_ARCHITECTURES: GPUs to build for (default: this one's, or 90a). RLHI_SHARED: where oracles/ lies. RLHI_CUDA_TRAIN and
+# RLHI_CUDA_GENERATE: shapes to measure (default "135m 1b 8b" and "135m 8b").
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+root=$PWD
+build=$root/build-cuda
+out=$build/report
+device=cuda
+stages=()
+all=(build ops oracles ln2 resume model sanitize gemm attention memory train generate peers)
+while [ $# -gt 0 ]; do
+  case $1 in
+    --out) mkdir -p "$2" && out=$(cd "$2" && pwd); shift 2 ;;
+    --device) device=$2; shift 2 ;;
+    -*) echo "check-cuda: unknown option $1" >&2; exit 2 ;;
+    *) stages+=("$1"); shift ;;
+  esac
+done
+[ ${#stages[@]} -gt 0 ] || stages=("${all[@]}")
+mkdir -p "$out"
+results=$out/results.jsonl
+status=$out/status.jsonl
+: > "$results"; : > "$status"; : > "$out/summary.txt"
+failed=0
+
+say() { echo "$*" | tee -a "$out/summary.txt"; }
+
+# The GPU's own architecture; 90a where it cannot be asked.
+architectures() {
+  if [ -n "${RLHI_CUDA_ARCHITECTURES:-}" ]; then echo "$RLHI_CUDA_ARCHITECTURES"; return; fi
+  local capability
+  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d '. ')
+  case $capability in
+    8?) echo 80 ;;
+    90|'') echo 90a ;;
+    *) echo 100 ;;
+  esac
+}
+
+build_all() {
+  cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DRLHI_CUDA=on -DRLHI_BUILD_TESTS=ON -DRLHI_WERROR=ON -DRLHI_CUDA_ARCHITECTURES="$(architectures)" &&
+    cmake --build "$build" --parallel "$(nproc)"
+}
+
+tests() { "$build/rlhi_native_tests" --device "$device" "$@"; }
+measure() { for name in "$@"; do "$build/rlhi_cuda_bench" "$name" --device "$device" --json "$results" || return 1; done; }
+
+# The checker's own report decides: a skipped error would still end in exit code 0.
+sanitize() {
+  command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not installed"; return 1; }
+  local tool
+  for tool in memcheck racecheck; do
+    echo "== $tool"
+    compute-sanitizer --tool $tool --error-exitcode 9 "$build/rlhi_native_tests" --device "$device" \
+      "attention: several ancestors" "attention: a query that sees" "linear_logprob: a target" "rms_norm forward" "swiglu forward" "rope rotates" \
+      "adamw on bf16" "add, scatter" "trainer: metrics are means" "generator: stop tokens end" || return 1
+  done
+}
+
+# run STAGE SECONDS COMMAND...: with a log of its own; its last lines go to the summary where it fails.
+run() {
+  local stage=$1 limit=$2 begin end code
+  shift 2
+  begin=$(date +%s)
+  if [ "$(type -t "$1")" = function ]; then
+    export build root device results
+    export -f "$1" tests measure architectures
+    timeout "$limit" bash -c 'set -uo pipefail; "$@"' _ "$@" > "$out/$stage.log" 2>&1
+  else
+    timeout "$limit" "$@" > "$out/$stage.log" 2>&1
+  fi
+  code=$?
+  end=$(date +%s)
+  echo "{\"stage\":\"$stage\",\"ok\":$([ $code = 0 ] && echo true || echo false),\"exit_code\":$code,\"seconds\":$((end - begin))}" >> "$status"
+  if [ $code = 0 ]; then say "ok    $stage ($((end - begin)) s)"; else say "FAIL  $stage ($((end - begin)) s, exit code $code)"; failed=1; fi
+  case $stage in
+    gemm|attention|memory|train|generate|peers) tee -a "$out/summary.txt" < "$out/$stage.log" ;;
+    build) [ $code = 0 ] || tail -n 40 "$out/$stage.log" | tee -a "$out/summary.txt" ;;
+    *) grep -vE '^ok ' "$out/$stage.log" | tail -n 30 | tee -a "$out/summary.txt" ;;
+  esac
+}
+
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -1)
+say "check-cuda: ${gpu:-no GPU}; nvcc $(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p'); $(date -u +%Y-%m-%dT%H:%MZ); stages: ${stages[*]}"
+for stage in "${stages[@]}"; do
+  case $stage in
+    build) run build 400 build_all ;;
+    ops) run ops 300 tests "gemm: every form" "gemm: f32 and bf16" "gemm: sizes" "gemm: no rows" "gemm: a row has" linear_logprob adamw sum_of_squares "rms_norm forward" "rope rotates" \
+      swiglu "copy, gather" "conversion to bf16" "contiguous copies" "add, scatter" "sums over rows" "operations on no rows" attention: ;;
+    oracles) run oracles 200 tests oracle: "generator: greedy" ;;
+    ln2) run ln2 100 tests "trainer: with policy = reference" ;;
+    resume) run resume 100 tests "trainer: a run stopped" "trainer: the same step twice" ;;
+    model) run model 300 tests trainer: transformer: score: generator: ;;
+    sanitize) run sanitize 300 sanitize ;;
+    gemm|attention|memory) run "$stage" 200 measure "$stage" ;;
+    train) run train 300 measure $(printf 'train-%s ' ${RLHI_CUDA_TRAIN:-135m 1b 8b}) ;;
+    generate) run generate 200 measure $(printf 'generate-%s ' ${RLHI_CUDA_GENERATE:-135m 8b}) ;;
+    peers) run peers 300 python3 -u bench/peers/cuda_torch.py --json "$results" ;;
+    *) say "FAIL  $stage: no such stage"; failed=1 ;;
+  esac
+done
+
+list() { paste -sd, "$1"; }
+echo "{\"gpu\":\"$gpu\",\"date\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",\"stages\":[$(list "$status")],\"results\":[$(list "$results")]}" > "$out/summary.json"
+say "summary: $out/summary.txt, $out/summary.json"
+exit $failed

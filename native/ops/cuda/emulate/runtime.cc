@@ -1,0 +1,143 @@
+// The runtime of a machine without a GPU: "device" memory is an arena of the host's that only kernels and copies may touch.
+// Outside of them its pages are closed, so that host code which reads or writes device memory ends the test at that line.
+// Fresh memory begins with NaNs, and blocks stand apart with a mark between them that a write out of bounds destroys.
+#include "ops/cuda/runtime.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "base/error.h"
+#include "ops/cuda/emulate/block.h"
+
+struct CUstream_st {};
+struct CUevent_st {
+  bool recorded = false;
+};
+
+namespace rlhi::ops::cuda::runtime {
+namespace {
+
+constexpr size_t kArenaBytes = size_t{4} << 30;
+constexpr size_t kBlock = 256;                   // alignment of blocks, and length of the mark behind each
+constexpr int kMark = 0x5a;
+constexpr size_t kPoisoned = size_t{1} << 20;    // of a block, from its start: pages never written cost nothing to close
+constexpr int64_t kDeviceBytes = int64_t{2} << 30;
+
+size_t rounded(size_t bytes) { return (bytes + kBlock - 1) / kBlock * kBlock; }
+
+class Arena {
+ public:
+  Arena() {
+    base_ = static_cast<char*>(mmap(nullptr, kArenaBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    check(base_ != MAP_FAILED, ErrorCode::out_of_memory, "no address space for the emulated GPU's memory");
+    emulate::enter_device = [] { the().open(); };
+    emulate::leave_device = [] { the().close(); };
+  }
+  static Arena& the() {
+    static Arena& arena = *new Arena;            // outlives whatever is closed at the process's end
+    return arena;
+  }
+
+  void open() { protect(++depth_ == 1, PROT_READ | PROT_WRITE); }
+  void close() { protect(--depth_ == 0, PROT_NONE); }
+
+  void* allocate(size_t bytes) {
+    const size_t need = rounded(bytes) + kBlock;
+    if (static_cast<int64_t>(used_ + need) > kDeviceBytes) return nullptr;
+    size_t at = 0;                               // first fit between the blocks there are
+    for (const auto& [begin, length] : blocks_) {
+      if (begin - at >= need) break;
+      at = begin + length;
+    }
+    if (at + need > kArenaBytes) return nullptr;
+    blocks_[at] = need;
+    used_ += need;
+    if (at + need > high_) {
+      high_ = at + need;
+      protect(depth_ == 0, PROT_NONE);
+    }
+    open();
+    std::memset(base_ + at, 0xff, std::min(need - kBlock, kPoisoned));
+    std::memset(base_ + at + need - kBlock, kMark, kBlock);
+    close();
+    return base_ + at;
+  }
+  void release(void* p) {
+    const auto block = blocks_.find(static_cast<size_t>(static_cast<char*>(p) - base_));
+    open();
+    const char* mark = base_ + block->first + block->second - kBlock;
+    for (size_t i = 0; i < kBlock; ++i) damaged_ = damaged_ || mark[i] != kMark;
+    close();
+    used_ -= block->second;
+    blocks_.erase(block);
+  }
+  int64_t free_bytes() const { return kDeviceBytes - static_cast<int64_t>(used_); }
+  void check_marks() {
+    const bool damaged = damaged_;
+    damaged_ = false;
+    check(!damaged, ErrorCode::internal, "a kernel wrote behind a block of device memory");
+  }
+
+ private:
+  void protect(bool now, int access) {
+    if (now && high_ > 0) mprotect(base_, (high_ + 4095) / 4096 * 4096, access);
+  }
+  char* base_;
+  std::map<size_t, size_t> blocks_;              // offset to length, mark included
+  size_t used_ = 0, high_ = 0;
+  int depth_ = 0;
+  bool damaged_ = false;
+};
+
+// Opens the arena for one copy.
+struct Access {
+  Access() { Arena::the().open(); }
+  ~Access() { Arena::the().close(); }
+};
+
+}  // namespace
+
+int device_count() { return std::getenv("RLHI_EMULATED_GPU") && std::string(std::getenv("RLHI_EMULATED_GPU")) == "none" ? 0 : 1; }
+DeviceFacts device_facts(int) { return {"emulated GPU", 9, 0, 4, kDeviceBytes}; }
+void require_kernels(const DeviceFacts&) { Arena::the(); }
+void use_device(int) {}
+
+Stream create_stream() { return new CUstream_st; }
+void destroy_stream(Stream stream) noexcept { delete stream; }
+void synchronize(Stream) { Arena::the().check_marks(); }
+
+void* allocate(size_t bytes) { return Arena::the().allocate(bytes); }
+void release(void* p) noexcept { Arena::the().release(p); }
+void* allocate_pinned(size_t bytes) { return std::malloc(bytes); }
+void release_pinned(void* p) noexcept { std::free(p); }
+int64_t free_bytes() { return Arena::the().free_bytes(); }
+
+void copy_in(Stream, void* to_device, const void* from_host, size_t bytes) {
+  const Access access;
+  std::memcpy(to_device, from_host, bytes);
+}
+void copy_out(Stream, void* to_host, const void* from_device, size_t bytes) {
+  const Access access;
+  std::memcpy(to_host, from_device, bytes);
+}
+void zero(Stream, void* device, size_t bytes) {
+  const Access access;
+  std::memset(device, 0, bytes);
+}
+void zero_rows(Stream, void* device, size_t stride_bytes, size_t width_bytes, size_t rows) {
+  const Access access;
+  for (size_t i = 0; i < rows; ++i) std::memset(static_cast<char*>(device) + i * stride_bytes, 0, width_bytes);
+}
+
+Event create_event() { return new CUevent_st; }
+void destroy_event(Event event) noexcept { delete event; }
+void record(Event event, Stream) { event->recorded = true; }
+void wait(Event event) { check(event->recorded, ErrorCode::internal, "an event was waited for that was never recorded"); }
+double milliseconds(Event, Event) { return 1; }
+
+}  // namespace rlhi::ops::cuda::runtime

@@ -1,0 +1,73 @@
+// The matrix product by cuBLASLt.
+//
+// Batch invariance. A row of c = a b^T (and of a b) must not change with the number of rows beside it. cuBLASLt picks another
+// kernel for another number of rows, so the choice is made once for a weight: from its shape, types and alignment, at
+// kTypicalRows rows, among the algorithms that do not split the sum over k (no split-K, no reduction scheme) and that run for
+// any number of rows; from then on that algorithm, and no other, computes every product with that weight. Within it an element
+// of c is one thread's sum over k in one order, whatever tile it lies in. The test "cuda: a row of a product" holds it to that.
+// A weight's gradient (a^T b) sums over the rows; its algorithm is chosen once for each bucket of row counts, so that the same
+// step gives the same bits, and may split the sum where a second kernel adds the parts in order: a small weight has too few
+// tiles to fill a GPU otherwise.
+#pragma once
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "ops/cuda/cublaslt.h"
+#include "ops/cuda/launch.h"
+
+namespace rlhi::ops::cuda {
+
+class Gemm {
+ public:
+  Gemm(runtime::Stream stream);  // throws unsupported where cuBLASLt is missing
+  ~Gemm();
+  Gemm(const Gemm&) = delete;
+  Gemm& operator=(const Gemm&) = delete;
+
+  // c = or += op(a) op(b) (+ bias). a and b of one type; bias, if any, contiguous and of c's type; sizes of 1 and above; shapes
+  // checked. aligned_cols: c is a column range of a matrix of so many columns, in its place or in a buffer of its own; the
+  // algorithm is that of the place, so that the bits are the same.
+  void multiply(const GemmArgs& args, int64_t aligned_cols = 0);
+
+  static constexpr size_t kWorkspaceBytes = size_t{32} << 20;
+  static constexpr int64_t kTypicalRows = 4096;
+
+  // How a product with these arguments is computed: for the measurements.
+  struct Choice {
+    int id = 0, tile = 0, stages = 0, split_k = 0;
+    size_t workspace_bytes = 0;
+  };
+  Choice choice(const GemmArgs& args);
+
+ private:
+  // All that may decide the algorithm. rows: 0 for a product whose rows are the batch, else the bucket of a gradient's.
+  struct WeightKey {
+    int form, dtype, c_dtype;
+    int64_t n, k_or_m, rows;
+    int align_a, align_b, align_c;
+    bool bias, accumulate;
+    auto operator<=>(const WeightKey&) const = default;
+  };
+  struct ShapeKey {
+    WeightKey weight;
+    int64_t m, k, lda, ldb, ldc;
+    auto operator<=>(const ShapeKey&) const = default;
+  };
+  struct Plan;
+  WeightKey weight_key(const GemmArgs& args, int64_t aligned_cols) const;
+  Plan& plan_of(const GemmArgs& args, int64_t aligned_cols);
+  const lt::Algo& algo_of(const WeightKey& key, const GemmArgs& args);
+  std::vector<lt::Algo> candidates(const GemmArgs& args, const WeightKey& key);
+  bool runs(const GemmArgs& args, int64_t rows, const lt::Algo& algo);
+  void must(int status, const char* what) const;
+
+  const lt::Library& lt_;
+  runtime::Stream stream_;
+  lt::Context* context_ = nullptr;
+  void* workspace_ = nullptr;
+  std::map<WeightKey, lt::Algo> algos_;
+  std::map<ShapeKey, std::unique_ptr<Plan>> plans_;  // descriptors, kept while there are few
+};
+
+}  // namespace rlhi::ops::cuda

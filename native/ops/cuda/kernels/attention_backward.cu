@@ -1,0 +1,386 @@
+// The gradients of attention on tensor cores, without atomics: one pass over tiles of queries gives dq, one over tiles of keys
+// gives dk and dv. Both make scores and weights again from the log-sum-exp; each row is summed in one order.
+#include "ops/cuda/kernels/attention_pipeline.cuh"
+#include "ops/cuda/kernels/attention_plain.cuh"
+#include "ops/cuda/kernels/attention_tile.cuh"
+
+namespace rlhi::ops::cuda {
+namespace {
+
+constexpr int kQueryBlock = 64;    // queries a tile of keys takes at once, cut from the start of their segment
+
+// A tile has 64 rows a warpgroup: two warpgroups where shared memory has room for it, one on GPUs before Hopper.
+template <int kGroups>
+struct Tile {
+  static constexpr int threads = kGroups * kGroupThreads, rows = kGroups * kGroupRows;
+};
+
+struct Gradients {
+  const void* dout;
+  int64_t dout_stride;
+  const float *lse, *delta;        // [T, H]
+  int64_t lse_stride;
+  void *dq, *dk, *dv;
+  int64_t dq_stride, dk_stride, dv_stride;
+};
+
+// Two neighbouring columns of this thread's two rows of each fragment, times a factor, as bf16.
+template <int kFragments>
+RLHI_DEVICE void store_fragments(void* data, int64_t stride, int64_t row, bool row0, bool row1, int column, const float (&d)[kFragments][4],
+                                 float factor) {
+  RLHI_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    if (!(i == 0 ? row0 : row1)) continue;
+    auto* to = static_cast<uint16_t*>(data) + (row + 8 * i) * stride + column + thread_index() % 4 * 2;
+    RLHI_UNROLL
+    for (int n = 0; n < kFragments; ++n) store_words(to + n * 8, pack_bf16(d[n][2 * i] * factor, d[n][2 * i + 1] * factor));
+  }
+}
+
+// ---- dq --------------------------------------------------------------------------------------------------------------
+template <int kD, int kRows>
+struct QueryMemory {
+  static constexpr int q = 0, dout = q + tile_bytes(kRows, kD), k = dout + tile_bytes(kRows, kD), stage = tile_bytes(kKeyBlock, kD),
+                       v = k + kStages * stage, barrier = v + kStages * stage, walk = barrier + 8,
+                       bytes = walk + static_cast<int>(sizeof(SharedWalk<BlockWalk, KeyBlock>));
+};
+
+// One block: a tile of one head's queries. While the tensor cores add block j to dq, they are given the scores of block j + 1.
+template <int kD, int kGroups, bool kGroupForm>
+RLHI_KERNEL(Tile<kGroups>::threads, 1)
+void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
+  constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
+  using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
+  using Memory = QueryMemory<kD, kRows>;
+  unsigned char* const memory = shared_memory();
+  const QueryTile tile = tiles[block_index() / in.n_heads];
+  const int head = block_index() % in.n_heads, kv_head = head / in.group;
+  const QuerySegment segment = in.segments[tile.segment];
+  const int rows = least(kRows, segment.length - tile.first), first_position = segment.position + tile.first;
+  const int group_row = thread_index() / kGroupThreads * kGroupRows;
+  const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and row + 8
+  const int64_t tensor_row = segment.row + tile.first;
+  const QueryRange tile_range{first_position, first_position + rows - 1};
+  const QueryRange group_range{first_position + group_row, first_position + least(rows, group_row + kGroupRows) - 1};
+
+  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  const auto load_block = [&](int step, const KeyBlock& b) {
+    if (b.keys > 0) {
+      load_tile<kKeyBlock, kD, kThreads>(memory + place(Memory::k, step), bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
+      load_tile<kKeyBlock, kD, kThreads>(memory + place(Memory::v, step), bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
+    }
+    copy_commit();
+  };
+  auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
+  walk.start(in, BlockWalk::over(segment, tile_range));
+  const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
+  load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, tensor_row, head * kD), in.q_stride, rows);
+  load_tile<kRows, kD, kThreads>(memory + Memory::dout, bf16_row(g.dout, g.dout_stride, tensor_row, head * kD), g.dout_stride, rows);
+  load_block(0, walk.at(0));
+  load_block(1, walk.at(1));
+  pipeline.arrive();
+
+  float lse_log2[2], delta[2];
+  RLHI_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int64_t at = tensor_row + row + 8 * i;
+    const bool there = row + 8 * i < rows;
+    lse_log2[i] = there ? g.lse[at * g.lse_stride + head] * kLog2e : -negative_infinity();
+    delta[i] = there ? g.delta[at * in.n_heads + head] : 0.0f;
+  }
+  float dq[kD / 8][4] = {};
+  const float scale_log2 = in.scale * kLog2e;
+  StepRange steps = steps_of(in, segment, tile_range, group_range);
+  if (group_row >= rows) steps.first = steps.end = 0;
+  int step = 0;
+  const auto open_step = [&] {
+    pipeline.wait(step);
+    load_block(step + 2, walk.at(step + 2));
+    walk.find(in, step);
+  };
+  const auto pass = [&](int end) {  // steps in which this warpgroup has nothing to do
+    for (; step < end; ++step) {
+      open_step();
+      pipeline.arrive();
+    }
+  };
+  pass(steps.first);
+  P::begin(dq);
+  for (; step < steps.end; ++step) {
+    open_step();
+    float s[8][4], ds[8][4];
+    P::begin(s);
+    P::begin(ds);
+    P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, group_row, memory + place(Memory::k, step));
+    P::template scores<kD, kRows, kKeyBlock>(ds, memory + Memory::dout, group_row, memory + place(Memory::v, step));
+    P::commit();
+    P::template wait<1>();  // the step before has ended
+    pipeline.arrive();
+    P::template wait<0>();
+    P::end(s);
+    P::end(ds);
+    const KeyBlock block = walk.at(step);
+    if (!sees_all(group_range, block, in.window)) {
+      const ColumnRange c0 = columns_seen(block, first_position + row, in.window), c1 = columns_seen(block, first_position + row + 8, in.window);
+      mask_scores(s, c0.low, c0.high, c1.low, c1.high);
+    }
+    RLHI_UNROLL
+    for (int n = 0; n < 8; ++n) {
+      RLHI_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        const float weight = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -lse_log2[j / 2]));
+        ds[n][j] = weight * (ds[n][j] - delta[j / 2]);
+      }
+    }
+    uint32_t weights[4][4];
+    RLHI_UNROLL
+    for (int k = 0; k < 4; ++k) pack_scores(weights[k], ds, k);
+    P::begin(dq);
+    for_panels<kD>([&](auto panel) {
+      constexpr int kPanel = decltype(panel)::value;
+      P::template weighted<kKeyBlock>(fragments_at<kPanelFragments<kD, kPanel>>(dq, kPanel * 8), weights, memory + place(Memory::k, step), kPanel,
+                                      true);
+    });
+    P::commit();
+  }
+  P::template wait<0>();
+  P::end(dq);
+  pass(steps.all);
+  copy_wait<0>();
+  store_fragments(g.dq, g.dq_stride, tensor_row + row, row < rows, row + 8 < rows, head * kD, dq, in.scale);
+}
+
+// ---- dk and dv -------------------------------------------------------------------------------------------------------
+// A block of up to kQueryBlock queries of one head and segment, and where the tile's keys lie for it.
+struct QueryBlock {
+  int row;               // of q
+  int position, queries, head;
+  int key_position;      // of the tile's key 0
+  int first_key, end_key;  // of the tile: the keys that the visitor's span holds
+};
+
+// Blocks of queries that see some key of a tile: visitors, then heads of the group, then blocks from the segment's start.
+struct QueryWalk {
+  const Visitor *visitor, *end;
+  int key_row, keys, first_head;       // of the tile
+  QuerySegment segment;                // of the visitor
+  int key_position, first_key, end_key, begin, limit;
+  int head, at;                        // where it stands
+
+  static RLHI_DEVICE QueryWalk over(const AttentionInputs& in, const Visitor* visitors, int n_visitors, int tile_row, int tile_keys,
+                                    int tile_head) {
+    QueryWalk w{visitors, visitors + n_visitors, tile_row, tile_keys, tile_head, {}, 0, 0, 0, 0, 0, 0, 0};
+    w.open(in);
+    return w;
+  }
+  // The next block, or one of 0 queries.
+  RLHI_DEVICE QueryBlock next(const AttentionInputs& in) {
+    while (visitor != end) {
+      if (at < limit) {
+        const QueryBlock b{segment.row + at, segment.position + at, least(kQueryBlock, segment.length - at), first_head + head,
+                           key_position, first_key, end_key};
+        at += kQueryBlock;
+        return b;
+      }
+      if (++head < in.group) {
+        at = begin;
+        continue;
+      }
+      ++visitor;
+      open(in);
+    }
+    return {0, 0, 0, 0, 0, 0, 0};
+  }
+  RLHI_DEVICE void open(const AttentionInputs& in) {
+    if (visitor == end) return;
+    segment = in.segments[visitor->segment];
+    const KeySpan span = in.spans[visitor->span];
+    const int offset = key_row - span.row;  // of the tile in the span
+    first_key = most(0, -offset), end_key = least(keys, span.length - offset);
+    key_position = span.position + offset;
+    head = 0;
+    begin = most(0, key_position + first_key - segment.position) / kQueryBlock * kQueryBlock;
+    limit = in.window > 0 ? least(segment.length, key_position + end_key - 1 + in.window - segment.position) : segment.length;
+    if (first_key >= end_key) limit = begin;
+    at = begin;
+  }
+};
+
+template <int kD, int kRows>
+struct KeyMemory {
+  static constexpr int k = 0, v = k + tile_bytes(kRows, kD), q = v + tile_bytes(kRows, kD), stage = tile_bytes(kQueryBlock, kD),
+                       dout = q + kStages * stage, rows = dout + kStages * stage,
+                       barrier = rows + kStages * 2 * kQueryBlock * static_cast<int>(sizeof(float)), walk = barrier + 8,
+                       bytes = walk + static_cast<int>(sizeof(SharedWalk<QueryWalk, QueryBlock>));
+};
+
+// Scores transposed: rows are keys, columns are queries. -inf where the query does not see the key.
+RLHI_DEVICE void mask_transposed(float (&s)[8][4], const QueryBlock& b, int key0, int window) {
+  const int first = thread_index() % 4 * 2;
+  RLHI_UNROLL
+  for (int n = 0; n < 8; ++n) {
+    RLHI_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const int query = b.position + n * 8 + first + j % 2, key = j < 2 ? key0 : key0 + 8, position = b.key_position + key;
+      const bool seen = key >= b.first_key && key < b.end_key && position <= query && (window == 0 || position > query - window);
+      if (!seen) s[n][j] = negative_infinity();
+    }
+  }
+}
+
+// One block: a tile of one head's keys.
+template <int kD, int kGroups, bool kGroupForm>
+RLHI_KERNEL(Tile<kGroups>::threads, 1)
+void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Visitor* visitors, int n_kv_heads) {
+  constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
+  using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
+  using Memory = KeyMemory<kD, kRows>;
+  unsigned char* const memory = shared_memory();
+  auto* const row_values = reinterpret_cast<float*>(memory + Memory::rows);  // [kStages][lse, delta][kQueryBlock]
+  const KeyTile tile = tiles[block_index() / n_kv_heads];
+  const int kv_head = block_index() % n_kv_heads;
+  const QuerySegment owner = in.segments[tile.segment];
+  const int key_row = in.spans[owner.first_span + owner.n_spans - 1].row + tile.first;
+  const int rows = least(kRows, owner.length - tile.first);
+  const int group_row = thread_index() / kGroupThreads * kGroupRows;
+  const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and row + 8
+
+  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  const auto load_block = [&](int step, const QueryBlock& b) {
+    if (b.queries > 0) {
+      load_tile<kQueryBlock, kD, kThreads>(memory + place(Memory::q, step), bf16_row(in.q, in.q_stride, b.row, b.head * kD), in.q_stride, b.queries);
+      load_tile<kQueryBlock, kD, kThreads>(memory + place(Memory::dout, step), bf16_row(g.dout, g.dout_stride, b.row, b.head * kD), g.dout_stride,
+                                           b.queries);
+      if (thread_index() < 2 * kQueryBlock) {
+        const int i = thread_index() % kQueryBlock;
+        const bool is_lse = thread_index() < kQueryBlock;
+        float value = is_lse ? -negative_infinity() : 0.0f;  // a query beyond the block weighs nothing
+        const int64_t at = b.row + i;
+        if (i < b.queries) value = is_lse ? g.lse[at * g.lse_stride + b.head] * kLog2e : g.delta[at * in.n_heads + b.head];
+        row_values[step % kStages * 2 * kQueryBlock + thread_index()] = value;
+      }
+    }
+    copy_commit();
+  };
+  auto& walk = *reinterpret_cast<SharedWalk<QueryWalk, QueryBlock>*>(memory + Memory::walk);
+  walk.start(in, QueryWalk::over(in, visitors + tile.first_visitor, tile.n_visitors, key_row, rows, kv_head * in.group));
+  const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
+  load_tile<kRows, kD, kThreads>(memory + Memory::k, bf16_row(in.k, in.k_stride, key_row, kv_head * kD), in.k_stride, rows);
+  load_tile<kRows, kD, kThreads>(memory + Memory::v, bf16_row(in.v, in.v_stride, key_row, kv_head * kD), in.v_stride, rows);
+  load_block(0, walk.at(0));
+  load_block(1, walk.at(1));
+  pipeline.arrive();
+
+  float dk[kD / 8][4] = {}, dv[kD / 8][4] = {};
+  const float scale_log2 = in.scale * kLog2e;
+  for (int step = 0; walk.at(step).queries > 0; ++step) {
+    pipeline.wait(step);
+    load_block(step + 2, walk.at(step + 2));
+    walk.find(in, step);
+    const QueryBlock& block = walk.at(step);
+    const KeyBlock group_keys{0, block.key_position + group_row, least(rows - group_row, kGroupRows)};
+    const QueryRange range{block.position, block.position + block.queries - 1};
+    if (group_row >= rows || !sees_some(range, group_keys, in.window)) {  // a warpgroup alike
+      pipeline.arrive();
+      continue;
+    }
+    unsigned char *const q = memory + place(Memory::q, step), *const dout = memory + place(Memory::dout, step);
+    const float *const lse = row_values + step % kStages * 2 * kQueryBlock + thread_index() % 4 * 2, *const delta = lse + kQueryBlock;
+    float s[8][4], ds[8][4];
+    P::begin(s);
+    P::begin(ds);
+    P::template scores<kD, kRows, kQueryBlock>(s, memory + Memory::k, group_row, q);
+    P::template scores<kD, kRows, kQueryBlock>(ds, memory + Memory::v, group_row, dout);
+    P::commit();
+    pipeline.arrive();
+    P::template wait<0>();
+    P::end(s);
+    P::end(ds);
+    const bool whole = block.first_key <= group_row && block.end_key >= group_row + kGroupRows;
+    if (!whole || !sees_all(range, group_keys, in.window)) mask_transposed(s, block, row, in.window);
+    RLHI_UNROLL
+    for (int n = 0; n < 8; ++n) {
+      RLHI_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        s[n][j] = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -lse[n * 8 + j % 2]));
+        ds[n][j] = s[n][j] * (ds[n][j] - delta[n * 8 + j % 2]);
+      }
+    }
+    uint32_t weights[4][4], dweights[4][4];
+    RLHI_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      pack_scores(weights[k], s, k);
+      pack_scores(dweights[k], ds, k);
+    }
+    P::begin(dv);
+    P::begin(dk);
+    for_panels<kD>([&](auto panel) {
+      constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
+      P::template weighted<kQueryBlock>(fragments_at<kFragments>(dv, kPanel * 8), weights, dout, kPanel, true);
+      P::template weighted<kQueryBlock>(fragments_at<kFragments>(dk, kPanel * 8), dweights, q, kPanel, true);
+    });
+    P::commit();
+    P::template wait<0>();
+    P::end(dv);
+    P::end(dk);
+  }
+  copy_wait<0>();
+  store_fragments(g.dk, g.dk_stride, key_row + row, row < rows, row + 8 < rows, kv_head * kD, dk, in.scale);
+  store_fragments(g.dv, g.dv_stride, key_row + row, row < rows, row + 8 < rows, kv_head * kD, dv, 1.0f);
+}
+
+// Whether this GPU has the shared memory for tiles of two warpgroups, the largest head size included.
+constexpr size_t backward_bytes(int groups) {
+  return groups == 2 ? (KeyMemory<128, 128>::bytes > QueryMemory<128, 128>::bytes ? KeyMemory<128, 128>::bytes : QueryMemory<128, 128>::bytes)
+                     : (KeyMemory<128, 64>::bytes > QueryMemory<128, 64>::bytes ? KeyMemory<128, 64>::bytes : QueryMemory<128, 64>::bytes);
+}
+static_assert(backward_bytes(2) <= 227 << 10 && backward_bytes(1) <= 163 << 10, "the shared memory of sm_90 and of sm_80");
+
+template <int kD, int kGroups>
+void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const float* delta) {
+  constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
+  const AttentionArgs& a = b.forward;
+  const Gradients g{b.dout.data, b.dout.row_stride, static_cast<const float*>(a.lse.data), delta, a.lse.row_stride,
+                    b.dq.data, b.dk.data, b.dv.data, b.dq.row_stride, b.dk.row_stride, b.dv.row_stride};
+  const AttentionInputs in = inputs_of(a);
+  with_product_form([&](auto form) {
+    constexpr bool kForm = decltype(form)::value;
+    launch(at, tiles.n_key_tiles * a.n_kv_heads, kThreads, KeyMemory<kD, kRows>::bytes, dkv_kernel<kD, kGroups, kForm>, in, g, tiles.key_tiles,
+           tiles.visitors, a.n_kv_heads);
+    launch(at, tiles.n_query_tiles * a.n_heads, kThreads, QueryMemory<kD, kRows>::bytes, dq_kernel<kD, kGroups, kForm>, in, g,
+           tiles.query_tiles);
+  });
+}
+
+template <int kGroups>
+void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const float* delta) {
+  if (b.forward.head_dim == 64) return launch_backward<64, kGroups>(at, b, tiles, delta);
+  if (b.forward.head_dim == 96) return launch_backward<96, kGroups>(at, b, tiles, delta);
+  launch_backward<128, kGroups>(at, b, tiles, delta);
+}
+
+}  // namespace
+
+AttentionPlan plan_attention_backward(const AttentionBackwardArgs& b) {
+  const AttentionArgs& a = b.forward;
+  AttentionPlan plan;
+  const size_t shared = largest_shared_memory();
+  plan.tensor_cores = shared >= backward_bytes(1) && on_tensor_cores({a.q, a.k, a.v, a.out, b.dout, b.dq, b.dk, b.dv}, a.head_dim);
+  plan.dq_rows = plan.key_rows = !plan.tensor_cores ? kPlainRows : shared >= backward_bytes(2) ? Tile<2>::rows : Tile<1>::rows;
+  return plan;
+}
+
+size_t attention_backward_scratch(const AttentionBackwardArgs& b) {
+  return static_cast<size_t>(b.forward.q.rows * b.forward.n_heads) * sizeof(float);
+}
+
+void attention_backward(const Launch& at, const AttentionPlan& plan, const AttentionBackwardArgs& b, const BackwardTiles& tiles,
+                        void* scratch) {
+  auto* delta = static_cast<float*>(scratch);
+  attention_delta(at, b, delta);
+  if (!plan.tensor_cores) return plain_attention_backward(at, b, tiles, delta);
+  if (plan.key_rows == Tile<2>::rows) launch_backward<2>(at, b, tiles, delta);
+  else launch_backward<1>(at, b, tiles, delta);
+}
+
+}  // namespace rlhi::ops::cuda

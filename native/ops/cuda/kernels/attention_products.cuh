@@ -1,0 +1,170 @@
+// Tiles of bf16 rows in shared memory, and the two products of attention on them: scores (rows times rows) and sums weighted by
+// scores. One interface, two forms: a warp's mma.sync with ldmatrix, and a warpgroup's wgmma (sm_90a).
+//
+// A tile of R rows and D columns lies in panels of 64 columns: panel c is R rows of 128 bytes from c * R * 128. Within a row
+// the 16-byte units are exchanged by the row's number modulo 8 (wgmma's 128-byte swizzle, which also keeps ldmatrix free of
+// bank conflicts). Panels begin at multiples of 1024 bytes. With D = 96 the second panel is half used.
+//
+// Fragments: 128 threads hold a [64, 8 n] matrix as float[n][4]; warp w has rows 16 w to 16 w + 15, and lane l elements
+// (l/4, 2(l%4)), (l/4, 2(l%4)+1), (l/4+8, ..), (l/4+8, ..) of each 8 columns.
+#pragma once
+#include "ops/cuda/kernels/device.cuh"
+
+namespace rlhi::ops::cuda {
+
+constexpr int kGroupRows = 64;       // rows of a warpgroup
+constexpr int kGroupThreads = 128;
+
+constexpr int panels_of(int d) { return (d + 63) / 64; }
+constexpr int tile_bytes(int rows, int d) { return panels_of(d) * rows * 128; }
+
+// 16-byte unit `unit` of row `row`
+template <int kRows>
+RLHI_DEVICE unsigned char* tile_unit(unsigned char* tile, int row, int unit) {
+  return tile + (unit / 8) * (kRows * 128) + row * 128 + (((unit % 8) ^ (row % 8)) << 4);
+}
+
+// Begins copying rows [0, n) of `from` (stride in elements) to the tile; rows from n to kRows become zero.
+template <int kRows, int kD, int kThreads>
+RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride, int n) {
+  const int row_units = static_cast<int>(stride / 8);
+  constexpr int kUnits = kD / 8;
+  RLHI_UNROLL_BY(8)
+  for (int i = 0; i < (kRows * kUnits + kThreads - 1) / kThreads; ++i) {
+    const int at = i * kThreads + thread_index() % kThreads, row = at / kUnits, unit = at % kUnits;
+    if ((kRows * kUnits) % kThreads != 0 && at >= kRows * kUnits) break;
+    copy_async(tile_unit<kRows>(tile, row, unit), static_cast<const char*>(from) + static_cast<int64_t>(row * row_units + unit) * 16, row < n);
+  }
+}
+
+// Columns of scores packed as the left factor of a product over 16 of them.
+RLHI_DEVICE void pack_scores(uint32_t (&a)[4], const float (&s)[8][4], int step) {
+  a[0] = pack_bf16(s[2 * step][0], s[2 * step][1]);
+  a[1] = pack_bf16(s[2 * step][2], s[2 * step][3]);
+  a[2] = pack_bf16(s[2 * step + 1][0], s[2 * step + 1][1]);
+  a[3] = pack_bf16(s[2 * step + 1][2], s[2 * step + 1][3]);
+}
+
+template <bool kGroupForm>
+struct Products;
+
+// A warp by itself.
+template <>
+struct Products<false> {
+  // d[64, 64] = a rows [a_row, a_row + 64) times b rows [0, 64), over kD columns.
+  template <int kD, int kRowsA, int kRowsB>
+  static RLHI_DEVICE void scores(float (&d)[8][4], unsigned char* a, int a_row, unsigned char* b) {
+    warp_scores<kD, kRowsA, kRowsB>(d, a, a_row + thread_index() / 32 % 4 * 16, b);
+  }
+  // This warp's 16 rows of that, from a row of its own.
+  template <int kD, int kRowsA, int kRowsB>
+  static RLHI_DEVICE void warp_scores(float (&d)[8][4], unsigned char* a, int warp_row, unsigned char* b) {
+    const int lane = thread_index() % 32;
+    RLHI_UNROLL
+    for (int n = 0; n < 8; ++n) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
+    RLHI_UNROLL
+    for (int k = 0; k < kD / 16; ++k) {
+      uint32_t left[4];
+      load_matrices(left, tile_unit<kRowsA>(a, warp_row + lane % 16, k * 2 + lane / 16));
+      RLHI_UNROLL
+      for (int n = 0; n < 8; n += 2) {
+        uint32_t right[4];
+        load_matrices(right, tile_unit<kRowsB>(b, n * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
+        warp_product(d[n], left, right[0], right[1]);
+        warp_product(d[n + 1], left, right[2], right[3]);
+      }
+    }
+  }
+  // d[64, 8 kFragments] (+)= s[64, 64] times b's rows [0, 64), columns from 64 panel. s as packed by pack_scores.
+  template <int kRowsB, int kFragments>
+  static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel, bool accumulate) {
+    const int lane = thread_index() % 32;
+    if (!accumulate) {
+      RLHI_UNROLL
+      for (int n = 0; n < kFragments; ++n) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
+    }
+    RLHI_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      RLHI_UNROLL
+      for (int n = 0; n < kFragments; n += 2) {
+        uint32_t right[4];
+        load_matrices_transposed(right, tile_unit<kRowsB>(b, k * 16 + lane % 16, panel * 8 + n + lane / 16));
+        warp_product(d[n], s[k], right[0], right[1]);
+        warp_product(d[n + 1], s[k], right[2], right[3]);
+      }
+    }
+  }
+  template <int kFragments>
+  static RLHI_DEVICE void begin(float (&)[kFragments][4]) {}
+  static RLHI_DEVICE void commit() {}
+  template <int kKeep>
+  static RLHI_DEVICE void wait() {}
+  template <int kFragments>
+  static RLHI_DEVICE void end(float (&)[kFragments][4]) {}
+  static RLHI_DEVICE void loaded() {}
+};
+
+#if RLHI_HAS_GROUP_PRODUCTS
+// A warpgroup: products are asynchronous between begin(accumulators) ... commit() and wait<k>(), which leaves the newest k
+// commits running, ... end(accumulators).
+template <>
+struct Products<true> {
+  // 128-byte swizzle; groups of eight rows 1024 bytes apart. (PTX ISA, "Matrix descriptor".)
+  static RLHI_DEVICE uint64_t descriptor(const unsigned char* p) {
+    const uint64_t group_stride = 1024 >> 4;
+    return static_cast<uint64_t>((shared_address(p) & 0x3ffff) >> 4) | group_stride << 16 | group_stride << 32 | uint64_t{1} << 62;
+  }
+  template <int kD, int kRowsA, int kRowsB>
+  static RLHI_DEVICE void scores(float (&d)[8][4], unsigned char* a, int a_row, unsigned char* b) {
+    RLHI_UNROLL
+    for (int k = 0; k < kD / 16; ++k) {
+      const int panel = k / 4, column_bytes = k % 4 * 32;
+      group_product<false>(d, descriptor(a + panel * (kRowsA * 128) + a_row * 128 + column_bytes),
+                           descriptor(b + panel * (kRowsB * 128) + column_bytes), k > 0);
+    }
+  }
+  template <int kRowsB, int kFragments>
+  static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel, bool accumulate) {
+    RLHI_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      group_product<true>(d, s[k], descriptor(b + panel * (kRowsB * 128) + k * 16 * 128), accumulate || k > 0);
+    }
+  }
+  template <int kFragments>
+  static RLHI_DEVICE void begin(float (&d)[kFragments][4]) {
+    group_fence(d);
+    group_fence();
+  }
+  static RLHI_DEVICE void commit() { group_commit(); }
+  template <int kKeep>
+  static RLHI_DEVICE void wait() {
+    group_wait<kKeep>();
+  }
+  template <int kFragments>
+  static RLHI_DEVICE void end(float (&d)[kFragments][4]) {
+    group_fence(d);
+  }
+  // After a thread's copies have arrived, before the barrier that shows them to others.
+  static RLHI_DEVICE void loaded() { shared_fence(); }
+};
+#endif
+
+// Fragments of a panel of kD columns.
+template <int kD, int kPanel>
+constexpr int kPanelFragments = kD / 8 - kPanel * 8 < 8 ? kD / 8 - kPanel * 8 : 8;
+template <int kFragments, int kAll>
+RLHI_DEVICE float (&fragments_at(float (&all)[kAll][4], int first))[kFragments][4] {
+  return reinterpret_cast<float(&)[kFragments][4]>(all[first]);
+}
+// f(panel) for each panel of kD columns, with the panel as a constant.
+template <int kPanel>
+struct Panel {
+  static constexpr int value = kPanel;
+};
+template <int kD, class F>
+RLHI_DEVICE void for_panels(const F& f) {
+  f(Panel<0>());
+  if constexpr (kD > 64) f(Panel<1>());
+}
+
+}  // namespace rlhi::ops::cuda

@@ -1,0 +1,212 @@
+// kernels/device.cuh on a GPU. PTX instructions are named as the PTX ISA names them.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "ops/cuda/launch.h"
+
+#define RLHI_DEVICE __device__ __forceinline__
+#define RLHI_KERNEL(threads, blocks_per_multiprocessor) __global__ __launch_bounds__(threads, blocks_per_multiprocessor)
+#define RLHI_UNROLL _Pragma("unroll")
+#define RLHI_PRAGMA(text) _Pragma(#text)
+#define RLHI_UNROLL_BY(n) RLHI_PRAGMA(unroll n)
+
+// wgmma exists in sm_90a alone. RLHI_GROUP_PRODUCTS: kernels use it whatever their template argument says;
+// RLHI_HAS_GROUP_PRODUCTS: it can be compiled.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RLHI_GROUP_PRODUCTS 1
+#else
+#define RLHI_GROUP_PRODUCTS 0
+#endif
+#define RLHI_HAS_GROUP_PRODUCTS RLHI_GROUP_PRODUCTS
+
+namespace rlhi::ops::cuda {
+
+RLHI_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+RLHI_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
+RLHI_DEVICE int grid_size() { return static_cast<int>(gridDim.x); }
+RLHI_DEVICE unsigned char* shared_memory() {
+  extern __shared__ __align__(1024) unsigned char memory[];
+  return memory;
+}
+RLHI_DEVICE void sync_threads() { __syncthreads(); }
+RLHI_DEVICE void sync_warp() { __syncwarp(); }
+template <class T>
+RLHI_DEVICE T shuffle_xor(T v, int mask) {
+  return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+RLHI_DEVICE bool warp_any(bool v) { return __any_sync(0xffffffffu, v) != 0; }
+
+// ---- arithmetic ------------------------------------------------------------------------------------------------------
+RLHI_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+RLHI_DEVICE float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+RLHI_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
+RLHI_DEVICE uint32_t pack_bf16(float low, float high) {
+  uint32_t d;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+  return d;
+}
+RLHI_DEVICE float as_float(uint32_t u) { return __uint_as_float(u); }
+RLHI_DEVICE uint32_t as_bits(float f) { return __float_as_uint(f); }
+RLHI_DEVICE float negative_infinity() { return __uint_as_float(0xff800000u); }
+
+// ---- memory ----------------------------------------------------------------------------------------------------------
+struct alignas(16) Words4 {
+  uint32_t w[4];
+};
+struct alignas(8) Words2 {
+  uint32_t w[2];
+};
+template <class T>
+RLHI_DEVICE T load_words(const void* p) {
+  return *static_cast<const T*>(p);
+}
+template <class T>
+RLHI_DEVICE void store_words(void* p, const T& v) {
+  *static_cast<T*>(p) = v;
+}
+RLHI_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+RLHI_DEVICE void copy_async(void* to, const void* from, bool read) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(read ? 16 : 0) : "memory");
+}
+RLHI_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kKeep>
+RLHI_DEVICE void copy_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kKeep) : "memory");
+}
+
+// ---- products of a warp ----------------------------------------------------------------------------------------------
+RLHI_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+RLHI_DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+RLHI_DEVICE void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ---- products of a warpgroup -----------------------------------------------------------------------------------------
+// Barriers that threads arrive at and wait for at different places (mbarrier).
+using SharedBarrier = uint64_t;
+RLHI_DEVICE void barrier_init(SharedBarrier* b, int expected) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(expected) : "memory");
+}
+RLHI_DEVICE void barrier_arrive(SharedBarrier* b) {
+  asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared.b64 state, [%0];\n}" ::"r"(shared_address(b)) : "memory");
+}
+RLHI_DEVICE void barrier_wait(SharedBarrier* b, int parity) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define RLHI_TEST_WAIT "mbarrier.try_wait.parity.shared.b64"
+#else
+#define RLHI_TEST_WAIT "mbarrier.test_wait.parity.shared.b64"
+#endif
+  asm volatile("{\n.reg .pred done;\nagain_%=:\n" RLHI_TEST_WAIT " done, [%0], %1;\n@!done bra again_%=;\n}" ::"r"(shared_address(b)),
+               "r"(parity)
+               : "memory");
+#undef RLHI_TEST_WAIT
+}
+inline size_t largest_shared_memory() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return static_cast<size_t>(bytes);
+}
+
+#if RLHI_GROUP_PRODUCTS
+// Registers written before become visible to the products after this.
+RLHI_DEVICE void group_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Shared memory written by ordinary stores and copies becomes visible to products, after the barrier that follows.
+RLHI_DEVICE void shared_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// Keeps the compiler from moving uses of accumulators over a wait.
+template <int kFragments>
+RLHI_DEVICE void group_fence(float (&d)[kFragments][4]) {
+  RLHI_UNROLL
+  for (int i = 0; i < kFragments; ++i) {
+    RLHI_UNROLL
+    for (int j = 0; j < 4; ++j) asm volatile("" : "+f"(d[i][j])::"memory");
+  }
+}
+RLHI_DEVICE void group_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kKeep>
+RLHI_DEVICE void group_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kKeep) : "memory");
+}
+
+#define RLHI_D4(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define RLHI_D16(i) RLHI_D4(i), RLHI_D4(i + 1), RLHI_D4(i + 2), RLHI_D4(i + 3)
+#define RLHI_N32 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}"
+#define RLHI_N64                                                                                                        \
+  "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30," \
+  "%31}"
+
+template <bool kTransposedB, int kFragments>
+RLHI_DEVICE void group_product(float (&d)[kFragments][4], uint64_t a, uint64_t b, bool accumulate) {
+  static_assert(kFragments == 8 || kFragments == 4);
+  if constexpr (kFragments == 8) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RLHI_N64
+                 ", %32, %33, p, 1, 1, 0, %35;\n}"
+                 : RLHI_D16(0), RLHI_D16(4)
+                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kTransposedB ? 1 : 0));
+  } else {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 " RLHI_N32
+                 ", %16, %17, p, 1, 1, 0, %19;\n}"
+                 : RLHI_D16(0)
+                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kTransposedB ? 1 : 0));
+  }
+}
+template <bool kTransposedB, int kFragments>
+RLHI_DEVICE void group_product(float (&d)[kFragments][4], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  static_assert(kFragments == 8 || kFragments == 4);
+  if constexpr (kFragments == 8) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RLHI_N64
+                 ", {%32,%33,%34,%35}, %36, p, 1, 1, %38;\n}"
+                 : RLHI_D16(0), RLHI_D16(4)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kTransposedB ? 1 : 0));
+  } else {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\nwgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 " RLHI_N32
+                 ", {%16,%17,%18,%19}, %20, p, 1, 1, %22;\n}"
+                 : RLHI_D16(0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kTransposedB ? 1 : 0));
+  }
+}
+#undef RLHI_D4
+#undef RLHI_D16
+#undef RLHI_N32
+#undef RLHI_N64
+#endif  // RLHI_GROUP_PRODUCTS
+
+// ---- launches --------------------------------------------------------------------------------------------------------
+inline void check_cuda(cudaError_t status, const char* what) {
+  check(status == cudaSuccess, ErrorCode::internal, "CUDA: ", what, ": ", cudaGetErrorString(status));
+}
+template <class... Parameters, class... Arguments>
+void launch(const Launch& at, int64_t blocks, int threads, size_t shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  if (blocks <= 0) return;
+  check(blocks < (int64_t{1} << 31), ErrorCode::invalid_argument, blocks, " blocks of a launch are too many");
+  if (shared_bytes > 48 << 10) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+               "shared memory of a kernel");
+  }
+  kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, at.stream>>>(static_cast<Parameters>(arguments)...);
+  check_cuda(cudaGetLastError(), "launch of a kernel");
+}
+
+}  // namespace rlhi::ops::cuda

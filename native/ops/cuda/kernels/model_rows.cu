@@ -1,0 +1,130 @@
+// Rotation and gated activation: element by element, one pass over memory.
+#include "ops/cuda/kernels/rows.cuh"
+
+namespace rlhi::ops::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// kGroup neighbouring angles; f32 come four at a time.
+template <int kGroup>
+RLHI_DEVICE void load_angles(float (&x)[kGroup], const Rows& table, int64_t row, int64_t column) {
+  constexpr int kAtOnce = kGroup < 4 ? kGroup : 4;
+  RLHI_UNROLL
+  for (int i = 0; i < kGroup; i += kAtOnce) {
+    load_floats(reinterpret_cast<float(&)[kAtOnce]>(x[i]), table.at(row, column + i), true);
+  }
+}
+
+constexpr int kHeadsAtOnce = 4;  // share a thread's angles
+
+// Thread: kGroup neighbouring pairs (x1, x2) of kHeadsAtOnce heads. cos_sin's row holds the cosines, then the sines.
+template <int kGroup>
+RLHI_KERNEL(kThreads, 2)
+void rope_kernel(Rows x, int64_t items, int64_t per_row, int heads, int head_dim, Rows cos_sin, const int32_t* positions, float direction) {
+  const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
+  if (i >= items) return;
+  const Place p = place_of(i, per_row);
+  const int half = head_dim / 2, per_head = half / kGroup, item = static_cast<int>(p.group), first_head = item / per_head * kHeadsAtOnce;
+  const int at = (item - first_head / kHeadsAtOnce * per_head) * kGroup;
+  Group<kGroup> low[kHeadsAtOnce] = {}, high[kHeadsAtOnce] = {};
+  RLHI_UNROLL
+  for (int h = 0; h < kHeadsAtOnce; ++h) {
+    if (first_head + h >= heads) continue;
+    const int64_t column = static_cast<int64_t>(first_head + h) * head_dim + at;
+    low[h] = load_group<kGroup>(x.at(p.row, column), x.is_f32);
+    high[h] = load_group<kGroup>(x.at(p.row, column + half), x.is_f32);
+  }
+  float c[kGroup], s[kGroup];
+  const int64_t position = positions[p.row];
+  load_angles(c, cos_sin, position, at);
+  load_angles(s, cos_sin, position, half + at);
+  RLHI_UNROLL
+  for (int h = 0; h < kHeadsAtOnce; ++h) {
+    if (first_head + h >= heads) continue;
+    float x1[kGroup], x2[kGroup];
+    to_floats(x1, low[h], x.is_f32);
+    to_floats(x2, high[h], x.is_f32);
+    RLHI_UNROLL
+    for (int j = 0; j < kGroup; ++j) {
+      const float sine = s[j] * direction, first_half = x1[j];
+      x1[j] = first_half * c[j] - x2[j] * sine;
+      x2[j] = x2[j] * c[j] + first_half * sine;
+    }
+    const int64_t column = static_cast<int64_t>(first_head + h) * head_dim + at;
+    store_floats(x.at(p.row, column), x.is_f32, x1);
+    store_floats(x.at(p.row, column + half), x.is_f32, x2);
+  }
+}
+
+RLHI_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+template <int kGroup>
+RLHI_KERNEL(kThreads, 4)
+void swiglu_kernel(Rows out, Rows gate_up, int64_t n, int64_t per_row) {
+  const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
+  if (i >= n) return;
+  const Place p = place_of(i, per_row);
+  float gate[kGroup], up[kGroup];
+  load_floats(gate, gate_up.at(p.row, p.group * kGroup), gate_up.is_f32);
+  load_floats(up, gate_up.at(p.row, (per_row + p.group) * kGroup), gate_up.is_f32);
+  RLHI_UNROLL
+  for (int j = 0; j < kGroup; ++j) gate[j] = gate[j] * sigmoid(gate[j]) * up[j];
+  store_floats(out.at(p.row, p.group * kGroup), out.is_f32, gate);
+}
+
+// dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate)
+template <int kGroup>
+RLHI_KERNEL(kThreads, 4)
+void swiglu_backward_kernel(Rows dgate_up, Rows dout, Rows gate_up, int64_t n, int64_t per_row) {
+  const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
+  if (i >= n) return;
+  const Place p = place_of(i, per_row);
+  const int64_t gate_at = p.group * kGroup, up_at = (per_row + p.group) * kGroup;
+  float gate[kGroup], up[kGroup], d[kGroup];
+  load_floats(gate, gate_up.at(p.row, gate_at), gate_up.is_f32);
+  load_floats(up, gate_up.at(p.row, up_at), gate_up.is_f32);
+  load_floats(d, dout.at(p.row, gate_at), dout.is_f32);
+  RLHI_UNROLL
+  for (int j = 0; j < kGroup; ++j) {
+    const float s = sigmoid(gate[j]), g = gate[j];
+    gate[j] = d[j] * up[j] * s * fused_multiply_add(g, 1.0f - s, 1.0f);
+    up[j] = d[j] * g * s;
+  }
+  store_floats(dgate_up.at(p.row, gate_at), dgate_up.is_f32, gate);
+  store_floats(dgate_up.at(p.row, up_at), dgate_up.is_f32, up);
+}
+
+}  // namespace
+
+void rope(const Launch& at, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction) {
+  if (x.rows == 0 || x.cols == 0) return;
+  const int heads = static_cast<int>(x.cols / head_dim);
+  const int size = group_size({cos_sin}, head_dim / 2) > 1 ? group_size({x}, head_dim / 2) : 1;
+  with_group_size(size, [&](auto group) {
+    constexpr int kGroup = decltype(group)::value;
+    const int64_t per_row = ceil_div(heads, kHeadsAtOnce) * (head_dim / 2 / kGroup), items = x.rows * per_row;
+    launch(at, ceil_div(items, kThreads), kThreads, 0, rope_kernel<kGroup>, Rows(x), items, per_row, heads, head_dim, Rows(cos_sin), positions,
+           direction < 0 ? -1.0f : 1.0f);
+  });
+}
+
+void swiglu(const Launch& at, Tensor out, Tensor gate_up) {
+  if (out.rows == 0 || out.cols == 0) return;
+  with_group_size(group_size({out, gate_up}, out.cols), [&](auto group) {
+    constexpr int kGroup = decltype(group)::value;
+    const int64_t per_row = out.cols / kGroup, n = out.rows * per_row;
+    launch(at, ceil_div(n, kThreads), kThreads, 0, swiglu_kernel<kGroup>, Rows(out), Rows(gate_up), n, per_row);
+  });
+}
+
+void swiglu_backward(const Launch& at, Tensor dgate_up, Tensor dout, Tensor gate_up) {
+  if (dout.rows == 0 || dout.cols == 0) return;
+  with_group_size(group_size({dgate_up, dout, gate_up}, dout.cols), [&](auto group) {
+    constexpr int kGroup = decltype(group)::value;
+    const int64_t per_row = dout.cols / kGroup, n = dout.rows * per_row;
+    launch(at, ceil_div(n, kThreads), kThreads, 0, swiglu_backward_kernel<kGroup>, Rows(dgate_up), Rows(dout), Rows(gate_up), n, per_row);
+  });
+}
+
+}  // namespace rlhi::ops::cuda

@@ -1,0 +1,52 @@
+// What the backend asks of the CUDA runtime, without its headers: runtime.cc answers with the real one, emulate/runtime.cc
+// with the host's memory, so that all other host code of the backend runs, and is tested, where there is no GPU.
+// Everything throws rlhi::Error with the runtime's own words unless it says otherwise.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+struct CUstream_st;  // cudaStream_t
+struct CUevent_st;   // cudaEvent_t
+
+namespace rlhi::ops::cuda::runtime {
+
+using Stream = CUstream_st*;
+using Event = CUevent_st*;
+
+struct DeviceFacts {
+  std::string name;
+  int major = 0, minor = 0;      // compute capability
+  int multiprocessors = 0;
+  int64_t memory_bytes = 0;
+};
+
+// Throws unsupported where there is no driver, or one too old for this library.
+int device_count();
+DeviceFacts device_facts(int device);
+void require_kernels(const DeviceFacts& facts);  // throws unsupported for a GPU older than the kernels are written for
+void use_device(int device);     // makes it the calling thread's
+
+Stream create_stream();
+void destroy_stream(Stream) noexcept;
+void synchronize(Stream);        // an earlier kernel's failure surfaces here
+
+void* allocate(size_t bytes);    // nullptr where there is no room
+void release(void*) noexcept;
+void* allocate_pinned(size_t bytes);
+void release_pinned(void*) noexcept;
+int64_t free_bytes();
+
+// In stream order. From pageable memory the source may be reused on return; from pinned memory only after an event.
+void copy_in(Stream, void* to_device, const void* from_host, size_t bytes);
+void copy_out(Stream, void* to_host, const void* from_device, size_t bytes);  // complete after synchronize
+void zero(Stream, void* device, size_t bytes);
+void zero_rows(Stream, void* device, size_t stride_bytes, size_t width_bytes, size_t rows);
+
+Event create_event();
+void destroy_event(Event) noexcept;
+void record(Event, Stream);
+void wait(Event);                // the host waits
+double milliseconds(Event begin, Event end);  // both recorded and passed
+
+}  // namespace rlhi::ops::cuda::runtime

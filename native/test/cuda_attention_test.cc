@@ -1,0 +1,317 @@
+// The CUDA kernels of attention on this processor: against the CPU backend, in both forms of tensor-core products, in any order of
+// threads; and a row's bits, which depend neither on what else is in the call, nor on how its spans are cut, nor on the kernel.
+#include <functional>
+
+#include "ops/cuda/attention_lists.h"
+#include "ops/cuda/emulate/block.h"
+#include "test/ops_support.h"
+
+namespace rlhi::test {
+namespace {
+
+namespace cuda = ops::cuda;
+using ops::AttentionArgs;
+using ops::AttentionBackwardArgs;
+using ops::KeySpan;
+using ops::QuerySegment;
+constexpr DType F = DType::f32, B = DType::bf16;
+const cuda::Launch kAt;
+
+struct Layout {
+  std::vector<QuerySegment> segments;
+  std::vector<KeySpan> spans;
+  int32_t rows = 0, key_rows = 0;
+
+  // New rows below `parent` (-1: a new tree), which see all that the parent sees, then themselves.
+  int add(int32_t length, int parent = -1) {
+    QuerySegment s{rows, length, 0, static_cast<int32_t>(spans.size()), 0};
+    if (parent >= 0) {
+      const QuerySegment& p = segments[static_cast<size_t>(parent)];
+      for (int i = 0; i < p.n_spans; ++i) spans.push_back(spans[static_cast<size_t>(p.first_span + i)]);
+      s.position = p.position + p.length;
+    }
+    spans.push_back({rows, length, s.position});
+    s.n_spans = static_cast<int32_t>(spans.size()) - s.first_span;
+    segments.push_back(s);
+    rows += length;
+    key_rows = rows;
+    return static_cast<int>(segments.size()) - 1;
+  }
+};
+Layout pair_of(int32_t prompt, int32_t chosen, int32_t rejected) {
+  Layout t;
+  const int p = t.add(prompt);
+  t.add(chosen, p);
+  t.add(rejected, p);
+  return t;
+}
+
+struct Heads {
+  int n, kv, dim;
+};
+
+struct Matrices {
+  Matrices(const Layout& t, Heads h, DType type, int64_t gap = 8)
+      : q(Matrix::random(t.rows, h.n * h.dim, type, 1, 1.0, gap)), k(Matrix::random(t.key_rows, h.kv * h.dim, type, 2, 1.0, gap)),
+        v(Matrix::random(t.key_rows, h.kv * h.dim, type, 3, 1.0, gap)), dout(Matrix::random(t.rows, h.n * h.dim, type, 4, 1.0, gap)),
+        out(t.rows, h.n * h.dim, type, gap), lse(t.rows, h.n), dq(t.rows, h.n * h.dim, type, gap), dk(t.key_rows, h.kv * h.dim, type, gap),
+        dv(t.key_rows, h.kv * h.dim, type, gap) {}
+  Matrix q, k, v, dout, out, lse, dq, dk, dv;
+
+  void expect_gaps_untouched() const {
+    for (const Matrix* m : {&out, &lse, &dq, &dk, &dv}) m->expect_gaps_untouched();
+  }
+  bool operator==(const Matrices& o) const { return out == o.out && lse == o.lse && dq == o.dq && dk == o.dk && dv == o.dv; }
+};
+
+AttentionBackwardArgs args_of(const Layout& t, Heads h, int window, Matrices& m) {
+  AttentionBackwardArgs b;
+  AttentionArgs& a = b.forward;
+  a.n_heads = h.n, a.n_kv_heads = h.kv, a.head_dim = h.dim, a.window = window;
+  a.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(h.dim)));
+  a.q = m.q.tensor(), a.k = m.k.tensor(), a.v = m.v.tensor(), a.out = m.out.tensor(), a.lse = m.lse.tensor();
+  a.segments = t.segments.data(), a.n_segments = static_cast<int64_t>(t.segments.size());
+  a.spans = t.spans.data(), a.n_spans = static_cast<int64_t>(t.spans.size());
+  b.dout = m.dout.tensor(), b.dq = m.dq.tensor(), b.dk = m.dk.tensor(), b.dv = m.dv.tensor();
+  return b;
+}
+
+void on_cpu(const Layout& t, Heads h, int window, Matrices& m, bool backward) {
+  static ops::CpuBackend backend([] {
+    ops::CpuBackendOptions options;
+    options.isa = widening_isa();
+    options.threads = 2;
+    return options;
+  }());
+  const AttentionBackwardArgs b = args_of(t, h, window, m);
+  backend.table().attention(backend.handle(), b.forward);
+  if (backward) backend.table().attention_backward(backend.handle(), b);
+}
+
+// `decode`: segments of length one go to the decoding kernels where the plan allows it.
+void on_cuda(const Layout& t, Heads h, int window, Matrices& m, bool backward, bool decode = true) {
+  const AttentionBackwardArgs b = args_of(t, h, window, m);
+  const AttentionArgs& a = b.forward;
+  cuda::AttentionLists lists;
+  cuda::AttentionPlan plan = cuda::plan_attention(a);
+  plan.decode = plan.decode && decode;
+  const cuda::ForwardLists& f = lists.forward(a, plan);
+  cuda::attention(kAt, plan, a, f.tiles.data(), static_cast<int64_t>(f.tiles.size()));
+  if (!f.segments.empty()) {
+    std::vector<char> scratch(cuda::attention_decode_scratch(a, f.n_blocks));
+    cuda::attention_decode(kAt, a, f.splits.data(), static_cast<int64_t>(f.splits.size()), f.segments.data(),
+                           static_cast<int64_t>(f.segments.size()), f.n_blocks, scratch.data());
+  }
+  if (backward) {
+    plan = cuda::plan_attention_backward(b);
+    const cuda::BackwardLists& l = lists.backward(a, plan);
+    const cuda::BackwardTiles tiles{l.query_tiles.data(), static_cast<int64_t>(l.query_tiles.size()), l.key_tiles.data(),
+                                    static_cast<int64_t>(l.key_tiles.size()), l.visitors.data()};
+    std::vector<char> scratch(cuda::attention_backward_scratch(b));
+    cuda::attention_backward(kAt, plan, b, tiles, scratch.data());
+  }
+  m.expect_gaps_untouched();
+}
+
+// f() with the products of warps, then with those of warpgroups.
+void in_both_forms(const std::function<void()>& f) {
+  for (const bool group : {false, true}) {
+    cuda::emulate::options.group_products = group;
+    try {
+      f();
+    } catch (const std::exception& e) {
+      cuda::emulate::options = {};
+      throw std::runtime_error(concat(group ? "warpgroup products: " : "warp products: ", e.what()));
+    }
+  }
+  cuda::emulate::options = {};
+}
+
+void expect_matrix(const Matrix& found, const Matrix& expected, double tolerance, const char* what) {
+  double error = 0, size = 1e-4 * static_cast<double>(expected.rows() * expected.cols());  // a gradient may be zero throughout
+  for (int64_t i = 0; i < expected.rows(); ++i) {
+    for (int64_t j = 0; j < expected.cols(); ++j) {
+      const double e = expected.at(i, j), d = found.at(i, j) - e;
+      if (std::isinf(e) && e == found.at(i, j)) continue;
+      expect_close(found.at(i, j), e, 10 * tolerance * (1 + std::abs(e)), what, i, j);
+      error += d * d, size += e * e;
+    }
+  }
+  if (!(error <= tolerance * tolerance * size)) throw std::runtime_error(concat(what, ": relative error ", std::sqrt(error / size)));
+}
+
+void check_layout(const Layout& t, Heads h, int window, DType type, int64_t gap = 8) {
+  Matrices expected(t, h, type, gap), found = expected;
+  on_cpu(t, h, window, expected, true);
+  on_cuda(t, h, window, found, true);
+  expect_matrix(found.out, expected.out, type == F ? 1e-6 : 2.5e-3, "out");
+  expect_matrix(found.lse, expected.lse, 1e-6, "lse");
+  found.out = expected.out, found.lse = expected.lse;  // the backward of the same forward
+  on_cuda(t, h, window, found, true);
+  expect_matrix(found.dq, expected.dq, type == F ? 2e-6 : 6e-3, "dq");
+  expect_matrix(found.dk, expected.dk, type == F ? 2e-6 : 6e-3, "dk");
+  expect_matrix(found.dv, expected.dv, type == F ? 2e-6 : 6e-3, "dv");
+}
+
+TEST("cuda attention: pairs of many lengths, head sizes and windows, forward and backward") {
+  in_both_forms([] {
+    for (const Heads h : {Heads{2, 1, 64}, Heads{3, 3, 96}, Heads{4, 2, 128}}) {
+      for (const int window : {0, 1, 70}) {
+        check_layout(pair_of(1, 1, 1), h, window, B);
+        check_layout(pair_of(64, 1, 65), h, window, B);
+      }
+      check_layout(pair_of(130, 63, 70), h, 0, B);
+      check_layout(pair_of(7, 129, 128), h, 0, B);
+      check_layout(pair_of(100, 90, 20), h, 9, B);
+    }
+  });
+}
+
+TEST("cuda attention: the plain kernels take f32, other head sizes and unaligned rows") {
+  for (const Heads h : {Heads{1, 1, 1}, Heads{4, 2, 20}, Heads{2, 1, 64}}) {
+    for (const int window : {0, 7}) {
+      check_layout(pair_of(1, 1, 1), h, window, F);
+      check_layout(pair_of(65, 3, 70), h, window, F);
+    }
+  }
+  check_layout(pair_of(20, 40, 5), {4, 2, 24}, 9, B);
+  check_layout(pair_of(20, 40, 5), {2, 1, 64}, 0, B, 3);
+}
+
+TEST("cuda attention: several ancestors and trees, ancestors' spans cut in two") {
+  Layout t;
+  const int a = t.add(30), b = t.add(80, a);
+  t.add(7, b);
+  t.add(66, b);
+  t.add(3, a);
+  const int c = t.add(200);
+  t.add(1, c), t.add(130, c);
+  // The last segment sees its ancestor in two pieces.
+  QuerySegment& last = t.segments.back();
+  const auto first = static_cast<int32_t>(t.spans.size());
+  const KeySpan ancestor = t.spans[static_cast<size_t>(last.first_span)], own = t.spans[static_cast<size_t>(last.first_span + 1)];
+  t.spans.push_back({ancestor.row, 128, ancestor.position});
+  t.spans.push_back({ancestor.row + 128, ancestor.length - 128, ancestor.position + 128});
+  t.spans.push_back(own);
+  last.first_span = first, last.n_spans = 3;
+  in_both_forms([&] {
+    for (const int window : {0, 25}) check_layout(t, {2, 1, 64}, window, B);
+  });
+  check_layout(t, {2, 1, 10}, 25, F);
+}
+
+TEST("cuda attention: decoding from a cache has the bits of the whole segment's pass") {
+  Layout t;
+  t.key_rows = 700;
+  t.spans = {{200, 290, 0}, {10, 70, 290}, {690, 1, 360},  // one sequence in three pieces
+             {200, 290, 0}, {100, 5, 290},                 // another on the same prompt
+             {0, 1, 0},                                    // a first token
+             {500, 64, 0}, {564, 3, 64}};                  // four new tokens at once
+  t.segments = {{3, 1, 360, 0, 3}, {0, 1, 294, 3, 2}, {1, 1, 0, 5, 1}, {4, 4, 63, 6, 2}};
+  t.rows = 9;
+  for (const Heads h : {Heads{9, 3, 64}, Heads{20, 1, 96}, Heads{2, 2, 128}}) {
+    for (const int window : {0, 64, 3}) {
+      Matrices expected(t, h, B), decoded = expected, whole = expected;
+      on_cpu(t, h, window, expected, false);
+      on_cuda(t, h, window, decoded, false);
+      on_cuda(t, h, window, whole, false, false);
+      expect_matrix(decoded.out, expected.out, 2.5e-3, "out");
+      expect_matrix(decoded.lse, expected.lse, 1e-6, "lse");
+      EXPECT(decoded == whole);
+    }
+  }
+}
+
+TEST("cuda attention: a query that sees no key gives zeros") {
+  Layout t;
+  t.key_rows = 4, t.rows = 1;
+  t.spans = {{0, 4, 0}};
+  t.segments = {{0, 1, 50, 0, 1}};
+  for (const Heads h : {Heads{2, 1, 8}, Heads{2, 1, 64}}) {
+    for (const bool decode : {false, true}) {
+      Matrices m(t, h, B);
+      on_cuda(t, h, 10, m, false, decode);
+      for (int64_t j = 0; j < m.out.cols(); ++j) EXPECT_EQ(m.out.at(0, j), 0.0);
+      EXPECT_EQ(m.lse.at(0, 0), -std::numeric_limits<double>::infinity());
+    }
+  }
+}
+
+TEST("cuda attention: large scores neither overflow nor lose the largest") {
+  const Layout t = pair_of(40, 90, 20);
+  const Heads h{2, 1, 64};
+  in_both_forms([&] {
+    Matrices expected(t, h, B);
+    expected.q = Matrix::random(t.rows, 128, B, 1, 30.0, 8);
+    expected.k = Matrix::random(t.rows, 64, B, 2, 30.0, 8);
+    Matrices found = expected;
+    on_cpu(t, h, 0, expected, false);
+    on_cuda(t, h, 0, found, false);
+    expect_matrix(found.out, expected.out, 2e-2, "out");
+  });
+}
+
+// Rows of `inner` that lie at `offset` in the rows of `outer`.
+void expect_same_rows(const Matrix& outer, const Matrix& inner, int64_t offset, const char* what) {
+  for (int64_t i = 0; i < inner.rows(); ++i) {
+    if (!outer.same_row(offset + i, inner, i)) throw std::runtime_error(concat(what, ": row ", i, " has other bits beside other segments"));
+  }
+}
+void copy_rows(Matrix& inner, const Matrix& outer, int64_t offset) {
+  for (int64_t i = 0; i < inner.rows(); ++i) {
+    for (int64_t j = 0; j < inner.cols(); ++j) inner.set(i, j, outer.at(offset + i, j));
+  }
+}
+
+TEST("cuda attention: a tree has the bits it has alone, in any order of threads") {
+  in_both_forms([] {
+    for (const Heads h : {Heads{4, 2, 64}, Heads{2, 2, 24}}) {
+      for (const int window : {0, 40}) {
+        Layout both;
+        const int p = both.add(90);
+        both.add(50, p), both.add(77, p);
+        const int offset = both.rows, second = both.add(61);
+        both.add(20, second), both.add(130, second);
+        const Layout alone = pair_of(61, 20, 130);
+        Matrices in(both, h, B), in_alone(alone, h, B);
+        copy_rows(in_alone.q, in.q, offset), copy_rows(in_alone.k, in.k, offset);
+        copy_rows(in_alone.v, in.v, offset), copy_rows(in_alone.dout, in.dout, offset);
+        on_cuda(alone, h, window, in_alone, true);
+        for (const uint32_t seed : {0u, 1u, 2u}) {
+          cuda::emulate::options.order_seed = seed;
+          Matrices m = in;
+          on_cuda(both, h, window, m, true);
+          expect_same_rows(m.out, in_alone.out, offset, "out");
+          expect_same_rows(m.lse, in_alone.lse, offset, "lse");
+          expect_same_rows(m.dq, in_alone.dq, offset, "dq");
+          expect_same_rows(m.dk, in_alone.dk, offset, "dk");
+          expect_same_rows(m.dv, in_alone.dv, offset, "dv");
+        }
+        cuda::emulate::options.order_seed = 0;
+      }
+    }
+  });
+}
+
+TEST("cuda attention: a span cut at a multiple of the key block gives the same bits") {
+  const Heads h{2, 1, 64};
+  const Layout whole = pair_of(200, 5, 70);
+  Layout cut = whole;
+  for (QuerySegment& s : cut.segments) {
+    if (s.n_spans != 2) continue;
+    const KeySpan prompt = cut.spans[static_cast<size_t>(s.first_span)], own = cut.spans[static_cast<size_t>(s.first_span + 1)];
+    s.first_span = static_cast<int32_t>(cut.spans.size()), s.n_spans = 3;
+    cut.spans.push_back({prompt.row, 64, prompt.position});
+    cut.spans.push_back({prompt.row + 64, prompt.length - 64, prompt.position + 64});
+    cut.spans.push_back(own);
+  }
+  in_both_forms([&] {
+    Matrices a(whole, h, B), b(cut, h, B);
+    on_cuda(whole, h, 0, a, false);
+    on_cuda(cut, h, 0, b, false);
+    EXPECT(a == b);
+  });
+}
+
+}  // namespace
+}  // namespace rlhi::test
