@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/trace.h"
 
 namespace rlhi {
 namespace {
@@ -59,6 +60,13 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::take_tasks(int thread) {
+  if (!trace_) return take_tasks_untraced(thread);
+  const Trace::Time begin = Trace::now();
+  take_tasks_untraced(thread);
+  trace_->add(thread + 1, trace_name_, begin, Trace::now());
+}
+
+void ThreadPool::take_tasks_untraced(int thread) {
   const int64_t tasks = tasks_;
   for (;;) {
     const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
@@ -101,7 +109,9 @@ void ThreadPool::work(int thread) {
 void ThreadPool::run(int64_t tasks, Call call, void* context) {
   if (tasks <= 0) return;
   if (tasks == 1 || workers_.empty()) {
+    const Trace::Time begin = trace_ ? Trace::now() : Trace::Time();
     for (int64_t task = 0; task < tasks; ++task) call(context, task, 0);
+    if (trace_) trace_->add(1, trace_name_, begin, Trace::now());
     return;
   }
   call_ = call;

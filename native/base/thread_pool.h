@@ -10,6 +10,8 @@
 
 namespace rlhi {
 
+class Trace;
+
 class ThreadPool {
  public:
   // `threads` counts the caller: threads - 1 workers are started. Throws invalid_argument below 1.
@@ -17,6 +19,9 @@ class ThreadPool {
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
+
+  // What each thread does in the loops that follow is noted under `name` on its lane; nullptr: no longer. Not within a loop.
+  void set_trace(Trace* trace, const char* name) { trace_ = trace, trace_name_ = name; }
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
@@ -36,6 +41,7 @@ class ThreadPool {
   void run(int64_t tasks, Call call, void* context);
   void work(int thread);
   void take_tasks(int thread);
+  void take_tasks_untraced(int thread);
   bool enter(uint32_t& seen);
 
   std::vector<std::thread> workers_;
@@ -50,6 +56,8 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
+  Trace* trace_ = nullptr;
+  const char* trace_name_ = nullptr;
 
   static constexpr uint32_t kClosed = 0x80000000u;
 };

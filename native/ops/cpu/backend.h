@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "base/trace.h"
 #include "ops/checks.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/kernels.h"
@@ -54,6 +56,7 @@ struct Backend {
   Scratch partial;                       // sums of chunks of rows
   std::vector<AttentionTask> attention_tasks;
   std::vector<Scratch> local;            // one a thread, within one task
+  std::unique_ptr<Trace> trace;          // null: nobody asked
 };
 
 inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }

@@ -10,6 +10,7 @@
 
 #include "base/system.h"
 #include "ops/cpu/backend.h"
+#include "ops/cpu/traced_table.h"
 
 namespace rlhi::ops {
 
@@ -113,29 +114,35 @@ Table make_table(const char* name) {
   t.release = release;
   t.upload = move_bytes;
   t.download = move_bytes;
-  t.zero = zero;
   t.available_bytes = available_bytes;
-  t.copy = copy;
-  t.gather_rows = gather_rows;
-  t.scatter_rows = scatter_rows;
-  t.scatter_add_rows = scatter_add_rows;
-  t.add = add;
-  t.column_sum = column_sum;
   t.packed_bytes = packed_bytes;
-  t.pack_weight = pack_weight;
-  t.gemm = gemm;
-  t.embedding = embedding;
-  t.rms_norm = rms_norm;
-  t.rms_norm_backward = rms_norm_backward;
-  t.rope = rope;
-  t.attention = attention;
-  t.attention_backward = attention_backward;
-  t.swiglu = swiglu;
-  t.swiglu_backward = swiglu_backward;
-  t.linear_logprob = linear_logprob;
-  t.linear_logprob_backward = linear_logprob_backward;
-  t.adamw = adamw;
-  t.sum_of_squares = sum_of_squares;
+#define RLHI_TRACED(operation)                                     \
+  do {                                                             \
+    static constexpr const char* kName = #operation;               \
+    t.operation = Traced<operation, kName>::run;                   \
+  } while (false)
+  RLHI_TRACED(zero);
+  RLHI_TRACED(copy);
+  RLHI_TRACED(gather_rows);
+  RLHI_TRACED(scatter_rows);
+  RLHI_TRACED(scatter_add_rows);
+  RLHI_TRACED(add);
+  RLHI_TRACED(column_sum);
+  RLHI_TRACED(pack_weight);
+  RLHI_TRACED(gemm);
+  RLHI_TRACED(embedding);
+  RLHI_TRACED(rms_norm);
+  RLHI_TRACED(rms_norm_backward);
+  RLHI_TRACED(rope);
+  RLHI_TRACED(attention);
+  RLHI_TRACED(attention_backward);
+  RLHI_TRACED(swiglu);
+  RLHI_TRACED(swiglu_backward);
+  RLHI_TRACED(linear_logprob);
+  RLHI_TRACED(linear_logprob_backward);
+  RLHI_TRACED(adamw);
+  RLHI_TRACED(sum_of_squares);
+#undef RLHI_TRACED
   return t;
 }
 
@@ -158,6 +165,13 @@ CpuBackend::~CpuBackend() = default;
 
 Backend* CpuBackend::handle() const { return &impl_->backend; }
 const Table& CpuBackend::table() const { return impl_->table; }
+void CpuBackend::start_trace() { impl_->backend.trace = std::make_unique<Trace>(); }
+void CpuBackend::write_trace(const std::string& path) {
+  check(impl_->backend.trace != nullptr, ErrorCode::invalid_argument, "no trace was started");
+  impl_->backend.trace->write(path);
+  impl_->backend.trace.reset();
+}
+
 int CpuBackend::threads() const { return impl_->backend.pool.threads(); }
 
 }  // namespace rlhi::ops

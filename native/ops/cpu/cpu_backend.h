@@ -43,6 +43,10 @@ class CpuBackend {
   const Table& table() const;
   int threads() const;
 
+  // Until the trace is written (Chrome's format), every operation and what each thread did for it is noted, from the first call on.
+  void start_trace();
+  void write_trace(const std::string& path);
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
