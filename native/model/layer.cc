@@ -22,12 +22,12 @@ void linear_backward_input(const LayerPass& p, Tensor dx, Tensor dy, Tensor w) {
   p.ops.gemm(p.backend, g);
 }
 
-// dW += dy^T x
+// dW (+)= dy^T x
 void linear_backward_weight(const LayerPass& p, Tensor dw, Tensor dy, Tensor x) {
   ops::GemmArgs g;
   g.form = ops::GemmForm::tn;
   g.a = dy, g.b = x, g.c = dw;
-  g.accumulate = true;
+  g.accumulate = p.accumulate;
   p.ops.gemm(p.backend, g);
 }
 

@@ -200,7 +200,7 @@ Tensor Transformer::forward(const PackedTokens& tokens, const std::vector<int32_
 }
 
 void Transformer::backward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations, Tensor dhidden,
-                           Weights& gradients) {
+                           Weights& gradients, bool accumulate) {
   Impl& m = *impl_;
   const int64_t n = tokens.size();
   const auto n_out = static_cast<int64_t>(output_rows.size());
@@ -213,7 +213,8 @@ void Transformer::backward(const PackedTokens& tokens, const std::vector<int32_t
   m.ops.rms_norm_backward(m.backend, drows, gradients.final_norm, dhidden, t.out_x.row_range(0, n_out), m.weights.final_norm,
                           t.rstd_out.row_range(0, n_out), 1, false);
   m.ops.scatter_add_rows(m.backend, dx, drows, output_rows.data());  // a prompt's last row predicts the first token of every answer
-  const LayerPass pass{m.ops, m.backend, config(), tokens, m.rope_for(tokens)};
+  LayerPass pass{m.ops, m.backend, config(), tokens, m.rope_for(tokens)};
+  pass.accumulate = accumulate;
   for (int64_t l = config().n_layers - 1; l >= 0; --l) {
     const auto i = static_cast<size_t>(l);
     layer_backward(pass, l, m.weights.layers[i], t.layers[i].rows(n), work, gradients.layers[i]);

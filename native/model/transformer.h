@@ -106,9 +106,10 @@ class Transformer {
   std::unique_ptr<Activations> plan_activations(int64_t max_tokens, int64_t max_output_rows) const;
   // hidden [output_rows, D] (model dtype) lives in `activations` until the next forward.
   Tensor forward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations);
-  // dhidden [output_rows, D] f32. Adds to every gradient but the untied head's, which linear_logprob_backward adds to.
+  // dhidden [output_rows, D] f32. The gradients of the layers' matrices are added to where `accumulate`, else written; those of vectors
+  // and of the embedding are always added to. The head's is linear_logprob_backward's.
   void backward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations, Tensor dhidden,
-                Weights& gradients);
+                Weights& gradients, bool accumulate = true);
 
  private:
   struct Impl;

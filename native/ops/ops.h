@@ -94,7 +94,8 @@ struct LinearLogprobBackwardArgs {
   LinearLogprobArgs forward;   // with lse filled; keep_logits, if given, is overwritten
   const float* dlogps = nullptr;  // [N]
   Tensor dh;                   // [N, D] written
-  Tensor dw;                   // [V, D] f32, accumulated; may be empty (frozen head)
+  Tensor dw;                   // [V, D] f32; may be empty (frozen head)
+  bool accumulate = true;      // dw += ; else dw is written
 };
 
 // ---- optimizer -------------------------------------------------------------------------------------------------------

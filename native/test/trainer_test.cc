@@ -175,6 +175,27 @@ TEST("trainer: the same step twice gives the same bits, whatever the threads") {
   }
 }
 
+TEST("trainer: a step's gradient owes nothing to the step before, tied or not, in one micro-batch or several") {
+  for (const Architecture architecture : {Architecture::llama, Architecture::qwen3}) {
+    for (const bool tied : {false, true}) {
+      ModelConfig config = tiny_config(architecture);
+      config.tied_embeddings = tied;
+      TinyModel m(config, DType::bf16);
+      std::vector<Pair> pairs = random_pairs(55, 5, config.vocab_size);
+      score_reference(m, pairs);
+      for (const int64_t budget : {int64_t{4096}, int64_t{1}}) {
+        TrainOptions options = train_options();
+        options.max_tokens_per_micro_batch = budget;
+        Trainer fresh(m.weights, m.transformer, options, m.ops(), m.handle()), used(m.weights, m.transformer, options, m.ops(), m.handle());
+        used.accumulate_only(random_pairs(56, 4, config.vocab_size));
+        fresh.accumulate_only(pairs);
+        used.accumulate_only(pairs);
+        EXPECT(m.bytes(fresh.gradients()) == m.bytes(used.gradients()));
+      }
+    }
+  }
+}
+
 TEST("trainer: metrics are means over the pairs, in TRL's terms") {
   TinyModel m(tiny_config(Architecture::llama), DType::f32);
   std::vector<Pair> pairs = random_pairs(61, 4, m.weights.config().vocab_size);

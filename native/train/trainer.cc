@@ -100,6 +100,7 @@ struct Trainer::Impl {
   std::unique_ptr<Transformer::Activations> activations;
   DeviceBuffer logits, dhidden;
   std::vector<float> logps, lse, dlogps;
+  bool head_written = false, layers_written = false;  // matrices' gradients of this step
   int64_t steps_done = 0;
 
   // Before anything is allocated.
@@ -182,7 +183,9 @@ struct Trainer::Impl {
     args.dlogps = dlogps.data() + first;
     args.dh = Tensor(dhidden.data(), DType::f32, sizes.max_answer_tokens, c.hidden_size).row_range(first, n);
     args.dw = gradients.head;
+    args.accumulate = head_written;
     ops.linear_logprob_backward(backend, args);
+    head_written = true;
   }
 
   void run_micro_batch(Pass pass, const std::vector<Pair>& pairs, const MicroBatch& batch, StepMetrics& sums) {
@@ -196,7 +199,8 @@ struct Trainer::Impl {
     }
     if (pass == Pass::forward) return;
     const Tensor d(dhidden.data(), DType::f32, static_cast<int64_t>(batch.output_rows.size()), weights.config().hidden_size);
-    transformer.backward(batch.tokens, batch.output_rows, *activations, d, gradients);
+    transformer.backward(batch.tokens, batch.output_rows, *activations, d, gradients, layers_written);
+    layers_written = true;
   }
 
   // ---- one step ------------------------------------------------------------------------------------------------------
@@ -219,8 +223,18 @@ struct Trainer::Impl {
     return m;
   }
 
+  // The first product to reach a matrix's gradient writes it; the rest begins at zero.
+  void clear_gradients() {
+    const auto clear = [&](const Tensor& t) { ops.zero(backend, t.data, static_cast<size_t>(t.bytes())); };
+    for (const NamedParameter& p : gradients.parameters) {
+      if (!p.is_matrix) clear(p.view);
+    }
+    if (gradients.embed.data != gradients.head.data) clear(gradients.embed);
+    head_written = layers_written = false;
+  }
+
   StepMetrics accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
-    ops.zero(backend, gradients.data(), static_cast<size_t>(gradients.elements()) * sizeof(float));
+    clear_gradients();
     StepMetrics m = run_pairs(Pass::forward_and_backward, pairs, abort);
     m.grad_norm = std::sqrt(ops.sum_of_squares(backend, static_cast<const float*>(gradients.data()), gradients.elements()));
     check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");

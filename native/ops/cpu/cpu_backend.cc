@@ -46,9 +46,9 @@ const Kernels& kernels_of(CpuIsa isa) {
   check(available, ErrorCode::unsupported, "this machine cannot run the ", isa_name(isa), " kernels");
   switch (isa) {
     case CpuIsa::avx2: return *avx2_kernels();
-    case CpuIsa::avx512:
+    case CpuIsa::avx512: return *avx512_kernels();
     case CpuIsa::avx512_bf16:
-    case CpuIsa::amx: return *avx512_kernels();
+    case CpuIsa::amx: return *avx512_bf16_kernels();  // every processor with AMX has it
     case CpuIsa::portable:
     case CpuIsa::portable_tiles: break;
   }

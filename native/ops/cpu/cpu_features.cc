@@ -134,7 +134,7 @@ std::vector<CpuIsa> available_isas() {
   const bool avx512 = avx512_kernels() && f.avx2 && f.fma && f.f16c && f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq;
   if (avx512) isas.push_back(CpuIsa::avx512);
   if (avx512 && avx512_bf16_tiles() && f.avx512_bf16) isas.push_back(CpuIsa::avx512_bf16);
-  if (avx512 && amx_tiles() && f.amx_tile && f.amx_bf16 && may_use_tiles()) isas.push_back(CpuIsa::amx);
+  if (avx512 && amx_tiles() && f.avx512_bf16 && f.amx_tile && f.amx_bf16 && may_use_tiles()) isas.push_back(CpuIsa::amx);
   return isas;
 }
 

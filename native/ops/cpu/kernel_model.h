@@ -49,21 +49,31 @@ void rope(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_si
   with_type(x, dtype, [&](auto* p) { rope_heads(p, heads, head_dim, cos_sin, direction); });
 }
 
-// out = gate sigmoid(gate) up
-void swiglu(float* out, const float* gate, const float* up, int64_t n) {
-  for_vectors(n, [&](int64_t i, int count) {
-    const V g = load_up_to(gate + i, count);
-    store_up_to(out + i, g * vsigmoid(g) * load_up_to(up + i, count), count);
+// gate_up: n gates, then n ups. out = gate sigmoid(gate) up
+void swiglu(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_t n) {
+  with_type(out, out_dtype, [&](auto* to) {
+    with_type(gate_up, dtype, [&](const auto* gate) {
+      for_vectors(n, [&](int64_t i, int count) {
+        const V g = load_up_to(gate + i, count);
+        store_up_to(to + i, g * vsigmoid(g) * load_up_to(gate + n + i, count), count);
+      });
+    });
   });
 }
 
-// dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate). Outputs may be the inputs.
-void swiglu_backward(float* dgate, float* dup, const float* dout, const float* gate, const float* up, int64_t n) {
-  for_vectors(n, [&](int64_t i, int count) {
-    const V g = load_up_to(gate + i, count), u = load_up_to(up + i, count), d = load_up_to(dout + i, count);
-    const V s = vsigmoid(g);
-    store_up_to(dgate + i, d * u * s * vfma(g, vset(1.0f) - s, vset(1.0f)), count);
-    store_up_to(dup + i, d * g * s, count);
+// dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate). dgate_up may be gate_up.
+void swiglu_backward(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, int64_t n) {
+  with_type(dgate_up, to_dtype, [&](auto* to) {
+    with_type(dout, dout_dtype, [&](const auto* from) {
+      with_type(gate_up, dtype, [&](const auto* gate) {
+        for_vectors(n, [&](int64_t i, int count) {
+          const V g = load_up_to(gate + i, count), u = load_up_to(gate + n + i, count), d = load_up_to(from + i, count);
+          const V s = vsigmoid(g);
+          store_up_to(to + i, d * u * s * vfma(g, vset(1.0f) - s, vset(1.0f)), count);
+          store_up_to(to + n + i, d * g * s, count);
+        });
+      });
+    });
   });
 }
 

@@ -135,8 +135,8 @@ struct Kernels {
   void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n,
                             bool accumulate);
   void (*rope)(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_sin, float direction);
-  void (*swiglu)(float* out, const float* gate, const float* up, int64_t n);
-  void (*swiglu_backward)(float* dgate, float* dup, const float* dout, const float* gate, const float* up, int64_t n);
+  void (*swiglu)(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_t n);
+  void (*swiglu_backward)(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, int64_t n);
 
   // ---- softmax (kernel_softmax.h) ----
   float (*row_max)(const float* x, int64_t n);
@@ -156,6 +156,7 @@ struct Kernels {
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();     // nullptr where this build has none (another processor family)
 const Kernels* avx512_kernels();
+const Kernels* avx512_bf16_kernels();    // with the instructions that round to bf16
 const TileKernels* plain_tiles();        // the tiles of AMX in plain C++
 const TileKernels* avx512_bf16_tiles();  // nullptr where this build has none
 const TileKernels* amx_tiles();

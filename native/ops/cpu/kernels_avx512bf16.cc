@@ -1,7 +1,9 @@
-// Products of bf16 by VDPBF16PS (AVX512-BF16), on the packing of tiles: where there is that instruction but no AMX.
+// AVX512-BF16: the kernels of AVX-512 with its instructions that round to bf16, and products of bf16 by VDPBF16PS, on the packing
+// of tiles, for where there is that instruction but no AMX.
 #if defined(__AVX512BF16__)
 #include "ops/cpu/vector_avx512.h"
 // after a vector layer
+#include "ops/cpu/kernel_table.h"
 #include "ops/cpu/kernel_tiles.h"
 
 namespace rlhi::ops {
@@ -77,6 +79,11 @@ double peak_loop(int64_t steps, double* flops) {
 
 }  // namespace
 
+const Kernels* avx512_bf16_kernels() {
+  static constexpr Kernels kernels = make_kernels("avx512-bf16");
+  return &kernels;
+}
+
 const TileKernels* avx512_bf16_tiles() {
   static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, finish_block, peak_loop};
   return &kernels;
@@ -88,6 +95,7 @@ const TileKernels* avx512_bf16_tiles() {
 
 namespace rlhi::ops {
 
+const Kernels* avx512_bf16_kernels() { return nullptr; }
 const TileKernels* avx512_bf16_tiles() { return nullptr; }
 
 }  // namespace rlhi::ops

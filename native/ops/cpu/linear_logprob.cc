@@ -45,16 +45,24 @@ void add_block(const Kernels& kernels, Statistics& s, const float* logits, int64
   if (target >= first && target < first + count) s.target = static_cast<double>(logits[target - first]);
 }
 
-// logits[i] = dlogps[i] * (onehot - softmax), in place
-void block_gradient(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count, const Tensor& logits) {
+// Where products are made of bf16, the logits' gradient is rounded as it is made, over the logits themselves: both products read half.
+bool narrows(const Backend& backend, const LinearLogprobArgs& a) {
+  return backend.tiles && a.h.dtype == DType::bf16 && a.w.dtype == DType::bf16;
+}
+
+// logits[i] = dlogps[i] * (onehot - softmax), in place; returns the view of it
+Tensor block_gradient(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count, const Tensor& logits) {
   const LinearLogprobArgs& f = a.forward;
+  const bool narrow = narrows(*backend, f);
   for_ranges(*backend, f.h.rows, row_grain(count), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       float* row = reinterpret_cast<float*>(row_pointer(logits, i));
       backend->kernels.softmax_gradient(row, count, f.lse[i], a.dlogps[i]);
       if (f.targets[i] >= first && f.targets[i] < first + count) row[f.targets[i] - first] += a.dlogps[i];
+      if (narrow) backend->kernels.convert(row, DType::bf16, row, DType::f32, count, 1.0f);  // never writes beyond what it has read
     }
   });
+  return narrow ? Tensor(logits.data, DType::bf16, logits.rows, logits.cols, 2 * logits.row_stride) : logits;
 }
 
 }  // namespace
@@ -99,10 +107,10 @@ void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& 
       logits = Tensor(backend->logits.floats(rows * kVocabBlock), DType::f32, rows, count, kVocabBlock);
       block_logits(backend, f, first, count, logits);
     }
-    block_gradient(backend, a, first, count, logits);
+    const Tensor gradient = block_gradient(backend, a, first, count, logits);
     GemmArgs to_h;
     to_h.form = GemmForm::nn;
-    to_h.a = logits;
+    to_h.a = gradient;
     to_h.b = f.w.row_range(first, count);
     to_h.c = dh;
     to_h.accumulate = first > 0;
@@ -110,10 +118,10 @@ void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& 
     if (a.dw) {
       GemmArgs to_w;
       to_w.form = GemmForm::tn;
-      to_w.a = logits;
+      to_w.a = gradient;
       to_w.b = f.h;
       to_w.c = a.dw.row_range(first, count);
-      to_w.accumulate = true;
+      to_w.accumulate = a.accumulate;
       gemm(backend, to_w);
     }
   }

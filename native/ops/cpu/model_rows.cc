@@ -82,14 +82,8 @@ void swiglu(Backend* backend, Tensor out, Tensor gate_up) {
   check_swiglu(out, gate_up);
   const Kernels& k = backend->kernels;
   const int64_t n = out.cols;
-  for_ranges(*backend, out.rows, row_grain(2 * n), [&](int64_t begin, int64_t end, int thread) {
-    float* scratch = backend->local[static_cast<size_t>(thread)].floats(3 * n);
-    for (int64_t i = begin; i < end; ++i) {
-      const float* in = read_row(k, gate_up, i, 0, 2 * n, scratch);
-      float* to = row_buffer(out, i, 0, scratch + 2 * n);
-      k.swiglu(to, in, in + n, n);
-      store_row(k, out, i, 0, n, to);
-    }
+  for_ranges(*backend, out.rows, row_grain(2 * n), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) k.swiglu(row_pointer(out, i), out.dtype, row_pointer(gate_up, i), gate_up.dtype, n);
   });
 }
 
@@ -97,14 +91,9 @@ void swiglu_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate
   check_swiglu_backward(dgate_up, dout, gate_up);
   const Kernels& k = backend->kernels;
   const int64_t n = dout.cols;
-  for_ranges(*backend, dout.rows, row_grain(3 * n), [&](int64_t begin, int64_t end, int thread) {
-    float* scratch = backend->local[static_cast<size_t>(thread)].floats(5 * n);
+  for_ranges(*backend, dout.rows, row_grain(3 * n), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const float* in = read_row(k, gate_up, i, 0, 2 * n, scratch);
-      const float* d = read_row(k, dout, i, 0, n, scratch + 2 * n);
-      float* to = row_buffer(dgate_up, i, 0, scratch + 3 * n);
-      k.swiglu_backward(to, to + n, d, in, in + n, n);
-      store_row(k, dgate_up, i, 0, 2 * n, to);
+      k.swiglu_backward(row_pointer(dgate_up, i), dgate_up.dtype, row_pointer(dout, i), dout.dtype, row_pointer(gate_up, i), gate_up.dtype, n);
     }
   });
 }

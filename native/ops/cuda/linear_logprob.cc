@@ -82,7 +82,7 @@ void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& 
     GemmArgs to_w;
     to_w.form = GemmForm::tn;
     to_w.a = d, to_w.b = f.h, to_w.c = a.dw.row_range(first, logits.cols);
-    to_w.accumulate = true;
+    to_w.accumulate = a.accumulate;
     multiply(cuda, to_w, 0);
   }
   if (dh.data != a.dh.data) move_rows(cuda.launch, a.dh, nullptr, dh, nullptr, rows);
