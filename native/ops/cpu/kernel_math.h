@@ -23,8 +23,8 @@ inline V vexp(V x) {
   p = vfma(p, r * r, r);
   return vselect_less(x, lowest, vzero(), vscale2(p + vset(1.0f), n));
 }
-// 1 / (1 + e^-x)
-inline V vsigmoid(V x) { return vset(1.0f) / (vset(1.0f) + vexp(vzero() - x)); }
+// 1 / (1 + e^-x); at least e^-86, so that the denominator stays within vreciprocal; NaN stays NaN.
+inline V vsigmoid(V x) { return vreciprocal(vset(1.0f) + vexp(vmin(vset(86.0f), vzero() - x))); }
 
 // Calls f(offset, count) for every vector of n elements; count is kWidth but in a shorter last one.
 // f is called with the constant kWidth, so that after inlining whole vectors have no branch.

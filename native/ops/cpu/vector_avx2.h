@@ -25,6 +25,7 @@ inline V vmax(V a, V b) { return {_mm256_max_ps(a.x, b.x)}; }
 inline V vmin(V a, V b) { return {_mm256_min_ps(a.x, b.x)}; }
 inline V vselect_less(V a, V b, V yes, V no) { return {_mm256_blendv_ps(no.x, yes.x, _mm256_cmp_ps(a.x, b.x, _CMP_LT_OQ))}; }
 inline V vsqrt(V a) { return {_mm256_sqrt_ps(a.x)}; }
+inline V vreciprocal(V a) { return vset(1.0f) / a; }
 inline V vround(V a) { return {_mm256_round_ps(a.x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 // In two steps, so that neither factor leaves the range of floats.
 inline V vscale2(V a, V n) {

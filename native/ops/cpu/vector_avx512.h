@@ -28,6 +28,11 @@ inline V vmax(V a, V b) { return {_mm512_maskz_max_ps(kAllLanes, a.x, b.x)}; }
 inline V vmin(V a, V b) { return {_mm512_maskz_min_ps(kAllLanes, a.x, b.x)}; }
 inline V vselect_less(V a, V b, V yes, V no) { return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.x, b.x, _CMP_LT_OQ), no.x, yes.x)}; }
 inline V vsqrt(V a) { return {_mm512_maskz_sqrt_ps(kAllLanes, a.x)}; }
+// 1 / a to 1 ulp for |a| in [2^-126, 2^126]: an estimate of 14 bits and a Newton step; a division takes three times as long.
+inline V vreciprocal(V a) {
+  const __m512 r = _mm512_maskz_rcp14_ps(kAllLanes, a.x);
+  return {_mm512_fmadd_ps(r, _mm512_fnmadd_ps(a.x, r, _mm512_set1_ps(1.0f)), r)};
+}
 inline V vround(V a) { return {_mm512_maskz_roundscale_ps(kAllLanes, a.x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline V vscale2(V a, V n) { return {_mm512_maskz_scalef_ps(kAllLanes, a.x, n.x)}; }
 

@@ -35,6 +35,8 @@ inline V vsqrt(V a) {
   for (int i = 0; i < kWidth; ++i) r.x[i] = __builtin_sqrtf(a.x[i]);
   return r;
 }
+// 1 / a for |a| in [2^-126, 2^126].
+inline V vreciprocal(V a) { return vset(1.0f) / a; }
 // To the nearest integer; |a| < 2^22.
 inline V vround(V a) {
   const V magic = vset(12582912.0f);
