@@ -49,6 +49,7 @@ ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::fu
   engine.transformer = std::make_unique<Transformer>(*engine.weights, ops, backend);
   GeneratorOptions generation;
   generation.max_sequences = request.max_sequences;
+  generation.threads = engine.backend->threads();
   engine.generator = std::make_unique<Generator>(*engine.transformer, generation, ops, backend);
 
   ModelFacts facts;

@@ -40,6 +40,7 @@ struct GenerateResult {
 };
 
 struct GeneratorOptions {
+  int threads = 1;             // that draw tokens from the logits
   int32_t max_sequences = 64;      // decoded at once
   int64_t cache_rows = 0;          // 0: from max_sequences and the requests at hand, bounded by memory_limit_bytes
   int64_t memory_limit_bytes = 0;  // 0: half of what the machine has available

@@ -27,6 +27,7 @@ using Outcomes = std::map<std::pair<int64_t, int32_t>, Outcome>;
 
 GeneratorOptions options_of(int32_t max_sequences, int64_t prefill = 2048, int64_t cache_rows = 0) {
   GeneratorOptions o;
+  o.threads = 2;
   o.max_sequences = max_sequences, o.max_prefill_tokens = prefill, o.cache_rows = cache_rows;
   return o;
 }
