@@ -1,6 +1,6 @@
 // cuBLASLt's interface over a plain loop, strict where the real one is: descriptors of shapes that do not fit, an algorithm
 // used with less alignment than it was chosen for, or a bias of another type are refused. The first algorithm it offers
-// splits the sum, the second only runs for many rows: a caller that takes either is wrong here.
+// splits the sum, which is refused where the preferences forbid it, the second only runs for many rows.
 #include "ops/cuda/cublaslt.h"
 
 #include <cstring>
@@ -31,7 +31,7 @@ namespace {
 constexpr int kRefused = 7, kUnable = 15;  // CUBLAS_STATUS_INVALID_VALUE, CUBLAS_STATUS_NOT_SUPPORTED
 
 // What an Algo's words hold here.
-enum Word { kWordId, kWordSplit, kWordAlignA, kWordAlignB, kWordAlignC, kWordFewest };
+enum Word { kWordId, kWordSplit, kWordAlignA, kWordAlignB, kWordAlignC, kWordFewest, kWordMaySplit };
 
 double element(const void* data, const MatrixLayout& m, uint64_t row, uint64_t col) {
   const auto at = static_cast<size_t>(static_cast<int64_t>(row) + static_cast<int64_t>(col) * m.ld);
@@ -67,7 +67,8 @@ int heuristic(Context*, MatmulDesc* d, MatrixLayout* a, MatrixLayout* b, MatrixL
   *found = 3;
   for (uint64_t i = 0; i < 3; ++i) {
     results[i] = {};
-    const uint64_t words[8] = {i, i == 0 ? 4u : 1u, p->align_a, p->align_b, std::min(p->align_c, p->align_d), i == 1 ? 512u : 0u};
+    const uint64_t words[8] = {i, i == 0 ? 4u : 1u, p->align_a, p->align_b, std::min(p->align_c, p->align_d), i == 1 ? 512u : 0u,
+                               p->reduction & kReduceInOrder};
     std::memcpy(results[i].algo.data, words, sizeof words);
   }
   return kSuccess;
@@ -118,7 +119,7 @@ int matmul(Context*, MatmulDesc* d, const void* alpha, const void* a, MatrixLayo
            const void* c, MatrixLayout* lc, void* result, MatrixLayout*, const Algo* algo, void*, size_t, runtime::Stream) {
   const Sizes s = sizes_of(*d, *la, *lb, *lc);
   const bool has_bias = d->epilogue == kEpilogueBias;
-  if (!s.fit || c != result || *static_cast<const float*>(alpha) != 1 || algo->data[kWordSplit] != 1 || s.cols < algo->data[kWordFewest]) return kRefused;
+  if (!s.fit || c != result || *static_cast<const float*>(alpha) != 1 || (algo->data[kWordSplit] != 1 && !algo->data[kWordMaySplit]) || s.cols < algo->data[kWordFewest]) return kRefused;
   if (!aligned(a, *la, algo->data[kWordAlignA]) || !aligned(b, *lb, algo->data[kWordAlignB]) || !aligned(c, *lc, algo->data[kWordAlignC])) return kRefused;
   if (has_bias && d->bias_type != lc->type) return kUnable;
   const double keep = static_cast<double>(*static_cast<const float*>(beta));
