@@ -48,6 +48,7 @@ ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::fu
   engine.transformer = std::make_unique<Transformer>(*engine.weights, ops, backend);
   GeneratorOptions generation;
   generation.max_sequences = request.max_sequences;
+  if (!engine.backend->is_cpu()) generation.sampling_threads = ops::cpu_features().logical_cores;
   engine.generator = std::make_unique<Generator>(*engine.transformer, generation, ops, backend);
 
   ModelFacts facts;

@@ -152,7 +152,11 @@ TEST("generator: thread count does not change a sample") {
   const ModelConfig config = tiny_config(Architecture::llama);
   TinyModel one(config, DType::f32, default_backend(), 1, 1), three(config, DType::f32, default_backend(), 1, 3);
   const auto requests = varied_requests(config, 8);
-  EXPECT(generate(one, requests) == generate(three, requests));
+  GeneratorOptions options;
+  options.sampling_threads = 3;
+  const Outcomes expected = generate(one, requests);
+  EXPECT(expected == generate(three, requests));
+  EXPECT(expected == generate(one, requests, options));
 }
 
 TEST("generator: samples of one prompt differ by seed and equal by seed") {
