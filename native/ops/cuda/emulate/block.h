@@ -41,7 +41,8 @@ struct Warp {
 
 struct PendingCopy {             // of cp.async
   void* to;
-  const void* from;              // nullptr: 16 zero bytes
+  const void* from;              // nullptr: zeros
+  size_t bytes;
 };
 struct PendingProduct {          // of wgmma: acc[64,n] += a[64,16] b[n,16]^T
   float* accumulators;           // this thread's n/8 fragments of 4

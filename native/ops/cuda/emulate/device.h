@@ -54,6 +54,10 @@ T shuffle_xor(T v, int mask) {
   const int from = emulate::lane() ^ mask;
   return emulate::from_lane<T>(emulate::exchange(v), from);
 }
+inline uint32_t warp_uniform(uint32_t v) {
+  check(emulate::from_lane<uint32_t>(emulate::exchange(v), 0) == v, ErrorCode::internal, "a value differs between lanes");
+  return v;
+}
 inline bool warp_any(bool v) {
   auto* slots = emulate::exchange(v);
   bool any = false;
@@ -65,6 +69,7 @@ inline bool warp_any(bool v) {
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float square_root(float x) { return std::sqrt(x); }
+inline float inverse_square_root(float x) { return 1.0f / std::sqrt(x); }
 inline uint32_t pack_bf16(float low, float high) {
   return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
 }
@@ -104,7 +109,10 @@ void store_words(void* p, const T& v) {
 inline void copy_async(void* to, const void* from, bool read) {
   check(reinterpret_cast<uintptr_t>(to) % 16 == 0 && (!read || reinterpret_cast<uintptr_t>(from) % 16 == 0), ErrorCode::internal,
         "emulated cp.async with an unaligned address");
-  emulate::current->running->copies.open.push_back({to, read ? from : nullptr});
+  emulate::current->running->copies.open.push_back({to, read ? from : nullptr, 16});
+}
+inline void copy_async_word(void* to, const void* from, bool read) {  // 4 bytes
+  emulate::current->running->copies.open.push_back({to, read ? from : nullptr, 4});
 }
 inline void copy_commit() {
   auto& c = emulate::current->running->copies;
@@ -116,8 +124,8 @@ void copy_wait() {
   auto& c = emulate::current->running->copies.committed;
   while (c.size() > kKeep) {
     for (const emulate::PendingCopy& p : c.front()) {
-      if (p.from) std::memcpy(p.to, p.from, 16);
-      else std::memset(p.to, 0, 16);
+      if (p.from) std::memcpy(p.to, p.from, p.bytes);
+      else std::memset(p.to, 0, p.bytes);
     }
     c.erase(c.begin());
   }

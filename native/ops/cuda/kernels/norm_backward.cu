@@ -84,7 +84,7 @@ void narrow_norm_backward_kernel(NormBackwardArgs a) {
     }
     RLHI_UNROLL
     for (int u = 0; u < kRowsAtOnce; ++u) {
-      const float mean = lanes_sum<kLanes>(product(a, held[u], w, 0.0f)) * r[u] / static_cast<float>(a.shape.n);
+      const float mean = lanes_sum<kLanes>(product(a, held[u], w, 0.0f)) * r[u] * a.shape.inverse_n;
       if (!active || first + u * kTeams >= end) continue;
       finish(a, norm_row(a.shape, first + u * kTeams), column, held[u], w, r[u], mean, dweight);
     }
@@ -129,7 +129,7 @@ void norm_backward_kernel(NormBackwardArgs a) {
       load_floats(w, a.weight.at(0, column), a.weight.is_f32);
       sum = product(a, held[u], w, sum);
     }
-    const float mean = team_sum<kLanes>(sum, scratch) * r / static_cast<float>(a.shape.n);
+    const float mean = team_sum<kLanes>(sum, scratch) * r * a.shape.inverse_n;
     RLHI_UNROLL
     for (int u = 0; u < kHeld; ++u) {
       const int64_t column = static_cast<int64_t>(u * kLanes + lane) * kGroup;
@@ -179,7 +179,7 @@ void widest_norm_backward_kernel(NormBackwardArgs a) {
       load_floats(w, a.weight.at(0, column), a.weight.is_f32);
       sum = product(a, load_held<1>(a, at, column), w, sum);
     }
-    const float mean = team_sum<kThreads>(sum, scratch) * r / static_cast<float>(a.shape.n);
+    const float mean = team_sum<kThreads>(sum, scratch) * r * a.shape.inverse_n;
     for (int64_t column = thread_index(); column < a.shape.n; column += kThreads) {
       load_floats(w, a.weight.at(0, column), a.weight.is_f32);
       float dweight[1] = {partial && i > 0 ? partial[column] : 0.0f};
@@ -202,7 +202,7 @@ void rms_norm_backward(const Launch& at, Tensor dx, Tensor dweight, Tensor dy, T
   if (rows == 0 || n == 0) return;
   const int64_t runs = ceil_div(rows, rows_per_partial(n));
   auto* partial = dweight ? static_cast<float*>(scratch) : nullptr;
-  const NormBackwardArgs args{dx, dy, x, weight, rstd, partial, rows_per_partial(n), {rows, n, groups}, accumulate};
+  const NormBackwardArgs args{dx, dy, x, weight, rstd, partial, rows_per_partial(n), NormShape(rows, n, groups), accumulate};
   with_group_size(group_size({dx, dy, x, weight}, n), [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     with_team<kGroup>(
