@@ -134,13 +134,13 @@ float operand(uint64_t descriptor, int row, int column) {
 }
 
 void run_product(int group, size_t committed, size_t item) {
-  static thread_local float a[64][16], b[64][16];
+  static thread_local float a[64][16], b[16][64], sums[64][64];  // b by columns of the result, which lie side by side
   const auto product_of = [&](int thread) -> const PendingProduct& {
     return current->threads[static_cast<size_t>(group * 128 + thread)].products.committed[committed][item];
   };
   const PendingProduct& first = product_of(0);
   for (int n = 0; n < first.n; ++n) {
-    for (int k = 0; k < 16; ++k) b[n][k] = first.b_transposed ? operand(first.b_descriptor, k, n) : operand(first.b_descriptor, n, k);
+    for (int k = 0; k < 16; ++k) b[k][n] = first.b_transposed ? operand(first.b_descriptor, k, n) : operand(first.b_descriptor, n, k);
   }
   for (int t = 0; t < 128; ++t) {
     const PendingProduct& p = product_of(t);
@@ -152,13 +152,17 @@ void run_product(int group, size_t committed, size_t item) {
       }
     }
   }
+  for (int r = 0; r < 64; ++r) {
+    std::fill(sums[r], sums[r] + 64, 0.0f);
+    for (int k = 0; k < 16; ++k) {
+      for (int n = 0; n < 64; ++n) sums[r][n] += a[r][k] * b[k][n];
+    }
+  }
   for (int t = 0; t < 128; ++t) {
     const PendingProduct& p = product_of(t);
     for (int f = 0; f < p.n / 8 * 4; ++f) {
       const int r = t / 32 * 16 + t % 32 / 4 + f % 4 / 2 * 8, n = f / 4 * 8 + t % 4 * 2 + f % 2;
-      float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += a[r][k] * b[n][k];
-      p.accumulators[f] = p.accumulate ? p.accumulators[f] + sum : sum;
+      p.accumulators[f] = p.accumulate ? p.accumulators[f] + sums[r][n] : sums[r][n];
     }
   }
 }

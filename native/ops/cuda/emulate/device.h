@@ -165,7 +165,7 @@ inline void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
   emulate::Warp& w = emulate::warp();
   auto* slots = w.slots[w.gate.round % 2];
   const std::function<void()> last = [slots] {
-    float m[16][16], n[8][16];
+    float m[16][16], n[16][8], sums[16][8] = {};
     Brought all[32];
     const auto half = [](uint32_t u, int h) { return to_float(bf16{static_cast<uint16_t>(u >> (16 * h))}); };
     for (int i = 0; i < 32; ++i) {
@@ -174,16 +174,16 @@ inline void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
       for (int h = 0; h < 2; ++h) {
         m[g][t + h] = half(all[i].a[0], h), m[g + 8][t + h] = half(all[i].a[1], h);
         m[g][t + 8 + h] = half(all[i].a[2], h), m[g + 8][t + 8 + h] = half(all[i].a[3], h);
-        n[g][t + h] = half(all[i].b[0], h), n[g][t + 8 + h] = half(all[i].b[1], h);
+        n[t + h][g] = half(all[i].b[0], h), n[t + 8 + h][g] = half(all[i].b[1], h);
+      }
+    }
+    for (int r = 0; r < 16; ++r) {
+      for (int k = 0; k < 16; ++k) {
+        for (int c = 0; c < 8; ++c) sums[r][c] += m[r][k] * n[k][c];
       }
     }
     for (int i = 0; i < 32; ++i) {
-      for (int f = 0; f < 4; ++f) {
-        const int row = i / 4 + f / 2 * 8, column = i % 4 * 2 + f % 2;
-        float sum = 0;
-        for (int k = 0; k < 16; ++k) sum += m[row][k] * n[column][k];
-        all[i].d[f] += sum;
-      }
+      for (int f = 0; f < 4; ++f) all[i].d[f] += sums[i / 4 + f / 2 * 8][i % 4 * 2 + f % 2];
     }
   };
   emulate::exchange(mine, &last);
