@@ -279,8 +279,9 @@ TEST("cuda attention: a tree has the bits it has alone, in any order of threads"
         copy_rows(in_alone.v, in.v, offset), copy_rows(in_alone.dout, in.dout, offset);
         forward_on_cuda(alone, h, window, in_alone);
         backward_on_cuda(alone, h, window, in_alone);
-        for (const uint32_t seed : {0u, 1u}) {
+        for (const uint32_t seed : {0u, 1u, 2u}) {
           cuda::emulate::options.order_seed = seed;
+          cuda::emulate::options.unfair = seed > 0;
           Matrices m = in;
           forward_on_cuda(both, h, window, m);
           backward_on_cuda(both, h, window, m);
@@ -291,6 +292,7 @@ TEST("cuda attention: a tree has the bits it has alone, in any order of threads"
           expect_same_rows(m.dv, in_alone.dv, offset, "dv");
         }
         cuda::emulate::options.order_seed = 0;
+        cuda::emulate::options.unfair = false;
       }
     }
   });

@@ -91,18 +91,18 @@ void run_block(Block& b, const std::vector<int>& order) {
     t.copies = {}, t.products = {};
     prepare(t);
   }
-  for (bool progress = true; progress;) {
-    progress = false;
-    for (const int i : order) {
-      Thread& t = b.threads[static_cast<size_t>(i)];
-      if (!runnable(t)) continue;
-      t.waits_at = nullptr;
-      b.running = &t;
-      to_thread(t);
-      progress = true;
-      if (b.failure) break;
+  for (size_t at = 0, idle = 0; idle < order.size() && !b.failure;) {
+    Thread& t = b.threads[static_cast<size_t>(order[at])];
+    at = at + 1 == order.size() ? 0 : at + 1;
+    if (!runnable(t)) {
+      ++idle;
+      continue;
     }
-    if (b.failure) break;
+    idle = 0;
+    t.waits_at = nullptr;
+    b.running = &t;
+    to_thread(t);
+    if (options.unfair) at = 0;
   }
   for (Thread& t : b.threads) forget(t);
   if (b.failure) std::rethrow_exception(std::exchange(b.failure, nullptr));
@@ -117,6 +117,17 @@ std::vector<int> permutation(int n, uint32_t seed) {
   std::vector<int> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), 0);
   if (seed != 0) std::shuffle(order.begin(), order.end(), std::mt19937(seed));
+  return order;
+}
+// Warps and the lanes of each in some order, a warp's lanes together.
+std::vector<int> thread_order(int n, uint32_t seed) {
+  const std::vector<int> warps = permutation((n + kWarp - 1) / kWarp, seed), lanes = permutation(kWarp, seed);
+  std::vector<int> order;
+  for (const int w : warps) {
+    for (const int l : lanes) {
+      if (w * kWarp + l < n) order.push_back(w * kWarp + l);
+    }
+  }
   return order;
 }
 
@@ -224,7 +235,7 @@ void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::funct
     for (Thread& t : b.threads) stacks.push_back(std::move(t.stack));
   };
   try {
-    const std::vector<int> order = permutation(n_threads, options.order_seed);
+    const std::vector<int> order = thread_order(n_threads, options.order_seed);
     for (const int i : permutation(n_blocks, options.order_seed)) {
       b.index = i;
       std::fill(shared.begin(), shared.end(), static_cast<unsigned char>(0xff));  // NaN as f32 and as bf16

@@ -105,15 +105,22 @@ void store_words(void* p, const T& v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// 16 bytes from global to shared memory, or zeros where `from` is not to be read.
-inline void copy_async(void* to, const void* from, bool read) {
-  check(reinterpret_cast<uintptr_t>(to) % 16 == 0 && (!read || reinterpret_cast<uintptr_t>(from) % 16 == 0), ErrorCode::internal,
+namespace emulate {
+inline void run_copy(const PendingCopy& p) {
+  if (p.from) std::memcpy(p.to, p.from, p.bytes);
+  else std::memset(p.to, 0, p.bytes);
+}
+inline void begin_copy(const PendingCopy& p) {
+  check(reinterpret_cast<uintptr_t>(p.to) % p.bytes == 0 && reinterpret_cast<uintptr_t>(p.from) % p.bytes == 0, ErrorCode::internal,
         "emulated cp.async with an unaligned address");
-  emulate::current->running->copies.open.push_back({to, read ? from : nullptr, 16});
+  if (options.unfair) run_copy(p);
+  else current->running->copies.open.push_back(p);
 }
-inline void copy_async_word(void* to, const void* from, bool read) {  // 4 bytes
-  emulate::current->running->copies.open.push_back({to, read ? from : nullptr, 4});
-}
+}  // namespace emulate
+
+// 16 or 4 bytes from global to shared memory, or zeros where `from` is not to be read.
+inline void copy_async(void* to, const void* from, bool read) { emulate::begin_copy({to, read ? from : nullptr, 16}); }
+inline void copy_async_word(void* to, const void* from, bool read) { emulate::begin_copy({to, read ? from : nullptr, 4}); }
 inline void copy_commit() {
   auto& c = emulate::current->running->copies;
   c.committed.push_back(std::move(c.open));
@@ -123,10 +130,7 @@ template <int kKeep>
 void copy_wait() {
   auto& c = emulate::current->running->copies.committed;
   while (c.size() > kKeep) {
-    for (const emulate::PendingCopy& p : c.front()) {
-      if (p.from) std::memcpy(p.to, p.from, p.bytes);
-      else std::memset(p.to, 0, p.bytes);
-    }
+    for (const emulate::PendingCopy& p : c.front()) emulate::run_copy(p);
     c.erase(c.begin());
   }
 }
