@@ -125,6 +125,9 @@ int64_t Fields::integer_or(const char* name, int64_t low, int64_t high, int64_t 
   return value.IsUndefined() ? fallback : to_integer(value, path(name), low, high);
 }
 std::string Fields::string(const char* name) const { return to_text(get(name), path(name)); }
+std::string Fields::string_or(const char* name, const std::string& fallback) const {
+  return get(name).IsUndefined() ? fallback : string(name);
+}
 DType Fields::dtype(const char* name) const { return to_dtype(get(name), path(name)); }
 Napi::Value Fields::optional_function(const char* name) const { return to_optional_function(get(name), path(name)); }
 

@@ -19,6 +19,7 @@ class Fields {
   int64_t integer(const char* name, int64_t low, int64_t high) const;
   int64_t integer_or(const char* name, int64_t low, int64_t high, int64_t fallback) const;  // fallback where undefined
   std::string string(const char* name) const;
+  std::string string_or(const char* name, const std::string& fallback) const;  // fallback where undefined
   DType dtype(const char* name) const;
   Napi::Value optional_function(const char* name) const;                   // or undefined
   Napi::Value get(const char* name) const { return object_.Get(name); }

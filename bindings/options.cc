@@ -39,6 +39,8 @@ LoadRequest read_load_request(const Fields& options) {
   request.path = options.string("path");
   request.dtype = options.dtype("dtype");
   request.threads = static_cast<int>(options.integer("threads", 0, 4096));
+  request.device = options.string_or("device", "cpu");
+  ops::check_device_name(request.device);
   request.seed = static_cast<uint64_t>(options.integer_or("seed", 0, kSafeInteger, 0));
   const int64_t max_sequences = options.integer_or("maxSequences", 0, 65536, 0);
   if (max_sequences > 0) request.max_sequences = static_cast<int32_t>(max_sequences);

@@ -4,7 +4,6 @@
 #include <fstream>
 #include <sstream>
 
-#include "base/system.h"
 #include "io/safetensors.h"
 
 namespace rlhi::bindings {
@@ -35,9 +34,9 @@ void Engine::free() {
 
 ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::function<void(double)>& progress) {
   const ModelConfig config = config_of(request.path);
-  ops::CpuBackendOptions options;
-  options.threads = request.threads;
-  engine.backend = std::make_unique<ops::CpuBackend>(options);
+  ops::DeviceOptions device;
+  device.name = request.device, device.threads = request.threads;
+  engine.backend = ops::open_device(device);
   const ops::Table& ops = engine.ops();
   ops::Backend* backend = engine.backend->handle();
   if (is_shape_name(request.path)) {
@@ -49,7 +48,7 @@ ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::fu
   engine.transformer = std::make_unique<Transformer>(*engine.weights, ops, backend);
   GeneratorOptions generation;
   generation.max_sequences = request.max_sequences;
-  generation.threads = engine.backend->threads();
+  generation.sampling_threads = engine.backend->is_cpu() ? engine.backend->threads() : ops::cpu_features().logical_cores;
   engine.generator = std::make_unique<Generator>(*engine.transformer, generation, ops, backend);
 
   ModelFacts facts;
@@ -64,7 +63,7 @@ ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::fu
 }
 
 void pack_for_inference(Engine& engine) {
-  const int64_t available = available_memory_bytes();  // 0: unknown
+  const int64_t available = engine.ops().available_bytes(engine.backend->handle());  // 0: unknown
   if (available > 0 && static_cast<int64_t>(engine.transformer->packed_bytes()) > available / 2) return;
   engine.transformer->pack();
 }

@@ -5,7 +5,7 @@
 
 #include "infer/generator.h"
 #include "model/transformer.h"
-#include "ops/cpu/cpu_backend.h"
+#include "ops/device.h"
 #include "train/trainer.h"
 #include "worker.h"
 
@@ -13,7 +13,7 @@ namespace rlhi::bindings {
 
 // Belongs to the session's worker thread while that has work.
 struct Engine {
-  std::unique_ptr<ops::CpuBackend> backend;
+  std::unique_ptr<ops::Device> backend;
   std::unique_ptr<Weights> weights;
   std::unique_ptr<Transformer> transformer;
   std::unique_ptr<Generator> generator;
@@ -27,6 +27,7 @@ struct Engine {
 struct LoadRequest {
   std::string path;
   DType dtype = DType::f32;
+  std::string device = "cpu";          // or cuda, cuda:N
   int threads = 0;
   uint64_t seed = 0;
   int32_t max_sequences = 64;

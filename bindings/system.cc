@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "model/device_buffer.h"
 #include "ops/cpu/peak.h"
+#include "ops/device.h"
 #include "options.h"
 
 namespace rlhi::bindings {
@@ -41,6 +42,20 @@ Napi::Value system_info(const Napi::CallbackInfo& info) {
     result.Set("availableMemoryBytes", static_cast<double>(available_memory_bytes()));
     result.Set("addonVersion", kVersion);
     result.Set("compiler", __VERSION__);
+    return result;
+  });
+}
+
+// What a model on a GPU would find here; looks for the driver, so it is not part of systemInfo.
+Napi::Value cuda_report(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return with_js_errors(env, [&]() -> Napi::Value {
+    const ops::CudaReport report = ops::find_cuda();
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("library", report.library);
+    result.Set("devices", to_strings(env, report.devices));
+    result.Set("cublasLt", report.cublaslt);
+    result.Set("missing", report.missing);
     return result;
   });
 }
@@ -141,6 +156,7 @@ Napi::Value measure_gemm(const Napi::CallbackInfo& info) {
 
 void define_system(Napi::Env env, Napi::Object exports) {
   exports.Set("systemInfo", Napi::Function::New<system_info>(env, "systemInfo"));
+  exports.Set("cudaReport", Napi::Function::New<cuda_report>(env, "cudaReport"));
   exports.Set("planTraining", Napi::Function::New<plan_training_of>(env, "planTraining"));
   exports.Set("measurePeakFlops", Napi::Function::New<measure_peak_flops>(env, "measurePeakFlops"));
   exports.Set("measureReadBandwidth", Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));

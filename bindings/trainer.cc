@@ -5,6 +5,9 @@
 namespace rlhi::bindings {
 namespace {
 
+// A GPU wants more rows in a product of the head than a CPU does, and has the memory.
+constexpr int64_t kGpuLogitsBytes = int64_t{1} << 30;
+
 Napi::Value metrics_to_js(Napi::Env env, const StepMetrics& m) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("step", static_cast<double>(m.step));
@@ -58,9 +61,11 @@ Napi::Value NativeTrainer::create(Napi::Env env, const std::shared_ptr<Session>&
   facts->needs_references = bindings::needs_references(options);
   TrainOptions planned = options;
   planned.threads = session->facts.threads;
-  return AddonState::of(env).start(env, session, {{}, env.Undefined()}, [s = session.get(), options = planned, facts](TaskLine&) -> Finish {
+  return AddonState::of(env).start(env, session, {{}, env.Undefined()}, [s = session.get(), planned, facts](TaskLine&) -> Finish {
     Engine& engine = s->engine;
     engine.transformer->release_inference_memory();
+    TrainOptions options = planned;
+    if (!engine.backend->is_cpu()) options.kept_logits_bytes = kGpuLogitsBytes;
     std::optional<Failure> failure;
     try {
       engine.trainer = std::make_unique<Trainer>(*engine.weights, *engine.transformer, options, engine.ops(), engine.backend->handle());

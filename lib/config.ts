@@ -1,6 +1,7 @@
 /** The one schema of run.yaml: defaults, ranges and what each setting means. `describe` texts are what --help and errors show. */
 import { z } from "zod";
 import { feedbackLabels } from "./conversations/types.js";
+import { devicePattern } from "./engine/device.js";
 import { classifierKinds } from "./feedback/types.js";
 import { pairFilters } from "./pairs/types.js";
 
@@ -47,6 +48,7 @@ export const runConfigSchema = z.strictObject({
   model: z.string().describe("PATH of the policy to train: a Hugging Face folder or a GGUF file"),
   reference: z.string().optional().describe("PATH of the reference policy; default: the model as it is before training"),
   dtype: z.enum(["f32", "bf16"]).default("bf16").describe("storage of weights and kept activations"),
+  device: z.string().regex(devicePattern, "expected cpu, cuda or cuda:N").default("cpu").describe("where models run: cpu, cuda (the first GPU) or cuda:N"),
   threads: count("CPU threads; 0: all").default(0),
 
   data: z.strictObject({

@@ -13,7 +13,11 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 const files = testFiles();
 const native = filters.length === 0 || filters.includes("native");
 if (!native && files.length === 0) fail(`no test file's path contains ${filters.map((filter) => `"${filter}"`).join(" or ")}`);
-if (native) runNative();
+if (native) {
+  runNative("native", []);
+  // The CUDA backend's host code over emulated kernels, wherever there is no GPU to run them.
+  runNative("native, CUDA emulated", ["--device", "emulated"]);
+}
 if (files.length > 0) runNode(files);
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
@@ -27,11 +31,11 @@ function testFiles() {
     .toSorted();
 }
 
-function runNative() {
+function runNative(title, options) {
   const program = [join(root, "build", "rlhi_native_tests"), join(root, "build", "Release", "rlhi_native_tests")].find((path) => existsSync(path));
   if (!program) fail("the native test program is not built: npm run build:native");
-  console.log("native");
-  const result = spawnSync(program, [], { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 28 });
+  console.log(title);
+  const result = spawnSync(program, options, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 28 });
   process.stdout.write(result.stdout);
   const summary = /(\d+) passed, (\d+) failed, (\d+) skipped\s*$/.exec(result.stdout);
   add(summary ? summary.slice(1).map(Number) : [0, 0, 0]);

@@ -39,7 +39,7 @@ function packagesInstalled() {
 function buildAddon() {
   const outputs = [at("build", "Release", "rlhi_native.node"), testProgram()];
   const stamp = at("build", ".setup-stamp");
-  const newest = newestOf(["native", "bindings", "CMakeLists.txt"]);
+  const newest = newestOf(["native", "bindings", "cmake", "CMakeLists.txt"]);
   if (outputs.every((path) => path && existsSync(path)) && isNewer(stamp, newest)) return;
   checkCompiler();
   const cache = existsSync(at("build", "CMakeCache.txt")) ? readFileSync(at("build", "CMakeCache.txt"), "utf8") : "";

@@ -19,14 +19,15 @@ writeFileSync(pairs, JSON.stringify([{ prompt_ids: [5, 6, 7], chosen_ids: [8, 2]
 
 const common = ["help", "version", "json", "quiet"];
 const compute = ["dtype", "threads"];
+const onDevice = [...compute, "device"];
 const sampling = ["max-new-tokens", "temperature", "top-p", "top-k", "min-p", "seed"];
 /** Other programs call these: a flag may be added here, never renamed. */
 const frozen: Record<string, string[]> = {
-  logps: [...common, ...compute, "model", "data", "per-token", "max-length", "max-tokens-per-micro-batch"],
-  generate: [...common, ...compute, ...sampling, "model", "chats", "prompt", "system", "num-return-sequences", "stop", "ignore-eos", "max-sequences"],
-  chat: [...common, ...compute, ...sampling, "model", "system", "persona"],
+  logps: [...common, ...onDevice, "model", "data", "per-token", "max-length", "max-tokens-per-micro-batch"],
+  generate: [...common, ...onDevice, ...sampling, "model", "chats", "prompt", "system", "num-return-sequences", "stop", "ignore-eos", "max-sequences"],
+  chat: [...common, ...onDevice, ...sampling, "model", "system", "persona"],
   train: [
-    ...common, ...compute, "run", "force", "model", "ref", "data", "out", "overwrite", "seed", "max-length", "save-gradients", "loss-type", "beta", "label-smoothing", "simpo-gamma", "rpo-alpha",
+    ...common, ...onDevice, "run", "force", "model", "ref", "data", "out", "overwrite", "seed", "max-length", "save-gradients", "loss-type", "beta", "label-smoothing", "simpo-gamma", "rpo-alpha",
     "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
     "max-tokens-per-micro-batch", "save-steps", "shuffle",
   ],
@@ -148,7 +149,7 @@ test("doctor tells machine, binary and why; a plan on request", async () => {
   const [facts, plan] = await cliJson<Record<string, unknown>>(["doctor", "--plan", model, "--dtype", "f32", "--max-pair-tokens", "64"]);
   assert.equal(facts?.["node"], `${process.version} ${process.platform}-${process.arch}`);
   assert.match(String(facts?.["binary"]), /rlhi_native.*\.node$/);
-  assert.match(String(facts?.["cuda"]), /not built/);
+  assert.match(String(facts?.["cuda"]), /^(?:ready: |not usable: )/);
   assert.ok(((facts?.["paths"] ?? []) as string[]).includes(String(facts?.["path_used"])));
   const entries = plan?.["entries"] as { bytes: number }[];
   assert.equal(entries.reduce((sum, entry) => sum + entry.bytes, 0), plan?.["total_bytes"]);

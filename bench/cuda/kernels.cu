@@ -232,6 +232,18 @@ void time_rows(double rate) {
   line("rms_norm_backward, dx f32 accumulated, dweight", 12 * td, [&] {
     cuda::rms_norm_backward(kAt, x.view, dweight.view, other.view, third.view, weight.view, rstd.view, 1, true, scratch.get());
   });
+  {
+    const int64_t narrow_cols = 576, rows = 16384;
+    const double elements = static_cast<double>(rows * narrow_cols);
+    const auto part = [&](const DeviceTensor& whole) { return Tensor(whole.get(), whole.view.dtype, rows, narrow_cols); };
+    const Tensor w(weight.get(), B, 1, narrow_cols), dw(dweight.get(), F, 1, narrow_cols);
+    line("rms_norm f32 to bf16 [16384, 576], with a copy", 8 * elements, [&] {
+      cuda::rms_norm(kAt, part(other), part(x), w, 1e-5f, 1, rstd.view, part(third));
+    });
+    line("rms_norm_backward [16384, 576], as above", 12 * elements, [&] {
+      cuda::rms_norm_backward(kAt, part(x), dw, part(other), part(third), w, rstd.view, 1, true, scratch.get());
+    });
+  }
   DeviceTensor head_weight(1, 128, B, 8), head_rstd(t, 32, F, 9), head_dweight(1, 128, F, 10);
   line("rms_norm of 32 heads of 128, in place", 4 * td, [&] { cuda::rms_norm(kAt, other.view, other.view, head_weight.view, 1e-5f, 32, head_rstd.view, Tensor()); });
   line("rms_norm_backward of 32 heads of 128, dweight", 6 * td, [&] {
@@ -310,10 +322,12 @@ int main(int argc, char** argv) {
     }
     const double rate = copy_rate();
     if (wanted(argc, argv, "rows")) time_rows(rate);
+    if (argc > 1 && wanted(argc, argv, "long")) time_attention(32, 8, 128, 8192, 16384);  // alone, for a profiler
     if (wanted(argc, argv, "attention")) {
       for (const int length : {512, 2048, 4096, 8192}) time_attention(32, 8, 128, length, 16384);
       for (const int length : {512, 2048, 8192}) time_attention(32, 8, 64, length, 16384);
       time_pairs(32, 8, 128, 21, 256);
+      time_pairs(9, 3, 64, 21, 256);
       time_decode(32, 8, 128, 64, 2048, rate);
       time_decode(32, 8, 128, 8, 8192, rate);
     }

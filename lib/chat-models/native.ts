@@ -16,6 +16,7 @@ const tokensPerCall = 8192;
 
 export interface NativeOptions {
   dtype: RunConfig["dtype"];
+  device?: RunConfig["device"] | undefined;
   threads: number;
   /** Told once about prompts that get no verdict. */
   note?: ((text: string) => void) | undefined;
@@ -23,7 +24,7 @@ export interface NativeOptions {
 
 export async function openNativeChatModel(path: string, options: NativeOptions): Promise<ChatModel> {
   // The same request must be the same tokens on any day: answers are kept by their request, and stages go on days later.
-  const engine = await Engine.open({ path, dtype: options.dtype, threads: options.threads, now: fixedDate });
+  const engine = await Engine.open({ path, dtype: options.dtype, device: options.device, threads: options.threads, now: fixedDate });
   return new NativeChatModel(engine, engine.requireTokenizer(), options.note);
 }
 

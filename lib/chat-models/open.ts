@@ -6,6 +6,7 @@ import type { ChatModel } from "./types.js";
 export interface OpenOptions {
   endpoint: RunConfig["endpoint"];
   dtype: RunConfig["dtype"];
+  device?: RunConfig["device"] | undefined;
   threads: number;
   /** Told once about each thing a server cannot do, and about waits. */
   note?: ((text: string) => void) | undefined;

@@ -4,13 +4,18 @@ import type { Dtype } from "../engine/addon.js";
 import type { Engine } from "../engine/engine.js";
 import type { Progress } from "../progress.js";
 import { UsageError } from "../errors.js";
+import { devicePattern } from "../engine/device.js";
 
 export interface ComputeFlags {
   dtype: Dtype;
   threads: number;
 }
 
-export interface ModelFlags extends ComputeFlags {
+export interface DeviceFlags extends ComputeFlags {
+  device: string;
+}
+
+export interface ModelFlags extends DeviceFlags {
   model: string;
 }
 
@@ -25,8 +30,17 @@ export function computeFlags<T>(yargs: Argv<T>): Argv<T & ComputeFlags> {
     });
 }
 
+export function deviceFlags<T>(yargs: Argv<T>): Argv<T & DeviceFlags> {
+  return computeFlags(yargs)
+    .option("device", { type: "string", requiresArg: true, default: "cpu", describe: "where the model runs: cpu, cuda (the first GPU) or cuda:N; rlhi-native doctor says what is here" })
+    .check(({ device }) => {
+      requireRange("device", device, "cpu, cuda or cuda:N", devicePattern.test(device));
+      return true;
+    });
+}
+
 export function modelFlags<T>(yargs: Argv<T>): Argv<T & ModelFlags> {
-  return computeFlags(yargs.option("model", { type: "string", demandOption: true, requiresArg: true, describe: "Hugging Face folder or GGUF file" }));
+  return deviceFlags(yargs.option("model", { type: "string", demandOption: true, requiresArg: true, describe: "Hugging Face folder or GGUF file" }));
 }
 
 /** Opens the model with a progress display: large ones take a while. */
@@ -35,7 +49,7 @@ export async function openEngine(flags: ModelFlags & { maxSequences?: number | u
   progress.start(`loading ${flags.model}`, 100);
   let shown = 0;
   const engine = await EngineClass.open({
-    path: flags.model, dtype: flags.dtype, threads: flags.threads, maxSequences: flags.maxSequences,
+    path: flags.model, dtype: flags.dtype, device: flags.device, threads: flags.threads, maxSequences: flags.maxSequences,
     onProgress: (fraction) => {
       const percent = Math.floor(fraction * 100);
       if (percent > shown) progress.advance(percent - shown);

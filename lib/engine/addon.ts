@@ -84,7 +84,9 @@ export interface LoadOptions {
   /** Hugging Face folder, GGUF file, or a shape's name (random weights). */
   path: string;
   dtype: Dtype;
-  /** 0: all logical cores. */
+  /** "cpu" (the default), "cuda" or "cuda:N". */
+  device?: string | undefined;
+  /** Of the CPU; 0: all logical cores. */
   threads: number;
   /** Of random weights. */
   seed?: number | undefined;
@@ -96,7 +98,7 @@ export interface LoadOptions {
 export interface ModelInfo {
   architecture: string;
   dtype: Dtype;
-  /** "cpu/avx512", ... */
+  /** "cpu/avx512", "cuda", ... */
   backend: string;
   threads: number;
   parameters: number;
@@ -206,10 +208,23 @@ export interface SystemInfo {
   compiler: string;
 }
 
+/** What `device: "cuda"` would find here. */
+export interface CudaReport {
+  /** Path of librlhi_cuda.so; "" where it is not there. */
+  library: string;
+  /** One line a GPU: name, compute capability, memory. */
+  devices: string[];
+  /** Path and version of cuBLASLt. */
+  cublasLt: string;
+  /** "" where a GPU can be used; else what is missing and how to get it. */
+  missing: string;
+}
+
 export interface NativeAddon {
   /** Must equal `addonAbi`. */
   readonly abi: number;
   systemInfo(): SystemInfo;
+  cudaReport(): CudaReport;
   loadModel(options: LoadOptions): Promise<NativeModel>;
   /** All metadata of a GGUF file (tensors are not read). Arrays of numbers come as typed arrays where the type allows. */
   ggufMetadata(path: string): Record<string, GgufValue>;
@@ -223,7 +238,7 @@ export interface NativeAddon {
   measureGemm(m: number, n: number, k: number, dtype: Dtype, threads: number, repeats: number): Promise<number>;
 }
 
-export const addonAbi = 1;
+export const addonAbi = 2;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {
@@ -231,7 +246,7 @@ export const nativeMembers: {
   model: Record<keyof NativeModel, true>;
   trainer: Record<keyof NativeTrainer, true>;
 } = {
-  addon: { abi: true, systemInfo: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true },
+  addon: { abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true },
   model: { info: true, score: true, setTokenBytes: true, generate: true, save: true, createTrainer: true, close: true },
   trainer: { plan: true, step: true, accumulate: true, evaluate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },
 };

@@ -16,7 +16,9 @@ export interface EngineOptions {
   /** Hugging Face folder, GGUF file, or a shape's name (random weights, no tokenizer). */
   path: string;
   dtype: Dtype;
-  /** 0: all logical cores. */
+  /** Where it runs: "cpu" (the default), "cuda" (the first GPU) or "cuda:N". */
+  device?: string | undefined;
+  /** Of the CPU; 0: all logical cores. */
   threads?: number | undefined;
   /** Of random weights. */
   seed?: number | undefined;
@@ -89,7 +91,7 @@ export class Engine {
     const addon = loadAddon();
     const tokenizer = existsSync(options.path) && hasTokenizer(options.path) ? openTokenizer(options.path, options.now ?? today) : null;
     const native = await addon.loadModel({
-      path: options.path, dtype: options.dtype, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, onProgress: options.onProgress,
+      path: options.path, dtype: options.dtype, device: options.device, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, onProgress: options.onProgress,
     });
     try {
       const info = native.info();

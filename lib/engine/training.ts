@@ -29,6 +29,8 @@ export interface TrainJob {
   /** The reference policy; default: the model as it is before training. */
   reference?: string | undefined;
   dtype: Dtype;
+  /** "cpu" (the default), "cuda" or "cuda:N". */
+  device?: string | undefined;
   threads: number;
   seed: number;
   settings: TrainSettings;
@@ -200,13 +202,15 @@ class Session {
 
   /** Pairs first, so that a reference other than the policy is in memory alone; then the policy, from the newest checkpoint. */
   static async open(job: TrainJob, checkpoints: CheckpointFolder, record: TrainingRecord, from: Checkpoint | undefined, identities: { model: string; reference: string; pairs: string }): Promise<Session> {
-    const { dtype, threads, seed } = job;
-    const load = (path: string): Promise<Engine> => Engine.open({ path, dtype, threads, seed });
+    const { dtype, device = "cpu", threads, seed } = job;
+    const load = (path: string): Promise<Engine> => Engine.open({ path, dtype, device, threads, seed });
     const tokenizer = existsSync(job.model) && hasTokenizer(job.model) ? openTokenizer(job.model) : null;
+    // A GPU sums in another order than a CPU: the first loss is ln 2 exactly where the reference was scored as the policy is.
+    const arithmetic = device === "cpu" ? [] : ["cuda"];
     const metadata = {
       tokens: tokenizer?.fingerprint ?? "",
       source: job.pairs.identity,
-      reference: needsReference(job.settings.loss_type) ? sha256(JSON.stringify([identities.reference === "" ? identities.model : identities.reference, dtype])) : "",
+      reference: needsReference(job.settings.loss_type) ? sha256(JSON.stringify([identities.reference === "" ? identities.model : identities.reference, dtype, ...arithmetic])) : "",
     };
     let pairs = await openPairs(job.files.pairs, metadata);
     let engine: Engine | undefined;

@@ -101,8 +101,8 @@ class RoleModels {
   }
 
   async #load(spec: string): Promise<ChatModel> {
-    const { endpoint, dtype, threads } = this.config;
-    const model = await openChatModel(spec, { endpoint, dtype, threads, note: (text) => this.progress.note(text) });
+    const { endpoint, dtype, device, threads } = this.config;
+    const model = await openChatModel(spec, { endpoint, dtype, device, threads, note: (text) => this.progress.note(text) });
     return new CachedChatModel(model, this.folder.cache);
   }
 

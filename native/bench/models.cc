@@ -88,10 +88,13 @@ void measure_generation(const Bench& b, const std::string& shape, int64_t sequen
   const ModelConfig config = named_shape(shape);
   const double copy = copy_bandwidth(b);
   const auto weights = fill_weights(b, config);
-  Transformer transformer(*weights, b.ops, b.backend);
+  Profile profile(b.device);
+  ops::Table table = b.ops;                      // plain, until the last run is profiled
+  Transformer transformer(*weights, table, b.backend);
   GeneratorOptions options;
   options.max_sequences = static_cast<int32_t>(sequences);
-  Generator generator(transformer, options, b.ops, b.backend);
+  options.sampling_threads = ops::cpu_features().logical_cores;
+  Generator generator(transformer, options, table, b.backend);
   RandomStream random(7);
   std::vector<GenerateRequest> requests(static_cast<size_t>(sequences));
   for (GenerateRequest& r : requests) r.prompt = random_ids(random, prompt, config.vocab_size), r.sampling.temperature = 0, r.seeds = {1};
@@ -101,12 +104,16 @@ void measure_generation(const Bench& b, const std::string& shape, int64_t sequen
   };
   run(2);
   const double prefill = run(1), whole = run(new_tokens), step = (whole - prefill) / (new_tokens - 1);
-  // The cached forward alone: what decoding would take if choosing tokens were free.
+  // What a step must read: all weights, and every sequence's keys and values.
   const double kv = static_cast<double>(KvCache::bytes(config, DType::bf16, 1)) * static_cast<double>(sequences) * (static_cast<double>(prompt) + new_tokens / 2.0);
   const double bytes = static_cast<double>(weights->elements() * dtype_size(DType::bf16)) + kv;
   b.report.add("generate", concat(shape, ", ", sequences, " sequences, ", prompt, "+", new_tokens),
                {{"decode_tokens_per_s", static_cast<double>(sequences) / step}, {"step_ms", 1e3 * step}, {"limit_ms", bytes / copy / 1e6},
                 {"share_of_limit", bytes / copy / 1e9 / step}, {"prefill_tokens_per_s", static_cast<double>(sequences * prompt) / prefill}, {"copy_gb_per_s", copy}});
+  table = profile.table();
+  run(new_tokens);
+  for (const auto& [name, milliseconds, calls] : profile.take())
+    b.report.add("generate", concat(shape, " whole run, ", name), {{"ms", milliseconds}, {"calls", static_cast<double>(calls)}});
 }
 
 }  // namespace rlhi::bench

@@ -49,6 +49,9 @@ Profile::Profile(ops::Device& device) : table_(device.table()) {
   table_.gemm = gemm;
 #define RLHI_WRAP(name) wrap<&ops::Table::name>(table_, #name)
   RLHI_WRAP(zero);
+  RLHI_WRAP(upload);
+  RLHI_WRAP(download);
+  RLHI_WRAP(scatter_rows);
   RLHI_WRAP(copy);
   RLHI_WRAP(gather_rows);
   RLHI_WRAP(scatter_add_rows);

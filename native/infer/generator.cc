@@ -77,7 +77,7 @@ struct Generator::Impl {
   ops::Backend* backend;
   std::vector<int64_t> byte_offsets;
   std::vector<uint8_t> bytes;
-  ThreadPool pool;
+  ThreadPool sampling;
   std::vector<Sampler> samplers;         // one a thread
 
   std::string_view token_bytes(int32_t token) const {
@@ -91,9 +91,9 @@ namespace {
 // What one run owns: cache, schedule, and the rows on their way from hidden state to token.
 class Run {
  public:
-  Run(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend, ThreadPool& pool,
-      std::vector<Sampler>& samplers, const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
-      : transformer_(transformer), options_(options), ops_(ops), backend_(backend), pool_(pool), samplers_(samplers),
+  Run(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend, ThreadPool& sampling, std::vector<Sampler>& samplers,
+      const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
+      : transformer_(transformer), options_(options), ops_(ops), backend_(backend), sampling_(sampling), samplers_(samplers),
         cache_(transformer.config(), transformer.weights().dtype(), plan_cache_rows(requests, options, transformer.config(), transformer.weights().dtype(), ops.available_bytes(backend)),
                ops, backend),
         schedule_(requests, cache_.rows(), options.max_sequences, std::move(token_bytes)) {
@@ -116,13 +116,9 @@ class Run {
       const size_t end = std::min(next.size(), begin + kLogitRows);
       read_logits(static_cast<int64_t>(begin), static_cast<int64_t>(end - begin));
       std::vector<Choice> choices;
-      for (size_t row = begin; row < end; ++row) {
-        const float* logits = logits_.data() + static_cast<int64_t>(row - begin) * transformer_.config().vocab_size;
-        for (Sample* sample : next[row]) choices.push_back({sample, logits, {}});
-      }
-      pool_.parallel_for(static_cast<int64_t>(choices.size()), [&](int64_t i, int thread) {
-        choose(choices[static_cast<size_t>(i)], samplers_[static_cast<size_t>(thread)]);
-      });
+      for (size_t row = begin; row < end; ++row)
+        for (Sample* sample : next[row]) choices.push_back({sample, static_cast<int64_t>(row - begin), {}});
+      sampling_.parallel_for(static_cast<int64_t>(choices.size()), [&](int64_t i, int thread) { choose(choices[static_cast<size_t>(i)], thread); });
       for (const Choice& choice : choices) accept(choice, on_result, on_token);
     }
     schedule_.drop_ended();
@@ -158,20 +154,20 @@ class Run {
     ops_.download(backend_, logits_.data(), logits.data, static_cast<size_t>(logits.bytes()));
   }
 
-  // A sample's next token, to be drawn from these logits.
+  // A sample's next token, from row `row` of logits_.
   struct Choice {
     Sample* sample;
-    const float* logits;
+    int64_t row;
     ChosenToken token;
   };
-
-  void choose(Choice& choice, Sampler& sampler) const {
+  void choose(Choice& choice, int thread) {
     const Sample& sample = *choice.sample;
     const GenerateRequest& request = *sample.prompt->params;
-    choice.token = sampler.choose(choice.logits, transformer_.config().vocab_size, request.sampling,
-                                  request.seeds[static_cast<size_t>(sample.result.sample)], sample.result.token_ids.size());
+    const int64_t vocab = transformer_.config().vocab_size;
+    choice.token = samplers_[static_cast<size_t>(thread)].choose(logits_.data() + choice.row * vocab, vocab, request.sampling,
+                                                                 request.seeds[static_cast<size_t>(sample.result.sample)],
+                                                                 sample.result.token_ids.size());
   }
-
   void accept(const Choice& choice, const std::function<void(GenerateResult&&)>& on_result,
               const std::function<void(int64_t, int32_t, int32_t)>& on_token) {
     Sample& sample = *choice.sample;
@@ -186,7 +182,7 @@ class Run {
   const GeneratorOptions& options_;
   const ops::Table& ops_;
   ops::Backend* backend_;
-  ThreadPool& pool_;
+  ThreadPool& sampling_;
   std::vector<Sampler>& samplers_;
   KvCache cache_;
   Scheduler schedule_;
@@ -197,8 +193,8 @@ class Run {
 }  // namespace
 
 Generator::Generator(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend)
-    : impl_(new Impl{transformer, options, ops, backend, {}, {}, ThreadPool(options.threads),
-                     std::vector<Sampler>(static_cast<size_t>(options.threads))}) {
+    : impl_(new Impl{transformer, options, ops, backend, {}, {}, ThreadPool(std::max(1, options.sampling_threads)),
+                     std::vector<Sampler>(static_cast<size_t>(std::max(1, options.sampling_threads)))}) {
   check(options.max_sequences >= 1, ErrorCode::invalid_argument, "max_sequences: expected at least 1, found ", options.max_sequences);
   check(options.max_prefill_tokens >= 1, ErrorCode::invalid_argument, "max_prefill_tokens: expected at least 1, found ", options.max_prefill_tokens);
 }
@@ -225,7 +221,7 @@ void Generator::run(const std::vector<GenerateRequest>& requests, const std::fun
   Impl& m = *impl_;
   for (size_t i = 0; i < requests.size(); ++i) check_request(requests[i], i, m.transformer.config(), !m.byte_offsets.empty());
   if (requests.empty()) return;
-  Run run(m.transformer, m.options, m.ops, m.backend, m.pool, m.samplers, requests, [&m](int32_t token) { return m.token_bytes(token); });
+  Run run(m.transformer, m.options, m.ops, m.backend, m.sampling, m.samplers, requests, [&m](int32_t token) { return m.token_bytes(token); });
   while (!run.done()) {
     if (abort && abort->load()) fail(ErrorCode::aborted, "generation was aborted");
     run.step(on_result, on_token);

@@ -40,11 +40,12 @@ struct GenerateResult {
 };
 
 struct GeneratorOptions {
-  int threads = 1;             // that draw tokens from the logits
   int32_t max_sequences = 64;      // decoded at once
   int64_t cache_rows = 0;          // 0: from max_sequences and the requests at hand, bounded by memory_limit_bytes
   int64_t memory_limit_bytes = 0;  // 0: half of what the machine has available
   int64_t max_prefill_tokens = 2048;  // a forward's token budget
+  // Of the host, for choosing tokens; they change no choice. On a CPU the forward's own threads need the cores: 1.
+  int32_t sampling_threads = 1;
 };
 
 // Throws invalid_argument unless there are vocab_size + 1 ascending offsets into bytes.

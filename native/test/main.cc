@@ -1,6 +1,7 @@
 // rlhi_native_tests [--device NAME] [FILTER ...]: runs every registered test whose name contains one of the FILTERs. With
 // --device cuda[:N] what computes runs on that GPU, through librlhi_cuda.so; with --device emulated through the same host code
-// over emulated kernels and an emulated runtime (librlhi_cuda_emulated.so, beside this program).
+// over emulated kernels and an emulated runtime (librlhi_cuda_emulated.so, beside this program); that is slow, so without a
+// FILTER it runs a selection: training, resuming, scoring and generation against the oracles, and one test of each operation.
 #include <sys/stat.h>
 
 #include <cstdio>
@@ -32,6 +33,11 @@ bool wanted(const std::string& name, const std::vector<std::string>& filters) {
   return false;
 }
 
+const std::vector<std::string> kEmulatedSelection = {
+    "oracle: per-pair", "oracle: every gradient", "oracle: bf16", "oracle: six AdamW", "generator: greedy", "trainer: a run stopped", "transformer: a tree",
+    "score: the same bits", "gemm: f32 and bf16", "attention: decoding", "attention: one token", "linear_logprob backward", "adamw", "rms_norm forward",
+    "swiglu forward", "rope rotates", "copy, gather"};
+
 void choose_device(const std::string& program, const std::string& name) {
   rlhi::test::chosen_device() = name == "emulated" ? "cuda" : name;
   if (name != "emulated") return;
@@ -43,11 +49,17 @@ void choose_device(const std::string& program, const std::string& name) {
 
 int main(int argc, char** argv) {
   std::vector<std::string> filters;
+  bool emulated = false;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--device" && i + 1 < argc) choose_device(argv[0], argv[i + 1]), ++i;
-    else filters.push_back(argument);
+    if (argument == "--device" && i + 1 < argc) {
+      choose_device(argv[0], argv[++i]);
+      emulated = std::string(argv[i]) == "emulated";
+      continue;
+    }
+    filters.push_back(argument);
   }
+  if (emulated && filters.empty()) filters = kEmulatedSelection;
   int passed = 0, failed = 0, skipped = 0;
   for (const auto& c : rlhi::test::cases()) {
     if (!wanted(c.name, filters)) continue;

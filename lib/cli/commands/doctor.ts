@@ -1,5 +1,5 @@
 import { relative } from "node:path";
-import type { Dtype, MemoryPlan, NativeAddon } from "../../engine/addon.js";
+import type { CudaReport, Dtype, MemoryPlan, NativeAddon } from "../../engine/addon.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import { formatBytes } from "../output.js";
@@ -49,8 +49,17 @@ function machineFacts(addon: NativeAddon, path: string, root: string, version: s
     memory: formatBytes(system.memoryBytes),
     available_memory_bytes: system.availableMemoryBytes,
     available_memory: formatBytes(system.availableMemoryBytes),
-    cuda: "not built in this version: models run on the CPU",
+    ...cudaFacts(addon.cudaReport()),
     missing: missing(system.isas),
+  };
+}
+
+/** What `--device cuda` would find. */
+function cudaFacts({ library, devices, cublasLt, missing: lacking }: CudaReport): Record<string, unknown> {
+  return {
+    cuda: lacking === "" ? "ready: --device cuda" : `not usable: ${lacking}`,
+    ...(library === "" ? {} : { cuda_library: library, cuda_devices: devices }),
+    ...(cublasLt === "" ? {} : { cuda_cublaslt: cublasLt }),
   };
 }
 

@@ -6,7 +6,7 @@ import { RlhiError, UsageError } from "../../errors.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import { formatSeconds } from "../output.js";
-import { computeFlags, requireRange } from "../model-flags.js";
+import { deviceFlags, requireRange } from "../model-flags.js";
 import { runFolderMode } from "../modes.js";
 import type { SettingFlags } from "../modes.js";
 
@@ -16,6 +16,7 @@ interface StandaloneFlags {
   data?: string | undefined;
   out?: string | undefined;
   dtype: "f32" | "bf16";
+  device: string;
   threads: number;
   seed: number;
   maxLength: number;
@@ -51,7 +52,7 @@ export const train = defineCommand({
   command: "train [config]",
   describe: "preference training of a model on pairs (DPO, IPO, hinge, SimPO or SFT)",
   flags: async (yargs) => {
-    const basic = computeFlags(yargs)
+    const basic = deviceFlags(yargs)
       .positional("config", { type: "string", describe: "run.yaml or run folder: trains on the pairs of that run" })
       .option("run", { type: "string", requiresArg: true, describe: "run folder: trains on its pairs (default: runs/NAME for NAME.yaml)" })
       .option("force", { type: "boolean", default: false, describe: "with a run folder: train again, and remove what later stages made of it" })
@@ -80,7 +81,7 @@ const inRunFolder = ({ config, run }: Pick<StageFlags, "config" | "run">): boole
 async function settingsByFlag(): Promise<SettingFlags> {
   const { trainSettingsSchema } = await import("../../config.js");
   const ofTraining = Object.fromEntries(Object.keys(trainSettingsSchema.shape).map((name) => [kebab(name), `train.${name}`]));
-  return { ...ofTraining, "num-train-epochs": "train.num_epochs", model: "model", ref: "reference", dtype: "dtype", threads: "threads", seed: "seed", "max-length": "pairs.max_tokens" };
+  return { ...ofTraining, "num-train-epochs": "train.num_epochs", model: "model", ref: "reference", dtype: "dtype", device: "device", threads: "threads", seed: "seed", "max-length": "pairs.max_tokens" };
 }
 
 async function trainRun(flags: StageFlags, tools: Tools): Promise<void> {
@@ -111,7 +112,7 @@ async function trainFiles(flags: ArgumentsCamelCase<StandaloneFlags>, tools: Too
   prepareFolder(dir, files, [model, flags.ref], flags.overwrite);
   const pairs = await filePairs(data, flags.maxLength, () => openTokenizer(model));
   return runTraining({
-    model, reference: flags.ref, dtype: flags.dtype, threads: flags.threads, seed: flags.seed, settings, pairs, files, progress: tools.progress, signal: tools.signal,
+    model, reference: flags.ref, dtype: flags.dtype, device: flags.device, threads: flags.threads, seed: flags.seed, settings, pairs, files, progress: tools.progress, signal: tools.signal,
     overwrite: flags.overwrite, saveGradients: flags.saveGradients,
   });
 }

@@ -18,7 +18,7 @@ export const trainStage: Stage = async (context) => {
   await context.closeModels();
   const pairs = await runPairs(context);
   const facts = await trainOf(context, {
-    model: config.model, reference: config.reference, dtype: config.dtype, threads: config.threads, seed: config.seed, settings: config.train, pairs,
+    model: config.model, reference: config.reference, dtype: config.dtype, device: config.device, threads: config.threads, seed: config.seed, settings: config.train, pairs,
     files: { pairs: folder.pairsArrow, metrics: folder.metrics, checkpoints: folder.checkpoints, model: folder.model }, progress, signal,
   });
   return { ...facts, dropped_too_long: pairs.count - facts.pairs - facts.held_out_pairs };

@@ -4,7 +4,9 @@
 // kernel for another number of rows, so the choice is made once for a weight: from its shape, types and alignment, at
 // kTypicalRows rows, among the algorithms that do not split the sum over k (no split-K, no reduction scheme) and that run for
 // any number of rows; from then on that algorithm, and no other, computes every product with that weight. Within it an element
-// of c is one thread's sum over k in one order, whatever tile it lies in. The test "cuda: a row of a product" holds it to that.
+// of c is one thread's sum over k in one order, whatever tile it lies in. bench/check-cuda.sh (ops, gemm) holds it to that.
+// Few rows (decoding) leave most of a GPU idle in the tiles of many. Products of at most kFewRows rows take another algorithm,
+// chosen for few, if one gives the very bits of the first in a trial on random numbers of the weight's whole shape.
 // A weight's gradient (a^T b) sums over the rows; its algorithm is chosen once for each bucket of row counts, so that the same
 // step gives the same bits, and may split the sum where a second kernel adds the parts in order: a small weight has too few
 // tiles to fill a GPU otherwise.
@@ -20,7 +22,7 @@ namespace rlhi::ops::cuda {
 
 class Gemm {
  public:
-  Gemm(runtime::Stream stream);  // throws unsupported where cuBLASLt is missing
+  explicit Gemm(const Launch& launch);  // throws unsupported where cuBLASLt is missing
   ~Gemm();
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
@@ -31,7 +33,7 @@ class Gemm {
   void multiply(const GemmArgs& args, int64_t aligned_cols = 0);
 
   static constexpr size_t kWorkspaceBytes = size_t{32} << 20;
-  static constexpr int64_t kTypicalRows = 4096;
+  static constexpr int64_t kTypicalRows = 4096, kFewRows = 128;
 
   // How a product with these arguments is computed: for the measurements.
   struct Choice {
@@ -58,15 +60,20 @@ class Gemm {
   WeightKey weight_key(const GemmArgs& args, int64_t aligned_cols) const;
   Plan& plan_of(const GemmArgs& args, int64_t aligned_cols);
   const lt::Algo& algo_of(const WeightKey& key, const GemmArgs& args);
-  std::vector<lt::Algo> candidates(const GemmArgs& args, const WeightKey& key);
+  const lt::Algo& algo_of_few(const WeightKey& key, const GemmArgs& args);
+  bool same_bits(const GemmArgs& args, const lt::Algo& a, const lt::Algo& b);
+  void multiply_by(const GemmArgs& args, const lt::Algo& algo);
+  void run(lt::MatmulDesc* desc, lt::MatrixLayout* first, lt::MatrixLayout* second, lt::MatrixLayout* result, const GemmArgs& args,
+           const lt::Algo& algo);
+  std::vector<lt::Algo> candidates(const GemmArgs& args, const WeightKey& key, int64_t rows);
   bool runs(const GemmArgs& args, int64_t rows, const lt::Algo& algo);
   void must(int status, const char* what) const;
 
   const lt::Library& lt_;
-  runtime::Stream stream_;
+  Launch launch_;
   lt::Context* context_ = nullptr;
   void* workspace_ = nullptr;
-  std::map<WeightKey, lt::Algo> algos_;
+  std::map<WeightKey, lt::Algo> algos_, algos_of_few_;
   std::map<ShapeKey, std::unique_ptr<Plan>> plans_;  // descriptors, kept while there are few
 };
 

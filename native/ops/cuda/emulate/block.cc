@@ -91,18 +91,18 @@ void run_block(Block& b, const std::vector<int>& order) {
     t.copies = {}, t.products = {};
     prepare(t);
   }
-  for (bool progress = true; progress;) {
-    progress = false;
-    for (const int i : order) {
-      Thread& t = b.threads[static_cast<size_t>(i)];
-      if (!runnable(t)) continue;
-      t.waits_at = nullptr;
-      b.running = &t;
-      to_thread(t);
-      progress = true;
-      if (b.failure) break;
+  for (size_t at = 0, idle = 0; idle < order.size() && !b.failure;) {
+    Thread& t = b.threads[static_cast<size_t>(order[at])];
+    at = at + 1 == order.size() ? 0 : at + 1;
+    if (!runnable(t)) {
+      ++idle;
+      continue;
     }
-    if (b.failure) break;
+    idle = 0;
+    t.waits_at = nullptr;
+    b.running = &t;
+    to_thread(t);
+    if (options.unfair) at = 0;
   }
   for (Thread& t : b.threads) forget(t);
   if (b.failure) std::rethrow_exception(std::exchange(b.failure, nullptr));
@@ -117,6 +117,17 @@ std::vector<int> permutation(int n, uint32_t seed) {
   std::vector<int> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), 0);
   if (seed != 0) std::shuffle(order.begin(), order.end(), std::mt19937(seed));
+  return order;
+}
+// Warps and the lanes of each in some order, a warp's lanes together.
+std::vector<int> thread_order(int n, uint32_t seed) {
+  const std::vector<int> warps = permutation((n + kWarp - 1) / kWarp, seed), lanes = permutation(kWarp, seed);
+  std::vector<int> order;
+  for (const int w : warps) {
+    for (const int l : lanes) {
+      if (w * kWarp + l < n) order.push_back(w * kWarp + l);
+    }
+  }
   return order;
 }
 
@@ -134,13 +145,13 @@ float operand(uint64_t descriptor, int row, int column) {
 }
 
 void run_product(int group, size_t committed, size_t item) {
-  static thread_local float a[64][16], b[64][16];
+  static thread_local float a[64][16], b[16][64], sums[64][64];  // b by columns of the result, which lie side by side
   const auto product_of = [&](int thread) -> const PendingProduct& {
     return current->threads[static_cast<size_t>(group * 128 + thread)].products.committed[committed][item];
   };
   const PendingProduct& first = product_of(0);
   for (int n = 0; n < first.n; ++n) {
-    for (int k = 0; k < 16; ++k) b[n][k] = first.b_transposed ? operand(first.b_descriptor, k, n) : operand(first.b_descriptor, n, k);
+    for (int k = 0; k < 16; ++k) b[k][n] = first.b_transposed ? operand(first.b_descriptor, k, n) : operand(first.b_descriptor, n, k);
   }
   for (int t = 0; t < 128; ++t) {
     const PendingProduct& p = product_of(t);
@@ -152,13 +163,17 @@ void run_product(int group, size_t committed, size_t item) {
       }
     }
   }
+  for (int r = 0; r < 64; ++r) {
+    std::fill(sums[r], sums[r] + 64, 0.0f);
+    for (int k = 0; k < 16; ++k) {
+      for (int n = 0; n < 64; ++n) sums[r][n] += a[r][k] * b[k][n];
+    }
+  }
   for (int t = 0; t < 128; ++t) {
     const PendingProduct& p = product_of(t);
     for (int f = 0; f < p.n / 8 * 4; ++f) {
       const int r = t / 32 * 16 + t % 32 / 4 + f % 4 / 2 * 8, n = f / 4 * 8 + t % 4 * 2 + f % 2;
-      float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += a[r][k] * b[n][k];
-      p.accumulators[f] = p.accumulate ? p.accumulators[f] + sum : sum;
+      p.accumulators[f] = p.accumulate ? p.accumulators[f] + sums[r][n] : sums[r][n];
     }
   }
 }
@@ -220,7 +235,7 @@ void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::funct
     for (Thread& t : b.threads) stacks.push_back(std::move(t.stack));
   };
   try {
-    const std::vector<int> order = permutation(n_threads, options.order_seed);
+    const std::vector<int> order = thread_order(n_threads, options.order_seed);
     for (const int i : permutation(n_blocks, options.order_seed)) {
       b.index = i;
       std::fill(shared.begin(), shared.end(), static_cast<unsigned char>(0xff));  // NaN as f32 and as bf16

@@ -1,8 +1,8 @@
 // A block of threads on a processor without a GPU: every thread is a fiber, and a barrier lets the others run.
 //
-// Fibers run one at a time, in an order that a seed decides; results must not depend on it (a race would show). Shared
-// memory begins as NaN, copies and group products happen as late as the program allows (at the wait for them), and a barrier
-// that some thread never reaches is an error, not a hang.
+// Fibers run one at a time, in an order that the options decide; results must not depend on it (a race would show). Shared
+// memory begins as NaN, copies happen as late as the program allows (at the wait for them) or as early, products of warpgroups
+// at the wait for them, and a barrier that some thread never reaches is an error, not a hang.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -20,7 +20,8 @@ inline void (*leave_device)() = nullptr;
 
 // How launches of this process run. Tests change it; results must not change.
 struct Options {
-  uint32_t order_seed = 0;       // 0: blocks and threads in order; else a permutation
+  uint32_t order_seed = 0;       // 0: blocks and warps in order; else a permutation
+  bool unfair = false;           // a warp runs on while it can, before others; copies happen at once
   bool group_products = false;   // attention by warpgroup products (sm_90a) instead of warp products
   size_t shared_bytes = 227 << 10;  // what a block may have
 };
@@ -41,7 +42,8 @@ struct Warp {
 
 struct PendingCopy {             // of cp.async
   void* to;
-  const void* from;              // nullptr: 16 zero bytes
+  const void* from;              // nullptr: zeros
+  size_t bytes;
 };
 struct PendingProduct {          // of wgmma: acc[64,n] += a[64,16] b[n,16]^T
   float* accumulators;           // this thread's n/8 fragments of 4

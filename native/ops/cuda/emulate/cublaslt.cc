@@ -1,6 +1,7 @@
 // cuBLASLt's interface over a plain loop, strict where the real one is: descriptors of shapes that do not fit, an algorithm
 // used with less alignment than it was chosen for, or a bias of another type are refused. The first algorithm it offers
-// splits the sum, the second only runs for many rows: a caller that takes either is wrong here.
+// splits the sum, which is refused where the preferences forbid it, the second only runs for many rows. For few rows it offers
+// two more: one whose results differ in their last bits, and one whose results do not.
 #include "ops/cuda/cublaslt.h"
 
 #include <cstring>
@@ -30,8 +31,10 @@ namespace {
 
 constexpr int kRefused = 7, kUnable = 15;  // CUBLAS_STATUS_INVALID_VALUE, CUBLAS_STATUS_NOT_SUPPORTED
 
+constexpr uint64_t kOtherBits = 10;
+
 // What an Algo's words hold here.
-enum Word { kWordId, kWordSplit, kWordAlignA, kWordAlignB, kWordAlignC, kWordFewest };
+enum Word { kWordId, kWordSplit, kWordAlignA, kWordAlignB, kWordAlignC, kWordFewest, kWordMaySplit };
 
 double element(const void* data, const MatrixLayout& m, uint64_t row, uint64_t col) {
   const auto at = static_cast<size_t>(static_cast<int64_t>(row) + static_cast<int64_t>(col) * m.ld);
@@ -65,10 +68,13 @@ int heuristic(Context*, MatmulDesc* d, MatrixLayout* a, MatrixLayout* b, MatrixL
               HeuristicResult* results, int* found) {
   if (!sizes_of(*d, *a, *b, *c).fit || requested < 3) return kRefused;
   *found = 3;
-  for (uint64_t i = 0; i < 3; ++i) {
-    results[i] = {};
-    const uint64_t words[8] = {i, i == 0 ? 4u : 1u, p->align_a, p->align_b, std::min(p->align_c, p->align_d), i == 1 ? 512u : 0u};
-    std::memcpy(results[i].algo.data, words, sizeof words);
+  const bool few = c->cols < 512 && d->trans_b == kNone;
+  for (uint64_t at = 0; at < 3; ++at) {
+    const uint64_t i = few && at < 2 ? at + kOtherBits : at;
+    results[at] = {};
+    const uint64_t words[8] = {i, i == 0 ? 4u : 1u, p->align_a, p->align_b, std::min(p->align_c, p->align_d), i == 1 ? 512u : 0u,
+                               p->reduction & kReduceInOrder};
+    std::memcpy(results[at].algo.data, words, sizeof words);
   }
   return kSuccess;
 }
@@ -118,7 +124,7 @@ int matmul(Context*, MatmulDesc* d, const void* alpha, const void* a, MatrixLayo
            const void* c, MatrixLayout* lc, void* result, MatrixLayout*, const Algo* algo, void*, size_t, runtime::Stream) {
   const Sizes s = sizes_of(*d, *la, *lb, *lc);
   const bool has_bias = d->epilogue == kEpilogueBias;
-  if (!s.fit || c != result || *static_cast<const float*>(alpha) != 1 || algo->data[kWordSplit] != 1 || s.cols < algo->data[kWordFewest]) return kRefused;
+  if (!s.fit || c != result || *static_cast<const float*>(alpha) != 1 || (algo->data[kWordSplit] != 1 && !algo->data[kWordMaySplit]) || s.cols < algo->data[kWordFewest]) return kRefused;
   if (!aligned(a, *la, algo->data[kWordAlignA]) || !aligned(b, *lb, algo->data[kWordAlignB]) || !aligned(c, *lc, algo->data[kWordAlignC])) return kRefused;
   if (has_bias && d->bias_type != lc->type) return kUnable;
   const double keep = static_cast<double>(*static_cast<const float*>(beta));
@@ -128,6 +134,7 @@ int matmul(Context*, MatmulDesc* d, const void* alpha, const void* a, MatrixLayo
     for (uint64_t i = 0; i < s.rows; ++i) {
       double sum = 0;
       for (uint64_t t = 0; t < s.inner; ++t) sum += element(a, *la, ta ? t : i, ta ? i : t) * element(b, *lb, tb ? j : t, tb ? t : j);
+      if (algo->data[kWordId] == kOtherBits) sum += 1e-6;
       if (keep != 0) sum += keep * element(c, *lc, i, j);
       if (has_bias) sum += element(d->bias, {lc->type, s.rows, 1, static_cast<int64_t>(s.rows)}, i, 0);
       const auto at = static_cast<size_t>(static_cast<int64_t>(i) + static_cast<int64_t>(j) * lc->ld);

@@ -54,6 +54,10 @@ T shuffle_xor(T v, int mask) {
   const int from = emulate::lane() ^ mask;
   return emulate::from_lane<T>(emulate::exchange(v), from);
 }
+inline uint32_t warp_uniform(uint32_t v) {
+  check(emulate::from_lane<uint32_t>(emulate::exchange(v), 0) == v, ErrorCode::internal, "a value differs between lanes");
+  return v;
+}
 inline bool warp_any(bool v) {
   auto* slots = emulate::exchange(v);
   bool any = false;
@@ -65,6 +69,7 @@ inline bool warp_any(bool v) {
 inline float fused_multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float square_root(float x) { return std::sqrt(x); }
+inline float inverse_square_root(float x) { return 1.0f / std::sqrt(x); }
 inline uint32_t pack_bf16(float low, float high) {
   return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
 }
@@ -100,12 +105,22 @@ void store_words(void* p, const T& v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// 16 bytes from global to shared memory, or zeros where `from` is not to be read.
-inline void copy_async(void* to, const void* from, bool read) {
-  check(reinterpret_cast<uintptr_t>(to) % 16 == 0 && (!read || reinterpret_cast<uintptr_t>(from) % 16 == 0), ErrorCode::internal,
-        "emulated cp.async with an unaligned address");
-  emulate::current->running->copies.open.push_back({to, read ? from : nullptr});
+namespace emulate {
+inline void run_copy(const PendingCopy& p) {
+  if (p.from) std::memcpy(p.to, p.from, p.bytes);
+  else std::memset(p.to, 0, p.bytes);
 }
+inline void begin_copy(const PendingCopy& p) {
+  check(reinterpret_cast<uintptr_t>(p.to) % p.bytes == 0 && reinterpret_cast<uintptr_t>(p.from) % p.bytes == 0, ErrorCode::internal,
+        "emulated cp.async with an unaligned address");
+  if (options.unfair) run_copy(p);
+  else current->running->copies.open.push_back(p);
+}
+}  // namespace emulate
+
+// 16 or 4 bytes from global to shared memory, or zeros where `from` is not to be read.
+inline void copy_async(void* to, const void* from, bool read) { emulate::begin_copy({to, read ? from : nullptr, 16}); }
+inline void copy_async_word(void* to, const void* from, bool read) { emulate::begin_copy({to, read ? from : nullptr, 4}); }
 inline void copy_commit() {
   auto& c = emulate::current->running->copies;
   c.committed.push_back(std::move(c.open));
@@ -115,10 +130,7 @@ template <int kKeep>
 void copy_wait() {
   auto& c = emulate::current->running->copies.committed;
   while (c.size() > kKeep) {
-    for (const emulate::PendingCopy& p : c.front()) {
-      if (p.from) std::memcpy(p.to, p.from, 16);
-      else std::memset(p.to, 0, 16);
-    }
+    for (const emulate::PendingCopy& p : c.front()) emulate::run_copy(p);
     c.erase(c.begin());
   }
 }
@@ -157,7 +169,7 @@ inline void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
   emulate::Warp& w = emulate::warp();
   auto* slots = w.slots[w.gate.round % 2];
   const std::function<void()> last = [slots] {
-    float m[16][16], n[8][16];
+    float m[16][16], n[16][8], sums[16][8] = {};
     Brought all[32];
     const auto half = [](uint32_t u, int h) { return to_float(bf16{static_cast<uint16_t>(u >> (16 * h))}); };
     for (int i = 0; i < 32; ++i) {
@@ -166,16 +178,16 @@ inline void warp_product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
       for (int h = 0; h < 2; ++h) {
         m[g][t + h] = half(all[i].a[0], h), m[g + 8][t + h] = half(all[i].a[1], h);
         m[g][t + 8 + h] = half(all[i].a[2], h), m[g + 8][t + 8 + h] = half(all[i].a[3], h);
-        n[g][t + h] = half(all[i].b[0], h), n[g][t + 8 + h] = half(all[i].b[1], h);
+        n[t + h][g] = half(all[i].b[0], h), n[t + 8 + h][g] = half(all[i].b[1], h);
+      }
+    }
+    for (int r = 0; r < 16; ++r) {
+      for (int k = 0; k < 16; ++k) {
+        for (int c = 0; c < 8; ++c) sums[r][c] += m[r][k] * n[k][c];
       }
     }
     for (int i = 0; i < 32; ++i) {
-      for (int f = 0; f < 4; ++f) {
-        const int row = i / 4 + f / 2 * 8, column = i % 4 * 2 + f % 2;
-        float sum = 0;
-        for (int k = 0; k < 16; ++k) sum += m[row][k] * n[column][k];
-        all[i].d[f] += sum;
-      }
+      for (int f = 0; f < 4; ++f) all[i].d[f] += sums[i / 4 + f / 2 * 8][i % 4 * 2 + f % 2];
     }
   };
   emulate::exchange(mine, &last);

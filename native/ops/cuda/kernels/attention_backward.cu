@@ -9,17 +9,10 @@ namespace {
 
 constexpr int kQueryBlock = 64;    // queries a tile of keys takes at once, cut from the start of their segment
 
-// A tile has 64 rows a warpgroup: two warpgroups where shared memory has room for it, one on GPUs before Hopper.
-template <int kGroups>
-struct Tile {
-  static constexpr int threads = kGroups * kGroupThreads, rows = kGroups * kGroupRows;
-};
-
 struct Gradients {
   const void* dout;
   int64_t dout_stride;
-  const float *lse, *delta;        // [T, H]
-  int64_t lse_stride;
+  const float *lse_log2, *delta;   // [T, H]: lse log2(e), and the sums over rows of dout * out
   void *dq, *dk, *dv;
   int64_t dq_stride, dk_stride, dv_stride;
 };
@@ -64,28 +57,31 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
   const QueryRange group_range{first_position + group_row, first_position + least(rows, group_row + kGroupRows) - 1};
 
   const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
-  const auto load_block = [&](int step, const KeyBlock& b) {
-    if (b.keys > 0) {
-      load_tile<kKeyBlock, kD, kThreads>(memory + place(Memory::k, step), bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
-      load_tile<kKeyBlock, kD, kThreads>(memory + place(Memory::v, step), bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
+  auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
+  const auto load_block = [&](int step) {
+    const KeyBlock b = walk.at(step);
+    if (b.keys > 0 && has_duty<kGroups>(0)) {
+      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::k, step), bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
+    }
+    if (b.keys > 0 && has_duty<kGroups>(1)) {
+      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::v, step), bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
     }
     copy_commit();
   };
-  auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
   walk.start(in, BlockWalk::over(segment, tile_range));
   const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
   load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, tensor_row, head * kD), in.q_stride, rows);
   load_tile<kRows, kD, kThreads>(memory + Memory::dout, bf16_row(g.dout, g.dout_stride, tensor_row, head * kD), g.dout_stride, rows);
-  load_block(0, walk.at(0));
-  load_block(1, walk.at(1));
+  load_block(0);
   pipeline.arrive();
+  load_block(1);
 
   float lse_log2[2], delta[2];
   RLHI_UNROLL
   for (int i = 0; i < 2; ++i) {
     const int64_t at = tensor_row + row + 8 * i;
     const bool there = row + 8 * i < rows;
-    lse_log2[i] = there ? g.lse[at * g.lse_stride + head] * kLog2e : -negative_infinity();
+    lse_log2[i] = there ? g.lse_log2[at * in.n_heads + head] : -negative_infinity();
     delta[i] = there ? g.delta[at * in.n_heads + head] : 0.0f;
   }
   float dq[kD / 8][4] = {};
@@ -93,21 +89,22 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
   StepRange steps = steps_of(in, segment, tile_range, group_range);
   if (group_row >= rows) steps.first = steps.end = 0;
   int step = 0;
-  const auto open_step = [&] {
-    pipeline.wait(step);
-    load_block(step + 2, walk.at(step + 2));
-    walk.find(in, step);
+  // What a step does beside its products: lets others know, and begins copies for later steps.
+  const auto go_on = [&] {
+    pipeline.arrive();
+    load_block(step + 2);
+    if (has_duty<kGroups>(2) && thread_index() % kGroupThreads == 0) walk.find(in, step);
   };
   const auto pass = [&](int end) {  // steps in which this warpgroup has nothing to do
     for (; step < end; ++step) {
-      open_step();
-      pipeline.arrive();
+      pipeline.wait(step);
+      go_on();
     }
   };
   pass(steps.first);
   P::begin(dq);
   for (; step < steps.end; ++step) {
-    open_step();
+    pipeline.wait(step);
     float s[8][4], ds[8][4];
     P::begin(s);
     P::begin(ds);
@@ -115,7 +112,7 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
     P::template scores<kD, kRows, kKeyBlock>(ds, memory + Memory::dout, group_row, memory + place(Memory::v, step));
     P::commit();
     P::template wait<1>();  // the step before has ended
-    pipeline.arrive();
+    go_on();
     P::template wait<0>();
     P::end(s);
     P::end(ds);
@@ -236,74 +233,79 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
   using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
   using Memory = KeyMemory<kD, kRows>;
   unsigned char* const memory = shared_memory();
-  auto* const row_values = reinterpret_cast<float*>(memory + Memory::rows);  // [kStages][lse, delta][kQueryBlock]
+  auto* const row_values = reinterpret_cast<float*>(memory + Memory::rows);  // [kStages][kQueryBlock][lse, delta]
   const KeyTile tile = tiles[block_index() / n_kv_heads];
   const int kv_head = block_index() % n_kv_heads;
   const QuerySegment owner = in.segments[tile.segment];
   const int key_row = in.spans[owner.first_span + owner.n_spans - 1].row + tile.first;
   const int rows = least(kRows, owner.length - tile.first);
   const int group_row = thread_index() / kGroupThreads * kGroupRows;
-  const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and row + 8
+  const auto row_of_thread = [&] { return group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4; };  // and + 8
 
   const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
-  const auto load_block = [&](int step, const QueryBlock& b) {
-    if (b.queries > 0) {
-      load_tile<kQueryBlock, kD, kThreads>(memory + place(Memory::q, step), bf16_row(in.q, in.q_stride, b.row, b.head * kD), in.q_stride, b.queries);
-      load_tile<kQueryBlock, kD, kThreads>(memory + place(Memory::dout, step), bf16_row(g.dout, g.dout_stride, b.row, b.head * kD), g.dout_stride,
-                                           b.queries);
-      if (thread_index() < 2 * kQueryBlock) {
-        const int i = thread_index() % kQueryBlock;
-        const bool is_lse = thread_index() < kQueryBlock;
-        float value = is_lse ? -negative_infinity() : 0.0f;  // a query beyond the block weighs nothing
-        const int64_t at = b.row + i;
-        if (i < b.queries) value = is_lse ? g.lse[at * g.lse_stride + b.head] * kLog2e : g.delta[at * in.n_heads + b.head];
-        row_values[step % kStages * 2 * kQueryBlock + thread_index()] = value;
-      }
+  auto& walk = *reinterpret_cast<SharedWalk<QueryWalk, QueryBlock>*>(memory + Memory::walk);
+  const auto load_block = [&](int step) {
+    const QueryBlock b = walk.at(step);
+    if (b.queries > 0 && has_duty<kGroups>(0)) {
+      load_tile<kQueryBlock, kD, kGroupThreads>(memory + place(Memory::q, step), bf16_row(in.q, in.q_stride, b.row, b.head * kD), in.q_stride,
+                                                b.queries);
+      // Half of the threads fetch lse, half delta. A query beyond the block is a row of zeros throughout: it adds nothing.
+      const int i = thread_index() % kQueryBlock, half = thread_index() % kGroupThreads / kQueryBlock;
+      copy_async_word(row_values + (step % kStages * kQueryBlock + i) * 2 + half,
+                      (half == 0 ? g.lse_log2 : g.delta) + static_cast<int64_t>(b.row + i) * in.n_heads + b.head, i < b.queries);
+    }
+    if (b.queries > 0 && has_duty<kGroups>(1)) {
+      load_tile<kQueryBlock, kD, kGroupThreads>(memory + place(Memory::dout, step), bf16_row(g.dout, g.dout_stride, b.row, b.head * kD),
+                                                g.dout_stride, b.queries);
     }
     copy_commit();
   };
-  auto& walk = *reinterpret_cast<SharedWalk<QueryWalk, QueryBlock>*>(memory + Memory::walk);
   walk.start(in, QueryWalk::over(in, visitors + tile.first_visitor, tile.n_visitors, key_row, rows, kv_head * in.group));
   const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
   load_tile<kRows, kD, kThreads>(memory + Memory::k, bf16_row(in.k, in.k_stride, key_row, kv_head * kD), in.k_stride, rows);
   load_tile<kRows, kD, kThreads>(memory + Memory::v, bf16_row(in.v, in.v_stride, key_row, kv_head * kD), in.v_stride, rows);
-  load_block(0, walk.at(0));
-  load_block(1, walk.at(1));
+  load_block(0);
   pipeline.arrive();
+  load_block(1);
 
+  // What a step does beside its products: lets others know, and begins copies for later steps.
+  const auto go_on = [&](int step) {
+    pipeline.arrive();
+    load_block(step + 2);
+    if (has_duty<kGroups>(2) && thread_index() % kGroupThreads == 0) walk.find(in, step);
+  };
   float dk[kD / 8][4] = {}, dv[kD / 8][4] = {};
   const float scale_log2 = in.scale * kLog2e;
   for (int step = 0; walk.at(step).queries > 0; ++step) {
     pipeline.wait(step);
-    load_block(step + 2, walk.at(step + 2));
-    walk.find(in, step);
     const QueryBlock& block = walk.at(step);
-    const KeyBlock group_keys{0, block.key_position + group_row, least(rows - group_row, kGroupRows)};
+    const KeyBlock group_keys{0, block.key_position + group_row, least(walk.walk.keys - group_row, kGroupRows)};
     const QueryRange range{block.position, block.position + block.queries - 1};
-    if (group_row >= rows || !sees_some(range, group_keys, in.window)) {  // a warpgroup alike
-      pipeline.arrive();
+    if (group_keys.keys <= 0 || !sees_some(range, group_keys, in.window)) {  // a warpgroup alike
+      go_on(step);
       continue;
     }
     unsigned char *const q = memory + place(Memory::q, step), *const dout = memory + place(Memory::dout, step);
-    const float *const lse = row_values + step % kStages * 2 * kQueryBlock + thread_index() % 4 * 2, *const delta = lse + kQueryBlock;
+    const float* const columns = row_values + (step % kStages * kQueryBlock + thread_index() % 4 * 2) * 2;  // this thread's queries
     float s[8][4], ds[8][4];
     P::begin(s);
     P::begin(ds);
     P::template scores<kD, kRows, kQueryBlock>(s, memory + Memory::k, group_row, q);
     P::template scores<kD, kRows, kQueryBlock>(ds, memory + Memory::v, group_row, dout);
     P::commit();
-    pipeline.arrive();
+    go_on(step);
     P::template wait<0>();
     P::end(s);
     P::end(ds);
     const bool whole = block.first_key <= group_row && block.end_key >= group_row + kGroupRows;
-    if (!whole || !sees_all(range, group_keys, in.window)) mask_transposed(s, block, row, in.window);
+    if (!whole || !sees_all(range, group_keys, in.window)) mask_transposed(s, block, row_of_thread(), in.window);
     RLHI_UNROLL
     for (int n = 0; n < 8; ++n) {
+      const Words4 two = load_words<Words4>(columns + n * 16);  // lse and delta of one query, then of the next
       RLHI_UNROLL
       for (int j = 0; j < 4; ++j) {
-        s[n][j] = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -lse[n * 8 + j % 2]));
-        ds[n][j] = s[n][j] * (ds[n][j] - delta[n * 8 + j % 2]);
+        s[n][j] = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -as_float(two.w[j % 2 * 2])));
+        ds[n][j] = s[n][j] * (ds[n][j] - as_float(two.w[j % 2 * 2 + 1]));
       }
     }
     uint32_t weights[4][4], dweights[4][4];
@@ -325,8 +327,10 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
     P::end(dk);
   }
   copy_wait<0>();
-  store_fragments(g.dk, g.dk_stride, key_row + row, row < rows, row + 8 < rows, kv_head * kD, dk, in.scale);
-  store_fragments(g.dv, g.dv_stride, key_row + row, row < rows, row + 8 < rows, kv_head * kD, dv, 1.0f);
+  // The walk still knows the tile; the loop had no registers to keep it in.
+  const int row = row_of_thread(), keys = walk.walk.keys, first_row = walk.walk.key_row + row, column = walk.walk.first_head / in.group * kD;
+  store_fragments(g.dk, g.dk_stride, first_row, row < keys, row + 8 < keys, column, dk, in.scale);
+  store_fragments(g.dv, g.dv_stride, first_row, row < keys, row + 8 < keys, column, dv, 1.0f);
 }
 
 // Whether this GPU has the shared memory for tiles of two warpgroups, the largest head size included.
@@ -337,11 +341,10 @@ constexpr size_t backward_bytes(int groups) {
 static_assert(backward_bytes(2) <= 227 << 10 && backward_bytes(1) <= 163 << 10, "the shared memory of sm_90 and of sm_80");
 
 template <int kD, int kGroups>
-void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const float* delta) {
+void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const BackwardRows& rows) {
   constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
   const AttentionArgs& a = b.forward;
-  const Gradients g{b.dout.data, b.dout.row_stride, static_cast<const float*>(a.lse.data), delta, a.lse.row_stride,
-                    b.dq.data, b.dk.data, b.dv.data, b.dq.row_stride, b.dk.row_stride, b.dv.row_stride};
+  const Gradients g{b.dout.data, b.dout.row_stride, rows.lse_log2, rows.delta, b.dq.data, b.dk.data, b.dv.data, b.dq.row_stride, b.dk.row_stride, b.dv.row_stride};
   const AttentionInputs in = inputs_of(a);
   with_product_form([&](auto form) {
     constexpr bool kForm = decltype(form)::value;
@@ -353,10 +356,10 @@ void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const Bac
 }
 
 template <int kGroups>
-void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const float* delta) {
-  if (b.forward.head_dim == 64) return launch_backward<64, kGroups>(at, b, tiles, delta);
-  if (b.forward.head_dim == 96) return launch_backward<96, kGroups>(at, b, tiles, delta);
-  launch_backward<128, kGroups>(at, b, tiles, delta);
+void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const BackwardRows& rows) {
+  if (b.forward.head_dim == 64) return launch_backward<64, kGroups>(at, b, tiles, rows);
+  if (b.forward.head_dim == 96) return launch_backward<96, kGroups>(at, b, tiles, rows);
+  launch_backward<128, kGroups>(at, b, tiles, rows);
 }
 
 }  // namespace
@@ -371,16 +374,17 @@ AttentionPlan plan_attention_backward(const AttentionBackwardArgs& b) {
 }
 
 size_t attention_backward_scratch(const AttentionBackwardArgs& b) {
-  return static_cast<size_t>(b.forward.q.rows * b.forward.n_heads) * sizeof(float);
+  return static_cast<size_t>(b.forward.q.rows * b.forward.n_heads) * 2 * sizeof(float);
 }
 
 void attention_backward(const Launch& at, const AttentionPlan& plan, const AttentionBackwardArgs& b, const BackwardTiles& tiles,
                         void* scratch) {
-  auto* delta = static_cast<float*>(scratch);
-  attention_delta(at, b, delta);
-  if (!plan.tensor_cores) return plain_attention_backward(at, b, tiles, delta);
-  if (plan.key_rows == Tile<2>::rows) launch_backward<2>(at, b, tiles, delta);
-  else launch_backward<1>(at, b, tiles, delta);
+  auto* lse_log2 = static_cast<float*>(scratch);
+  const BackwardRows rows{lse_log2, lse_log2 + b.forward.q.rows * b.forward.n_heads};
+  backward_rows(at, b, rows);
+  if (!plan.tensor_cores) return plain_attention_backward(at, b, tiles, rows.delta);
+  if (plan.key_rows == Tile<2>::rows) launch_backward<2>(at, b, tiles, rows);
+  else launch_backward<1>(at, b, tiles, rows);
 }
 
 }  // namespace rlhi::ops::cuda

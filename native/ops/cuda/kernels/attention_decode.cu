@@ -85,7 +85,7 @@ void decode_kernel(AttentionInputs in, const DecodeSplit* splits, int n_kv_heads
 // One warp: a row of one head, four columns a lane.
 constexpr int kFoldThreads = 128;
 template <int kD>
-RLHI_KERNEL(kFoldThreads, 4)
+RLHI_KERNEL(kFoldThreads, 2)
 void fold_kernel(AttentionInputs in, const DecodeSegment* segments, int64_t n, DecodeParts parts, void* out, int64_t out_stride, float* lse,
                  int64_t lse_stride) {
   const int64_t item = static_cast<int64_t>(block_index()) * (kFoldThreads / 32) + thread_index() / 32;

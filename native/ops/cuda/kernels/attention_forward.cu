@@ -9,9 +9,7 @@
 namespace rlhi::ops::cuda {
 namespace {
 
-constexpr int kGroups = 2, kThreads = kGroups * kGroupThreads, kRows = kGroups * kGroupRows;  // 64 query rows a warpgroup
-
-template <int kD>
+template <int kD, int kRows>
 struct ForwardMemory {       // offsets into shared memory
   static constexpr int q = 0, k = q + tile_bytes(kRows, kD), stage = tile_bytes(kKeyBlock, kD), v = k + kStages * stage,
                        barrier = v + kStages * stage, walk = barrier + 8,
@@ -39,13 +37,13 @@ RLHI_DEVICE void fold_values(float (&out)[kFragments][4], const float (&sum)[kFr
   }
 }
 
-// One block: a tile of one head's queries. Step j makes scores with block j's keys while the tensor cores still sum block j - 1's
-// values; so a step needs the keys of its block and the values of the one before.
-template <int kD, bool kGroupForm>
-RLHI_KERNEL(kThreads, 1)
+// One block: a tile of one head's queries.
+template <int kD, int kGroups, bool kGroupForm>
+RLHI_KERNEL(Tile<kGroups>::threads, 1)
 void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tiles) {
+  constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
   using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
-  using Memory = ForwardMemory<kD>;
+  using Memory = ForwardMemory<kD, kRows>;
   unsigned char* const memory = shared_memory();
   const QueryTile tile = tiles[block_index() / in.n_heads];
   const int head = block_index() % in.n_heads, kv_head = head / in.group;
@@ -56,102 +54,69 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
   const QueryRange tile_range{first_position, first_position + rows - 1};
   const QueryRange group_range{first_position + group_row, first_position + least(rows, group_row + kGroupRows) - 1};
 
-  const auto load_block = [&](int place, const void* data, int64_t stride, const KeyBlock& b) {
-    if (b.keys > 0) load_tile<kKeyBlock, kD, kThreads>(memory + place, bf16_row(data, stride, b.row, kv_head * kD), stride, b.keys);
-  };
-  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
   auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
+  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  const auto load_block = [&](int step) {
+    const KeyBlock b = walk.at(step);
+    if (b.keys > 0 && has_duty<kGroups>(0)) {
+      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::k, step), bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
+    }
+    if (b.keys > 0 && has_duty<kGroups>(1)) {
+      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::v, step), bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
+    }
+    copy_commit();
+  };
   walk.start(in, BlockWalk::over(segment, tile_range));
   const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
   load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, segment.row + tile.first, head * kD), in.q_stride, rows);
-  load_block(place(Memory::k, 0), in.k, in.k_stride, walk.at(0));
-  copy_commit();
-  load_block(place(Memory::k, 1), in.k, in.k_stride, walk.at(1));
-  load_block(place(Memory::v, 0), in.v, in.v_stride, walk.at(0));
-  copy_commit();
+  load_block(0);
   pipeline.arrive();
+  load_block(1);
 
-  float out[kD / 8][4] = {}, sum[kD / 8][4];
-  RowState state[2] = {{negative_infinity(), 0}, {negative_infinity(), 0}}, part[2];
-  uint32_t weights[4][4];
+  float out[kD / 8][4] = {};
+  RowState state[2] = {{negative_infinity(), 0}, {negative_infinity(), 0}};
   const float scale_log2 = in.scale * kLog2e;
-  StepRange steps = steps_of(in, segment, tile_range, group_range);
-  if (group_row >= rows) steps.first = steps.end = 0;
-  int step = 0;
-  // Opens a step: block `step` may be used, copies for later steps are on their way.
-  const auto open_step = [&] {
-    pipeline.wait(step);
-    load_block(place(Memory::k, step + 2), in.k, in.k_stride, walk.at(step + 2));
-    load_block(place(Memory::v, step + 1), in.v, in.v_stride, walk.at(step + 1));
-    copy_commit();
-    walk.find(in, step);
+  // What a step does beside its products: lets others know, and begins copies for later steps.
+  const auto go_on = [&](int step) {
+    pipeline.arrive();
+    load_block(step + 2);
+    if (has_duty<kGroups>(2) && thread_index() % kGroupThreads == 0) walk.find(in, step);
   };
-  float s[8][4];
-  const auto start_scores = [&] {
+  for (int step = 0; walk.at(step).keys > 0; ++step) {
+    const KeyBlock& block = walk.at(step);
+    pipeline.wait(step);
+    if (group_row >= rows || !sees_some(group_range, block, in.window)) {  // a warpgroup alike
+      go_on(step);
+      continue;
+    }
+    float s[8][4];
     P::begin(s);
     P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, group_row, memory + place(Memory::k, step));
     P::commit();
-  };
-  const auto start_values = [&] {
-    P::begin(sum);
-    for_panels<kD>([&](auto panel) {
-      constexpr int kPanel = decltype(panel)::value;
-      P::template weighted<kKeyBlock>(fragments_at<kPanelFragments<kD, kPanel>>(sum, kPanel * 8), weights, memory + place(Memory::v, step - 1),
-                                      kPanel, false);
-    });
-    P::commit();
-  };
-  const auto make_weights = [&] {
+    go_on(step);
+    P::template wait<0>();
     P::end(s);
-    const KeyBlock now = walk.at(step);
-    if (!sees_all(group_range, now, in.window)) {
-      const ColumnRange c0 = columns_seen(now, first_position + row, in.window), c1 = columns_seen(now, first_position + row + 8, in.window);
+    if (!sees_all(group_range, block, in.window)) {
+      const ColumnRange c0 = columns_seen(block, first_position + row, in.window), c1 = columns_seen(block, first_position + row + 8, in.window);
       mask_scores(s, c0.low, c0.high, c1.low, c1.high);
     }
+    RowState part[2];
     block_softmax(s, scale_log2, part);
-  };
-  const auto pack = [&] {
+    uint32_t weights[4][4];
     RLHI_UNROLL
     for (int k = 0; k < 4; ++k) pack_scores(weights[k], s, k);
-  };
-  const auto pass = [&](int end) {  // steps in which this warpgroup has nothing to do
-    for (; step < end; ++step) {
-      open_step();
-      pipeline.arrive();
-    }
-  };
-
-  pass(steps.first);
-  if (steps.first < steps.end) {
-    open_step();
-    start_scores();
-    pipeline.arrive();
-    P::template wait<0>();
-    make_weights();
-    pack();
-    for (++step; step < steps.end; ++step) {
-      open_step();
-      start_scores();
-      start_values();
-      const FoldFactors f0 = fold(state[0], part[0]), f1 = fold(state[1], part[1]);
-      pipeline.arrive();
-      P::template wait<1>();
-      make_weights();
+    const FoldFactors f0 = fold(state[0], part[0]), f1 = fold(state[1], part[1]);
+    for_panels<kD>([&](auto panel) {
+      constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
+      float sum[kFragments][4];
+      P::begin(sum);
+      P::template weighted<kKeyBlock>(sum, weights, memory + place(Memory::v, step), kPanel, false);
+      P::commit();
       P::template wait<0>();
       P::end(sum);
-      fold_values(out, sum, f0, f1);
-      pack();
-    }
-    open_step();
-    start_values();
-    const FoldFactors f0 = fold(state[0], part[0]), f1 = fold(state[1], part[1]);
-    pipeline.arrive();
-    P::template wait<0>();
-    P::end(sum);
-    fold_values(out, sum, f0, f1);
-    ++step;
+      fold_values(fragments_at<kFragments>(out, kPanel * 8), sum, f0, f1);
+    });
   }
-  pass(steps.all);
   copy_wait<0>();
 
   RLHI_UNROLL
@@ -167,22 +132,34 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
   }
 }
 
-template <int kD>
+template <int kD, int kGroups>
 void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   const ForwardOutputs to{a.out.data, a.out.row_stride, static_cast<float*>(a.lse.data), a.lse.row_stride};
   with_product_form([&](auto form) {
-    launch(at, n_tiles * a.n_heads, kThreads, ForwardMemory<kD>::bytes, forward_kernel<kD, decltype(form)::value>, inputs_of(a), to, tiles);
+    launch(at, n_tiles * a.n_heads, Tile<kGroups>::threads, ForwardMemory<kD, Tile<kGroups>::rows>::bytes,
+           forward_kernel<kD, kGroups, decltype(form)::value>, inputs_of(a), to, tiles);
   });
 }
+template <int kGroups>
+void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
+  if (a.head_dim == 64) return launch_forward<64, kGroups>(at, a, tiles, n_tiles);
+  if (a.head_dim == 96) return launch_forward<96, kGroups>(at, a, tiles, n_tiles);
+  launch_forward<128, kGroups>(at, a, tiles, n_tiles);
+}
 
-static_assert(ForwardMemory<128>::bytes <= 163 << 10, "the shared memory of sm_80");
+// Shared memory of a tile of this many warpgroups, the largest head size included.
+constexpr size_t forward_bytes(int groups) {
+  return static_cast<size_t>(groups == 3 ? ForwardMemory<128, Tile<3>::rows>::bytes : ForwardMemory<128, Tile<2>::rows>::bytes);
+}
+static_assert(forward_bytes(3) <= 227 << 10 && forward_bytes(2) <= 163 << 10, "the shared memory of sm_90 and of sm_80");
 
 }  // namespace
 
 AttentionPlan plan_attention(const AttentionArgs& a) {
   AttentionPlan plan;
-  plan.tensor_cores = largest_shared_memory() >= ForwardMemory<128>::bytes && on_tensor_cores({a.q, a.k, a.v, a.out}, a.head_dim);
-  plan.forward_rows = plan.tensor_cores ? kRows : kPlainRows;
+  const size_t shared = largest_shared_memory();
+  plan.tensor_cores = shared >= forward_bytes(2) && on_tensor_cores({a.q, a.k, a.v, a.out}, a.head_dim);
+  plan.forward_rows = !plan.tensor_cores ? kPlainRows : shared >= forward_bytes(3) ? Tile<3>::rows : Tile<2>::rows;
   plan.decode = plan.tensor_cores;
   return plan;
 }
@@ -190,9 +167,8 @@ AttentionPlan plan_attention(const AttentionArgs& a) {
 void attention(const Launch& at, const AttentionPlan& plan, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   if (n_tiles == 0) return;
   if (!plan.tensor_cores) return plain_attention(at, a, tiles, n_tiles);
-  if (a.head_dim == 64) return launch_forward<64>(at, a, tiles, n_tiles);
-  if (a.head_dim == 96) return launch_forward<96>(at, a, tiles, n_tiles);
-  launch_forward<128>(at, a, tiles, n_tiles);
+  if (plan.forward_rows == Tile<3>::rows) launch_forward<3>(at, a, tiles, n_tiles);
+  else launch_forward<2>(at, a, tiles, n_tiles);
 }
 
 }  // namespace rlhi::ops::cuda

@@ -87,15 +87,17 @@ void plain_forward_kernel(PlainInputs p, const QueryTile* tiles) {
   if (p.lse && lane == 0) set_element(p.lse, row, head, total > 0 ? maximum + logf(total) : negative_infinity());
 }
 
+// One warp: a row of one head.
 RLHI_KERNEL(kThreads, 1)
-void delta_kernel(Rows out, Rows dout, int64_t n, int n_heads, int head_dim, float* delta) {
+void rows_kernel(Rows out, Rows dout, Rows lse, int64_t n, int n_heads, int head_dim, BackwardRows to) {
   const int64_t item = static_cast<int64_t>(block_index()) * (kThreads / 32) + thread_index() / 32;
   if (item >= n) return;
-  const int64_t row = item / n_heads, first = item % n_heads * head_dim;
+  const Place p = place_of(item, n_heads);
+  const int64_t first = p.group * head_dim;
   float sum = 0;
-  for (int d = thread_index() % 32; d < head_dim; d += 32) sum = fused_multiply_add(element(out, row, first + d), element(dout, row, first + d), sum);
+  for (int d = thread_index() % 32; d < head_dim; d += 32) sum = fused_multiply_add(element(out, p.row, first + d), element(dout, p.row, first + d), sum);
   sum = lanes_sum(sum);
-  if (thread_index() % 32 == 0) delta[item] = sum;
+  if (thread_index() % 32 == 0) to.delta[item] = sum, to.lse_log2[item] = element(lse, p.row, p.group) * kLog2e;
 }
 
 // One warp: dq of one query of one head.
@@ -185,10 +187,10 @@ void plain_attention(const Launch& at, const AttentionArgs& a, const QueryTile* 
   launch(at, n_tiles * a.n_heads, kThreads, plain_bytes(a.head_dim), plain_forward_kernel, plain_inputs(a), tiles);
 }
 
-void attention_delta(const Launch& at, const AttentionBackwardArgs& b, float* delta) {
+void backward_rows(const Launch& at, const AttentionBackwardArgs& b, const BackwardRows& to) {
   const AttentionArgs& a = b.forward;
   const int64_t n = a.q.rows * a.n_heads;
-  launch(at, ceil_div(n, kThreads / 32), kThreads, 0, delta_kernel, Rows(a.out), Rows(b.dout), n, a.n_heads, a.head_dim, delta);
+  launch(at, ceil_div(n, kThreads / 32), kThreads, 0, rows_kernel, Rows(a.out), Rows(b.dout), Rows(a.lse), n, a.n_heads, a.head_dim, to);
 }
 
 void plain_attention_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const float* delta) {

@@ -9,8 +9,11 @@ constexpr int kPlainRows = 4;   // rows of a tile, of queries or of keys: one a 
 
 void plain_attention(const Launch&, const AttentionArgs&, const QueryTile* tiles, int64_t n_tiles);
 
-// delta [T, H]: the sums over a row of dout * out.
-void attention_delta(const Launch&, const AttentionBackwardArgs&, float* delta);
+// What both backwards need of each row and head, [T, H]: lse in powers of two, and the sum of dout * out.
+struct BackwardRows {
+  float *lse_log2, *delta;
+};
+void backward_rows(const Launch&, const AttentionBackwardArgs&, const BackwardRows&);
 void plain_attention_backward(const Launch&, const AttentionBackwardArgs&, const BackwardTiles&, const float* delta);
 
 }  // namespace rlhi::ops::cuda

@@ -27,13 +27,25 @@ RLHI_DEVICE unsigned char* tile_unit(unsigned char* tile, int row, int unit) {
 // Begins copying rows [0, n) of `from` (stride in elements) to the tile; rows from n to kRows become zero.
 template <int kRows, int kD, int kThreads>
 RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride, int n) {
-  const int row_units = static_cast<int>(stride / 8);
-  constexpr int kUnits = kD / 8;
-  RLHI_UNROLL_BY(8)
-  for (int i = 0; i < (kRows * kUnits + kThreads - 1) / kThreads; ++i) {
-    const int at = i * kThreads + thread_index() % kThreads, row = at / kUnits, unit = at % kUnits;
-    if ((kRows * kUnits) % kThreads != 0 && at >= kRows * kUnits) break;
-    copy_async(tile_unit<kRows>(tile, row, unit), static_cast<const char*>(from) + static_cast<int64_t>(row * row_units + unit) * 16, row < n);
+  constexpr unsigned kUnits = kD / 8, kPasses = kRows * kUnits / kThreads;
+  static_assert(kRows * kUnits % kThreads == 0);
+  const unsigned thread = static_cast<unsigned>(thread_index()) % kThreads, row_units = static_cast<unsigned>(stride / 8);
+  const char* const source = static_cast<const char*>(from);
+  if constexpr (kThreads % (8 * kUnits) == 0) {  // a thread's rows are a multiple of 8 apart, so its place in a row stays
+    const unsigned row = thread / kUnits, unit = thread % kUnits;
+    unsigned char* const to = tile_unit<kRows>(tile, static_cast<int>(row), static_cast<int>(unit));
+    RLHI_UNROLL_BY(8)
+    for (unsigned i = 0; i < kPasses; ++i) {
+      const unsigned r = row + i * (kThreads / kUnits);
+      copy_async(to + i * (kThreads / kUnits) * 128, source + static_cast<uint64_t>(r * row_units + unit) * 16, r < static_cast<unsigned>(n));
+    }
+  } else {
+    RLHI_UNROLL_BY(8)
+    for (unsigned i = 0; i < kPasses; ++i) {
+      const unsigned at = i * kThreads + thread, row = at / kUnits, unit = at % kUnits;
+      copy_async(tile_unit<kRows>(tile, static_cast<int>(row), static_cast<int>(unit)),
+                 source + static_cast<uint64_t>(row * row_units + unit) * 16, row < static_cast<unsigned>(n));
+    }
   }
 }
 
@@ -109,25 +121,27 @@ struct Products<false> {
 // commits running, ... end(accumulators).
 template <>
 struct Products<true> {
-  // 128-byte swizzle; groups of eight rows 1024 bytes apart. (PTX ISA, "Matrix descriptor".)
-  static RLHI_DEVICE uint64_t descriptor(const unsigned char* p) {
-    const uint64_t group_stride = 1024 >> 4;
-    return static_cast<uint64_t>((shared_address(p) & 0x3ffff) >> 4) | group_stride << 16 | group_stride << 32 | uint64_t{1} << 62;
+  // The changing half of a matrix descriptor: where it begins, in units of 16 bytes, and a stride that is not used. The other
+  // half says 128-byte swizzle, and groups of eight rows 1024 bytes apart. (PTX ISA, "Matrix descriptor".)
+  static RLHI_DEVICE uint32_t begin_of(const unsigned char* p) {
+    return warp_uniform((shared_address(p) & 0x3ffff) >> 4 | (1024 >> 4) << 16);
   }
+  static RLHI_DEVICE uint64_t descriptor(uint32_t begin) { return uint64_t{0x40000000 | 1024 >> 4} << 32 | begin; }
   template <int kD, int kRowsA, int kRowsB>
   static RLHI_DEVICE void scores(float (&d)[8][4], unsigned char* a, int a_row, unsigned char* b) {
+    const uint32_t a_begin = begin_of(a + a_row * 128), b_begin = begin_of(b);
     RLHI_UNROLL
     for (int k = 0; k < kD / 16; ++k) {
-      const int panel = k / 4, column_bytes = k % 4 * 32;
-      group_product<false>(d, descriptor(a + panel * (kRowsA * 128) + a_row * 128 + column_bytes),
-                           descriptor(b + panel * (kRowsB * 128) + column_bytes), k > 0);
+      const uint32_t panel = static_cast<uint32_t>(k / 4), column = static_cast<uint32_t>(k % 4 * 2);
+      group_product<false>(d, descriptor(a_begin + panel * (kRowsA * 8) + column), descriptor(b_begin + panel * (kRowsB * 8) + column), k > 0);
     }
   }
   template <int kRowsB, int kFragments>
   static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel, bool accumulate) {
+    const uint32_t b_begin = begin_of(b);
     RLHI_UNROLL
     for (int k = 0; k < 4; ++k) {
-      group_product<true>(d, s[k], descriptor(b + panel * (kRowsB * 128) + k * 16 * 128), accumulate || k > 0);
+      group_product<true>(d, s[k], descriptor(b_begin + static_cast<uint32_t>(panel * (kRowsB * 8) + k * 16 * 8)), accumulate || k > 0);
     }
   }
   template <int kFragments>

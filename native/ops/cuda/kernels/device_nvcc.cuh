@@ -39,6 +39,8 @@ template <class T>
 RLHI_DEVICE T shuffle_xor(T v, int mask) {
   return __shfl_xor_sync(0xffffffffu, v, mask);
 }
+// A value that is the same in all lanes, told to the compiler.
+RLHI_DEVICE uint32_t warp_uniform(uint32_t v) { return __shfl_sync(0xffffffffu, v, 0); }
 RLHI_DEVICE bool warp_any(bool v) { return __any_sync(0xffffffffu, v) != 0; }
 
 // ---- arithmetic ------------------------------------------------------------------------------------------------------
@@ -49,6 +51,11 @@ RLHI_DEVICE float exp2_fast(float x) {
   return y;
 }
 RLHI_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
+// One step of Newton's brings the hardware's estimate to within a rounding or two.
+RLHI_DEVICE float inverse_square_root(float x) {
+  const float r = rsqrtf(x);
+  return r * __fmaf_rn(-0.5f * x * r, r, 1.5f);
+}
 RLHI_DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t d;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
@@ -76,6 +83,9 @@ RLHI_DEVICE void store_words(void* p, const T& v) {
 RLHI_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 RLHI_DEVICE void copy_async(void* to, const void* from, bool read) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(read ? 16 : 0) : "memory");
+}
+RLHI_DEVICE void copy_async_word(void* to, const void* from, bool read) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(read ? 4 : 0) : "memory");
 }
 RLHI_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kKeep>

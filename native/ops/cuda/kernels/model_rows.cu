@@ -16,11 +16,11 @@ RLHI_DEVICE void load_angles(float (&x)[kGroup], const Rows& table, int64_t row,
   }
 }
 
-constexpr int kHeadsAtOnce = 4;  // share a thread's angles
+constexpr int kHeadsAtOnce = 2;  // share a thread's angles
 
 // Thread: kGroup neighbouring pairs (x1, x2) of kHeadsAtOnce heads. cos_sin's row holds the cosines, then the sines.
 template <int kGroup>
-RLHI_KERNEL(kThreads, 2)
+RLHI_KERNEL(kThreads, 4)
 void rope_kernel(Rows x, int64_t items, int64_t per_row, int heads, int head_dim, Rows cos_sin, const int32_t* positions, float direction) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   if (i >= items) return;

@@ -18,6 +18,10 @@ struct NormShape {
   int64_t rows;      // of the norm: tensor rows * groups
   int64_t n;         // columns of a group
   int groups;
+  float inverse_n;
+
+  NormShape(int64_t all_rows, int64_t width, int n_groups)
+      : rows(all_rows), n(width), groups(n_groups), inverse_n(1.0f / static_cast<float>(width)) {}
 };
 struct NormRow {
   int64_t row, begin;  // of the tensor; its first column
@@ -47,7 +51,10 @@ void with_team(int64_t n, const Narrow& narrow, const Wide& wide) {
   else if (groups <= 8) narrow(Team<8, 1>());
   else if (groups <= 16) narrow(Team<16, 1>());
   else if (groups <= 32) narrow(Team<32, 1>());
-  else if (groups <= 128) wide(Team<32, 4>());
+  else if (groups <= 64) wide(Team<32, 2>());
+  else if (groups <= 96) wide(Team<32, 3>());
+  else if (groups <= 160) wide(Team<32, 5>());
+  else if (groups <= 256) wide(Team<32, 8>());
   else if (groups <= 512) wide(Team<kNormThreads, 2>());
   else if (groups <= 1024) wide(Team<kNormThreads, 4>());
   else if (groups <= 2048) wide(Team<kNormThreads, 8>());

@@ -10,7 +10,7 @@ constexpr int kThreads = kNormThreads;
 
 // Rows that share one partial sum of dweight: few enough that the blocks fill the device, enough that partial sums are a small
 // part of the traffic.
-int rows_per_partial(int64_t n) { return n <= 256 ? 512 : n <= 1024 ? 32 : 16; }
+int rows_per_partial(int64_t n) { return n <= 256 ? 512 : n <= 1024 ? 64 : 32; }
 
 struct NormBackwardArgs {
   Rows dx, dy, x, weight, rstd;
@@ -19,6 +19,16 @@ struct NormBackwardArgs {
   NormShape shape;
   bool accumulate;
 };
+
+// The residual stream's case: bf16 rows, and a gradient that is f32 and added to. Kernels compiled for it have no branches on
+// types between their loads.
+bool is_residual(const NormBackwardArgs& a) {
+  return a.dx.is_f32 && a.accumulate && !a.dy.is_f32 && !a.x.is_f32 && !a.weight.is_f32;
+}
+template <bool kResidual>
+RLHI_DEVICE void assume(NormBackwardArgs& a) {
+  if constexpr (kResidual) a.dx.is_f32 = a.accumulate = true, a.dy.is_f32 = a.x.is_f32 = a.weight.is_f32 = false;
+}
 
 // What a thread holds of one row in one group of columns.
 template <int kGroup>
@@ -84,7 +94,7 @@ void narrow_norm_backward_kernel(NormBackwardArgs a) {
     }
     RLHI_UNROLL
     for (int u = 0; u < kRowsAtOnce; ++u) {
-      const float mean = lanes_sum<kLanes>(product(a, held[u], w, 0.0f)) * r[u] / static_cast<float>(a.shape.n);
+      const float mean = lanes_sum<kLanes>(product(a, held[u], w, 0.0f)) * r[u] * a.shape.inverse_n;
       if (!active || first + u * kTeams >= end) continue;
       finish(a, norm_row(a.shape, first + u * kTeams), column, held[u], w, r[u], mean, dweight);
     }
@@ -103,9 +113,10 @@ void narrow_norm_backward_kernel(NormBackwardArgs a) {
 }
 
 // A thread's columns are the same in all of the run's rows, so its share of dweight stays in registers.
-template <int kGroup, int kLanes, int kHeld>
-RLHI_KERNEL(kThreads, kHeld * kGroup > 16 ? 1 : 2)
+template <int kGroup, int kLanes, int kHeld, bool kResidual>
+RLHI_KERNEL(kThreads, kHeld * kGroup > (kResidual ? 20 : 16) ? 1 : 2)
 void norm_backward_kernel(NormBackwardArgs a) {
+  assume<kResidual>(a);
   constexpr int kTeams = kThreads / kLanes;
   auto* scratch = reinterpret_cast<float*>(shared_memory());  // block_sum's, then [kTeams][n] shares
   const int lane = thread_index() % kLanes, team = thread_index() / kLanes;
@@ -129,7 +140,7 @@ void norm_backward_kernel(NormBackwardArgs a) {
       load_floats(w, a.weight.at(0, column), a.weight.is_f32);
       sum = product(a, held[u], w, sum);
     }
-    const float mean = team_sum<kLanes>(sum, scratch) * r / static_cast<float>(a.shape.n);
+    const float mean = team_sum<kLanes>(sum, scratch) * r * a.shape.inverse_n;
     RLHI_UNROLL
     for (int u = 0; u < kHeld; ++u) {
       const int64_t column = static_cast<int64_t>(u * kLanes + lane) * kGroup;
@@ -179,7 +190,7 @@ void widest_norm_backward_kernel(NormBackwardArgs a) {
       load_floats(w, a.weight.at(0, column), a.weight.is_f32);
       sum = product(a, load_held<1>(a, at, column), w, sum);
     }
-    const float mean = team_sum<kThreads>(sum, scratch) * r / static_cast<float>(a.shape.n);
+    const float mean = team_sum<kThreads>(sum, scratch) * r * a.shape.inverse_n;
     for (int64_t column = thread_index(); column < a.shape.n; column += kThreads) {
       load_floats(w, a.weight.at(0, column), a.weight.is_f32);
       float dweight[1] = {partial && i > 0 ? partial[column] : 0.0f};
@@ -202,7 +213,7 @@ void rms_norm_backward(const Launch& at, Tensor dx, Tensor dweight, Tensor dy, T
   if (rows == 0 || n == 0) return;
   const int64_t runs = ceil_div(rows, rows_per_partial(n));
   auto* partial = dweight ? static_cast<float*>(scratch) : nullptr;
-  const NormBackwardArgs args{dx, dy, x, weight, rstd, partial, rows_per_partial(n), {rows, n, groups}, accumulate};
+  const NormBackwardArgs args{dx, dy, x, weight, rstd, partial, rows_per_partial(n), NormShape(rows, n, groups), accumulate};
   with_group_size(group_size({dx, dy, x, weight}, n), [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     with_team<kGroup>(
@@ -214,8 +225,14 @@ void rms_norm_backward(const Launch& at, Tensor dx, Tensor dweight, Tensor dy, T
         [&](auto team) {
           constexpr int kLanes = decltype(team)::lanes, kHeld = decltype(team)::held, kTeams = kThreads / kLanes;
           const size_t shared = static_cast<size_t>(kTeams > 1 ? kTeams * n : kThreads / 32) * sizeof(float);
-          if constexpr (kHeld > 0) launch(at, runs, kThreads, shared, norm_backward_kernel<kGroup, kLanes, kHeld>, args);
-          else launch(at, runs, kThreads, shared, widest_norm_backward_kernel, args);
+          if constexpr (kHeld == 0) {
+            launch(at, runs, kThreads, shared, widest_norm_backward_kernel, args);
+          } else {
+            if constexpr (kGroup == 4) {
+              if (is_residual(args)) return launch(at, runs, kThreads, shared, norm_backward_kernel<kGroup, kLanes, kHeld, true>, args);
+            }
+            launch(at, runs, kThreads, shared, norm_backward_kernel<kGroup, kLanes, kHeld, false>, args);
+          }
         });
   });
   if (partial) add_partials(at, static_cast<float*>(dweight.data), partial, runs, n);

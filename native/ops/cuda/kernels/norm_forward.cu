@@ -21,7 +21,7 @@ RLHI_DEVICE float squares(const Group<kGroup>& g, bool is_f32, float sum) {
   return sum;
 }
 RLHI_DEVICE float inverse_root(const NormArgs& a, float sum) {
-  return 1.0f / square_root(sum / static_cast<float>(a.shape.n) + a.eps);
+  return inverse_square_root(fused_multiply_add(sum, a.shape.inverse_n, a.eps));
 }
 template <int kGroup>
 RLHI_DEVICE void store_normed(const NormArgs& a, const NormRow& at, int64_t column, const Group<kGroup>& g, const float (&w)[kGroup], float r) {
@@ -109,7 +109,7 @@ void norm_kernel(NormArgs a) {
 void rms_norm(const Launch& at, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x) {
   const int64_t n = x.cols / groups, rows = x.rows * groups;
   if (rows == 0 || n == 0) return;
-  const NormArgs args{y, x, weight, rstd, copy_x, {rows, n, groups}, eps};
+  const NormArgs args{y, x, weight, rstd, copy_x, NormShape(rows, n, groups), eps};
   with_group_size(group_size({y, x, weight, copy_x}, n), [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     with_team<kGroup>(

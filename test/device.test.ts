@@ -1,0 +1,78 @@
+/** `--device cuda`, through the library over emulated kernels that the build of the tests leaves beside the test program. */
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { packageRoot } from "../lib/engine/addon.js";
+import { cliJson, runCli } from "./helpers/cli.js";
+import { tinyImEnd, writeTinyModel } from "./helpers/tiny-model.js";
+
+const folder = mkdtempSync(join(tmpdir(), "rlhi-device-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const model = writeTinyModel(join(folder, "model")).path;
+const data = join(folder, "pairs.json");
+writeFileSync(data, JSON.stringify([
+  { prompt_ids: [5, 6, 7, 8], chosen_ids: [9, 10, tinyImEnd], rejected_ids: [11, tinyImEnd] },
+  { prompt_ids: [20, 3], chosen_ids: [12, tinyImEnd], rejected_ids: [30, 31, 32, tinyImEnd] },
+]));
+
+const emulated = join(packageRoot, "build", "librlhi_cuda_emulated.so");
+const gpu = { env: { RLHI_CUDA_LIBRARY: emulated } };
+const skip = existsSync(emulated) ? false : `${emulated} is not built (RLHI_BUILD_TESTS)`;
+
+interface Logps { chosen_logps: number; rejected_logps: number }
+
+const logps = (...device: string[]): Promise<Logps[]> => cliJson<Logps>(["logps", "--model", model, "--data", data, "--dtype", "f32", ...device], gpu);
+const generate = (...device: string[]): Promise<{ token_ids: number[] }[]> =>
+  cliJson(["generate", "--model", model, "--prompt", "other", "--temperature", "0", "--max-new-tokens", "8", "--dtype", "f32", ...device], gpu);
+const refused = (device: string, env: Record<string, string> = {}): ReturnType<typeof runCli> => runCli(["logps", "--model", model, "--data", data, "--device", device, "--quiet"], { env });
+
+async function losses(name: string, ...device: string[]): Promise<number[]> {
+  const out = join(folder, name);
+  const { code, stderr } = await runCli(["train", "--model", model, "--data", data, "--out", out, "--dtype", "f32", "--max-steps", "2", "--pairs-per-step", "2", "--learning-rate", "1e-3", "--warmup-steps", "0", "--quiet", ...device], gpu);
+  assert.equal(code, 0, stderr);
+  return readFileSync(join(out, "metrics.jsonl"), "utf8").trim().split("\n").map((line) => (JSON.parse(line) as { loss: number }).loss);
+}
+
+test("--device cuda gives the CPU's log-probabilities and greedy answers", { skip }, async () => {
+  const [onCpu, onGpu] = [await logps(), await logps("--device", "cuda")];
+  assert.equal(onGpu.length, 2);
+  for (const [index, line] of onGpu.entries()) {
+    assert.ok(Math.abs(line.chosen_logps - (onCpu[index]?.chosen_logps ?? 0)) < 1e-4);
+    assert.ok(Math.abs(line.rejected_logps - (onCpu[index]?.rejected_logps ?? 0)) < 1e-4);
+  }
+  assert.deepEqual((await generate("--device", "cuda:0"))[0]?.token_ids, (await generate())[0]?.token_ids);
+});
+
+test("train --device cuda begins at ln 2 and goes where the CPU's training goes", { skip }, async () => {
+  const [onGpu, onCpu] = [await losses("gpu", "--device", "cuda"), await losses("cpu")];
+  assert.ok(Math.abs((onGpu[0] ?? 0) - Math.LN2) < 1e-12);
+  assert.equal(onGpu.length, 2);
+  assert.equal(onCpu.length, 2);
+  for (const [step, loss] of onGpu.entries()) assert.ok(Math.abs(loss - (onCpu[step] ?? 0)) < 1e-4, `step ${step}: ${loss} and ${onCpu[step]}`);
+});
+
+test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip }, async () => {
+  const second = await refused("cuda:1", gpu.env);
+  assert.equal(second.code, 1);
+  assert.match(second.stderr, /cuda:1 was asked for; this machine has only cuda:0/);
+  const none = await refused("cuda", { ...gpu.env, RLHI_EMULATED_GPU: "none" });
+  assert.match(none.stderr, /no NVIDIA GPU was found/);
+  const absent = await refused("cuda", { RLHI_CUDA_LIBRARY: join(folder, "nowhere.so") });
+  assert.equal(absent.code, 1);
+  assert.match(absent.stderr, /the CUDA backend is not here.*RLHI_CUDA=on/s);
+  const foreign = await refused("cuda", { RLHI_CUDA_LIBRARY: data });
+  assert.match(foreign.stderr, /cannot be opened/);
+  const unknown = await refused("tpu");
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.stderr, /cpu, cuda or cuda:N/);
+});
+
+test("doctor says what --device cuda would find, or what is missing", { skip }, async () => {
+  const [found] = await cliJson<Record<string, unknown>>(["doctor"], gpu);
+  assert.equal(found?.["cuda"], "ready: --device cuda");
+  assert.deepEqual(found?.["cuda_devices"], ["emulated GPU, compute capability 9.0, 2048 MiB"]);
+  const [missing] = await cliJson<Record<string, unknown>>(["doctor"], { env: { RLHI_CUDA_LIBRARY: join(folder, "nowhere.so") } });
+  assert.match(String(missing?.["cuda"]), /^not usable: the CUDA backend is not here/);
+});
