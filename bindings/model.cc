@@ -227,7 +227,7 @@ Napi::Value Model::close(const Napi::CallbackInfo& info) {
     session_->closed = true;
     // A second close waits for the first.
     return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session_->engine](TaskLine&) -> Finish {
-      engine.free();
+      engine.close();
       return nothing;
     });
   });

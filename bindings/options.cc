@@ -44,6 +44,7 @@ LoadRequest read_load_request(const Fields& options) {
   request.seed = static_cast<uint64_t>(options.integer_or("seed", 0, kSafeInteger, 0));
   const int64_t max_sequences = options.integer_or("maxSequences", 0, 65536, 0);
   if (max_sequences > 0) request.max_sequences = static_cast<int32_t>(max_sequences);
+  request.trace = options.string_or("trace", "");
   return request;
 }
 

@@ -32,6 +32,18 @@ void Engine::free() {
   backend.reset();
 }
 
+void Engine::close() {
+  std::exception_ptr failed;             // a trace that cannot be written keeps nothing in memory
+  try {
+    if (backend && !trace.empty()) backend->write_trace(trace);
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  trace.clear();
+  free();
+  if (failed) std::rethrow_exception(failed);
+}
+
 ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::function<void(double)>& progress) {
   const ModelConfig config = config_of(request.path);
   ops::DeviceOptions device;
@@ -39,6 +51,10 @@ ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::fu
   engine.backend = ops::open_device(device);
   const ops::Table& ops = engine.ops();
   ops::Backend* backend = engine.backend->handle();
+  if (!request.trace.empty()) {
+    engine.backend->start_trace();
+    engine.trace = request.trace;
+  }
   if (is_shape_name(request.path)) {
     engine.weights = random_weights(config, request.dtype, request.seed, ops, backend);
   } else {

@@ -19,9 +19,11 @@ struct Engine {
   std::unique_ptr<Generator> generator;
   std::unique_ptr<Trainer> trainer;
   std::string source_config;           // config.json of a Hugging Face folder, kept for saving
+  std::string trace;                   // file that close() writes, "" for none
 
   const ops::Table& ops() const { return backend->table(); }
   void free();                         // in reverse order
+  void close();                        // writes the trace, where one was asked for, and frees; throws io
 };
 
 struct LoadRequest {
@@ -31,6 +33,7 @@ struct LoadRequest {
   int threads = 0;
   uint64_t seed = 0;
   int32_t max_sequences = 64;
+  std::string trace;                   // file to write when the model is closed, "" for none
 };
 
 // What info() says; taken once after loading.

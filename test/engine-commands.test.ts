@@ -123,6 +123,31 @@ test("generate: the same seed gives the same samples, which differ from each oth
   assert.deepEqual(alone?.token_ids, several[0]?.token_ids);
 });
 
+interface TraceEvent { ph: string; tid: number; name: string; ts?: number; dur?: number; args?: { name?: string; flops?: number; bytes?: number } }
+
+test("generate and train: --trace writes the operations, their arithmetic, and what each thread did", async () => {
+  const [generated, trained] = [join(folder, "generate.trace.json"), join(folder, "train.trace.json")];
+  await cliJson(["generate", "--model", model, "--prompt", "go on", "--max-new-tokens", "3", "--threads", "2", "--trace", generated]);
+  await cliJson(["train", "--model", model, "--data", json("trace-pairs.json", pairs), "--out", join(folder, "traced"), "--max-steps", "1", "--threads", "2", "--trace", trained]);
+  for (const [path, names] of [[generated, ["gemm", "attention", "rms_norm", "swiglu"]], [trained, ["gemm", "attention_backward", "linear_logprob_backward", "adamw"]]] as const) {
+    const { traceEvents } = JSON.parse(readFileSync(path, "utf8")) as { traceEvents: TraceEvent[] };
+    const operations = traceEvents.filter(({ ph, tid }) => ph === "X" && tid === 0);
+    for (const name of names) assert.ok(operations.some((event) => event.name === name), `${path}: ${name}`);
+    for (const { name, ts, dur, args } of operations) {
+      assert.ok((ts ?? -1) >= 0 && (dur ?? -1) >= 0);
+      if (name === "gemm") assert.ok((args?.flops ?? 0) > 0 && (args?.bytes ?? 0) > 0);
+    }
+    assert.ok(traceEvents.some(({ ph, tid }) => ph === "X" && tid === 1), "the calling thread's lane");
+    assert.ok(traceEvents.some(({ ph, args }) => ph === "M" && args?.name === "operations"));
+  }
+});
+
+test("--trace: a file that cannot be written is told before the model is loaded", async () => {
+  const { code, stderr } = await runCli(["generate", "--model", model, "--prompt", "x", "--trace", join(folder, "missing", "trace.json")]);
+  assert.equal(code, 1);
+  assert.match(stderr, /missing.trace\.json: cannot write/);
+});
+
 test("generate: one request by --prompt, for people", async () => {
   const { code, stdout } = await runCli(["generate", "--model", model, "--prompt", "Hi", "--system", "Be brief.", "--max-new-tokens", "4", "--quiet"]);
   assert.equal(code, 0);

@@ -43,13 +43,17 @@ export function modelFlags<T>(yargs: Argv<T>): Argv<T & ModelFlags> {
   return deviceFlags(yargs.option("model", { type: "string", demandOption: true, requiresArg: true, describe: "Hugging Face folder or GGUF file" }));
 }
 
+export function traceFlag<T>(yargs: Argv<T>): Argv<T & { trace?: string | undefined }> {
+  return yargs.option("trace", { type: "string", requiresArg: true, describe: "file for a trace of operations and threads, which Perfetto and Chrome open (CPU only)" });
+}
+
 /** Opens the model with a progress display: large ones take a while. */
-export async function openEngine(flags: ModelFlags & { maxSequences?: number | undefined }, progress: Progress): Promise<Engine> {
+export async function openEngine(flags: ModelFlags & { maxSequences?: number | undefined; trace?: string | undefined }, progress: Progress): Promise<Engine> {
   const { Engine: EngineClass } = await import("../engine/engine.js");
   progress.start(`loading ${flags.model}`, 100);
   let shown = 0;
   const engine = await EngineClass.open({
-    path: flags.model, dtype: flags.dtype, device: flags.device, threads: flags.threads, maxSequences: flags.maxSequences,
+    path: flags.model, dtype: flags.dtype, device: flags.device, threads: flags.threads, maxSequences: flags.maxSequences, trace: flags.trace,
     onProgress: (fraction) => {
       const percent = Math.floor(fraction * 100);
       if (percent > shown) progress.advance(percent - shown);

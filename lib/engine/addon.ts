@@ -92,6 +92,8 @@ export interface LoadOptions {
   seed?: number | undefined;
   /** Highest number of sequences decoded at once; 0: 64. */
   maxSequences?: number | undefined;
+  /** CPU only: file that close() writes, a trace of every operation and of the threads' work in Chrome's format. */
+  trace?: string | undefined;
   onProgress?: ((fraction: number) => void) | undefined;
 }
 

@@ -4,6 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { RlhiError } from "../errors.js";
+import { requireWritable } from "../files.js";
 import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
 import { openTokenizer } from "../tokens/open.js";
 import { hasTokenizer } from "../tokens/source.js";
@@ -26,6 +27,8 @@ export interface EngineOptions {
   maxSequences?: number | undefined;
   /** The present, for chat templates that name the date. Default today, as transformers renders; a run's models are given `fixedDate`. */
   now?: (() => Date) | undefined;
+  /** File that close() writes: a trace of every operation and of the threads' work, which Perfetto and Chrome open. CPU only. */
+  trace?: string | undefined;
   onProgress?: ((fraction: number) => void) | undefined;
 }
 
@@ -89,9 +92,11 @@ export class Engine {
   /** Throws what loading throws: ERR_INVALID_FILE, ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_NO_MODEL, ... */
   static async open(options: EngineOptions): Promise<Engine> {
     const addon = loadAddon();
+    if (options.trace !== undefined) requireWritable(options.trace);
     const tokenizer = existsSync(options.path) && hasTokenizer(options.path) ? openTokenizer(options.path, options.now ?? today) : null;
     const native = await addon.loadModel({
-      path: options.path, dtype: options.dtype, device: options.device, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, onProgress: options.onProgress,
+      path: options.path, dtype: options.dtype, device: options.device, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, trace: options.trace,
+      onProgress: options.onProgress,
     });
     try {
       const info = native.info();

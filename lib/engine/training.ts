@@ -49,6 +49,8 @@ export interface TrainJob {
   overwrite?: boolean | undefined;
   /** File for the first step's gradient, before clipping. */
   saveGradients?: string | undefined;
+  /** File for a trace of the policy's operations (EngineOptions.trace). */
+  trace?: string | undefined;
 }
 
 /** A line of metrics.jsonl: TRL's names, and how fast it went. */
@@ -203,7 +205,7 @@ class Session {
   /** Pairs first, so that a reference other than the policy is in memory alone; then the policy, from the newest checkpoint. */
   static async open(job: TrainJob, checkpoints: CheckpointFolder, record: TrainingRecord, from: Checkpoint | undefined, identities: { model: string; reference: string; pairs: string }): Promise<Session> {
     const { dtype, device = "cpu", threads, seed } = job;
-    const load = (path: string): Promise<Engine> => Engine.open({ path, dtype, device, threads, seed });
+    const load = (path: string, trace?: string): Promise<Engine> => Engine.open({ path, dtype, device, threads, seed, trace });
     const tokenizer = existsSync(job.model) && hasTokenizer(job.model) ? openTokenizer(job.model) : null;
     // A GPU sums in another order than a CPU: the first loss is ln 2 exactly where the reference was scored as the policy is.
     const arithmetic = device === "cpu" ? [] : ["cuda"];
@@ -218,7 +220,7 @@ class Session {
       if (pairs === undefined) {
         const other = needsReference(job.settings.loss_type) ? job.reference : undefined;
         const vocabulary = other === undefined ? undefined : await vocabularyOf(load, job.model);
-        const scorer = await load(other ?? job.model);
+        const scorer = await load(other ?? job.model, other === undefined && from === undefined ? job.trace : undefined);
         // The reference of a fresh training is the policy itself: loaded once.
         if (other === undefined && from === undefined) engine = scorer;
         try {
@@ -228,7 +230,7 @@ class Session {
           if (scorer !== engine) await scorer.close();
         }
       }
-      engine ??= await load(from?.path ?? job.model);
+      engine ??= await load(from?.path ?? job.model, job.trace);
       return new Session(job, checkpoints, record, from, engine, tokenizer, pairs);
     } catch (error) {
       await engine?.close();

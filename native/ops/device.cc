@@ -28,6 +28,8 @@ class CpuDevice : public Device {
     work();
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   }
+  void start_trace() override { cpu_.start_trace(); }
+  void write_trace(const std::string& path) override { cpu_.write_trace(path); }
 
  private:
   CpuBackend cpu_;
@@ -44,6 +46,8 @@ class CudaDevice : public Device {
     return library_.milliseconds(handle_, [](void* f) { (*static_cast<const std::function<void()>*>(f))(); },
                                  const_cast<std::function<void()>*>(&work));
   }
+  void start_trace() override { fail(ErrorCode::unsupported, "a trace is made of a CPU's operations only; Nsight Systems traces a GPU's"); }
+  void write_trace(const std::string&) override { start_trace(); }
 
  private:
   const cuda::Library& library_;

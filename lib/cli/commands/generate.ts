@@ -2,10 +2,11 @@ import { UsageError } from "../../errors.js";
 import type { Engine, Generated, GenerationItem } from "../../engine/engine.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
-import { checkSampling, modelFlags, openEngine, requireRange, samplingFlags } from "../model-flags.js";
+import { checkSampling, modelFlags, openEngine, requireRange, samplingFlags, traceFlag } from "../model-flags.js";
 import type { SamplingFlags } from "../model-flags.js";
 
 interface GenerateFlags extends SamplingFlags {
+  trace?: string | undefined;
   chats?: string | undefined;
   prompt?: string | undefined;
   system?: string | undefined;
@@ -17,7 +18,7 @@ interface GenerateFlags extends SamplingFlags {
 export const generate = defineCommand({
   command: "generate",
   describe: "answers of a model to chats, all at once",
-  flags: (yargs) => samplingFlags(modelFlags(yargs))
+  flags: (yargs) => traceFlag(samplingFlags(modelFlags(yargs)))
     .option("chats", { type: "string", requiresArg: true, describe: "file of chats: a JSON array or JSON lines of arrays of messages, or of token ids" })
     .option("prompt", { type: "string", requiresArg: true, describe: "one request, instead of a file" })
     .option("system", { type: "string", requiresArg: true, describe: "system message of --prompt, e.g. a persona" })

@@ -6,7 +6,7 @@ import { RlhiError, UsageError } from "../../errors.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import { formatSeconds } from "../output.js";
-import { deviceFlags, requireRange } from "../model-flags.js";
+import { deviceFlags, requireRange, traceFlag } from "../model-flags.js";
 import { runFolderMode } from "../modes.js";
 import type { SettingFlags } from "../modes.js";
 
@@ -21,6 +21,7 @@ interface StandaloneFlags {
   seed: number;
   maxLength: number;
   saveGradients?: string | undefined;
+  trace?: string | undefined;
   overwrite: boolean;
 }
 
@@ -52,7 +53,7 @@ export const train = defineCommand({
   command: "train [config]",
   describe: "preference training of a model on pairs (DPO, IPO, hinge, SimPO or SFT)",
   flags: async (yargs) => {
-    const basic = deviceFlags(yargs)
+    const basic = traceFlag(deviceFlags(yargs))
       .positional("config", { type: "string", describe: "run.yaml or run folder: trains on the pairs of that run" })
       .option("run", { type: "string", requiresArg: true, describe: "run folder: trains on its pairs (default: runs/NAME for NAME.yaml)" })
       .option("force", { type: "boolean", default: false, describe: "with a run folder: train again, and remove what later stages made of it" })
@@ -113,7 +114,7 @@ async function trainFiles(flags: ArgumentsCamelCase<StandaloneFlags>, tools: Too
   const pairs = await filePairs(data, flags.maxLength, () => openTokenizer(model));
   return runTraining({
     model, reference: flags.ref, dtype: flags.dtype, device: flags.device, threads: flags.threads, seed: flags.seed, settings, pairs, files, progress: tools.progress, signal: tools.signal,
-    overwrite: flags.overwrite, saveGradients: flags.saveGradients,
+    overwrite: flags.overwrite, saveGradients: flags.saveGradients, trace: flags.trace,
   });
 }
 
