@@ -19,14 +19,16 @@ constexpr int kTileHalves = kTileEdge * kTileStep;  // bf16 values of one packed
 inline V load_pair(const bf16* low, const bf16* high) { return halves_pair(halves_load(low), halves_load(high)); }
 inline V load_pair(const float* low, const float* high) { return round_pair(vload(low), vload(high)); }
 
-// to[i][p] = from[i, p] for 16 or 32 rows.
-void pack_rows_block(bf16* to, const bf16* from, int64_t stride, int row_tiles) {
-  for (int i = 0; i < row_tiles * kTileEdge; ++i) __builtin_memcpy(to + i * kTileStep, from + i * stride, kTileStep * sizeof(bf16));
+// to[i][p] = from[i, p] for `rows` rows, zero up to 16 or 32.
+void pack_rows_block(bf16* to, const bf16* from, int64_t stride, int rows, int row_tiles) {
+  for (int i = 0; i < rows; ++i) __builtin_memcpy(to + i * kTileStep, from + i * stride, kTileStep * sizeof(bf16));
+  __builtin_memset(to + rows * kTileStep, 0, static_cast<size_t>(row_tiles * kTileEdge - rows) * kTileStep * sizeof(bf16));
 }
-void pack_rows_block(bf16* to, const float* from, int64_t stride, int row_tiles) {
-  for (int i = 0; i < row_tiles * kTileEdge; ++i) {
+void pack_rows_block(bf16* to, const float* from, int64_t stride, int rows, int row_tiles) {
+  for (int i = 0; i < rows; ++i) {
     for (int p = 0; p < kTileStep; p += kWidth) vstore(to + i * kTileStep + p, vload(from + i * stride + p));
   }
+  __builtin_memset(to + rows * kTileStep, 0, static_cast<size_t>(row_tiles * kTileEdge - rows) * kTileStep * sizeof(bf16));
 }
 
 // to[i][p] = from[p, i] for 16 or 32 rows i: pairs of p first, then pairs become columns.
@@ -88,15 +90,15 @@ struct StagedBlock {
 };
 
 // Calls f(block, its stride, step) for every 32 columns of k of a panel of `count` rows (along k) or columns (across). The block is
-// of the matrix itself where f can take it (kInPlace) and it is whole, else staged.
-template <bool kInPlace, class T, class F>
+// of the matrix itself where f can take it (kInPlace) and it is whole (of k alone where kAnyCount), else staged.
+template <bool kInPlace, bool kAnyCount = false, class T, class F>
 void for_steps(const T* from, int64_t stride, bool along_k, int count, int64_t k, const F& f) {
   StagedBlock staged;
   for (int64_t step = 0; step * kTileStep < k; ++step) {
     const int length = k - step * kTileStep < kTileStep ? static_cast<int>(k - step * kTileStep) : kTileStep;
     const T* block = along_k ? from + step * kTileStep : from + step * kTileStep * stride;
     if constexpr (kInPlace) {
-      if (length == kTileStep && count == kTilePanel) {
+      if (length == kTileStep && (kAnyCount || count == kTilePanel)) {
         f(block, stride, step);
         continue;
       }
@@ -112,7 +114,7 @@ void pack_tile_rows(void* to, const void* from, DType dtype, int64_t stride, boo
     if (transposed) {
       for_steps<true>(p, stride, false, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block_turned(place(step), b, s, row_tiles); });
     } else {
-      for_steps<true>(p, stride, true, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block(place(step), b, s, row_tiles); });
+      for_steps<true, true>(p, stride, true, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block(place(step), b, s, rows, row_tiles); });
     }
   });
 }
