@@ -172,6 +172,20 @@ TEST("cuda kernels: rms_norm forward and backward") {
   }
 }
 
+TEST("cuda kernels: rms_norm from the f32 residual stream to bf16, keeping a bf16 copy") {
+  for (const int64_t n : {8, 160, 576, 4100}) {
+    Matrix x = Matrix::random(5, n, F, 1, 1.0, kAligned), w = Matrix::random(1, n, B, 2, 1.0, kAligned);
+    for (const bool copies : {true, false}) {
+      Matrix y(5, n, B, kAligned), kept = y, y2 = y, kept2 = y, rstd(5, 1), rstd2 = rstd;
+      cpu().rms_norm(cpu_handle(), y.tensor(), x.tensor(), w.tensor(), 1e-5f, 1, rstd.tensor(), kept.tensor());
+      cuda::rms_norm(kAt, y2.tensor(), x.tensor(), w.tensor(), 1e-5f, 1, rstd2.tensor(), copies ? kept2.tensor() : Tensor());
+      expect_matrix(y2, y, 4e-3, "y");
+      expect_matrix(rstd2, rstd, 1e-6, "rstd");
+      if (copies) EXPECT(kept2 == kept);
+    }
+  }
+}
+
 TEST("cuda kernels: rms_norm of rows wider than registers hold") {
   Matrix x = Matrix::random(3, 9001, F, 1), w = Matrix::random(1, 9001, F, 2), dy = Matrix::random(3, 9001, F, 3);
   Matrix y(3, 9001), y2 = y, rstd(3, 1), rstd2 = rstd, dx(3, 9001), dx2 = dx, dw = Matrix::filled(1, 9001, F, 0.0), dw2 = dw;

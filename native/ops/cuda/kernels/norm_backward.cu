@@ -20,13 +20,14 @@ struct NormBackwardArgs {
   bool accumulate;
 };
 
-// The residual stream's case: bf16 rows, and a gradient that is f32 and added to. Kernels compiled for it have no branches on
-// types between their loads.
+// The residual stream's case: bf16 rows, and a gradient that is f32 and added to. Types that are known when a kernel is compiled
+// leave no branches between its loads.
 bool is_residual(const NormBackwardArgs& a) {
   return a.dx.is_f32 && a.accumulate && !a.dy.is_f32 && !a.x.is_f32 && !a.weight.is_f32;
 }
-template <bool kResidual>
+template <int kGroup, bool kResidual>
 RLHI_DEVICE void assume(NormBackwardArgs& a) {
+  if constexpr (kGroup == 8) a.dx.is_f32 = a.dy.is_f32 = a.x.is_f32 = a.weight.is_f32 = false;
   if constexpr (kResidual) a.dx.is_f32 = a.accumulate = true, a.dy.is_f32 = a.x.is_f32 = a.weight.is_f32 = false;
 }
 
@@ -73,6 +74,7 @@ RLHI_DEVICE float rstd_of(const NormBackwardArgs& a, const NormRow& at) { return
 template <int kGroup, int kLanes>
 RLHI_KERNEL(kThreads, 2)
 void narrow_norm_backward_kernel(NormBackwardArgs a) {
+  assume<kGroup, false>(a);
   constexpr int kTeams = kThreads / kLanes;
   auto* shares = reinterpret_cast<float*>(shared_memory());  // [kTeams][n]
   const int team = thread_index() / kLanes;
@@ -116,7 +118,7 @@ void narrow_norm_backward_kernel(NormBackwardArgs a) {
 template <int kGroup, int kLanes, int kHeld, bool kResidual>
 RLHI_KERNEL(kThreads, kHeld * kGroup > (kResidual ? 20 : 16) ? 1 : 2)
 void norm_backward_kernel(NormBackwardArgs a) {
-  assume<kResidual>(a);
+  assume<kGroup, kResidual>(a);
   constexpr int kTeams = kThreads / kLanes;
   auto* scratch = reinterpret_cast<float*>(shared_memory());  // block_sum's, then [kTeams][n] shares
   const int lane = thread_index() % kLanes, team = thread_index() / kLanes;
