@@ -20,7 +20,7 @@ enum Epilogue : uint32_t { kEpilogueDefault = 1, kEpilogueBias = 4 };
 enum PreferenceAttribute : int { kMaxWorkspace = 1, kReductionMask = 3, kMinAlignmentA = 5, kMinAlignmentB = 6, kMinAlignmentC = 7,
                                  kMinAlignmentD = 8 };
 enum Reduction : uint32_t { kReduceInOrder = 2 };  // partial sums in f32 in the workspace, added by a kernel of their own
-enum AlgoAttribute : int { kAlgoId = 0, kAlgoTile = 1, kAlgoSplitK = 2, kAlgoReduction = 3, kAlgoStages = 6 };
+enum AlgoAttribute : int { kAlgoId = 0, kAlgoSplitK = 2 };
 
 struct Context;                                    // behind cublasLtHandle_t
 struct MatrixLayout;                               // behind cublasLtMatrixLayout_t; column-major
