@@ -50,22 +50,21 @@ void move(const Launch& at, Tensor to, const int32_t* to_index, Tensor from, con
 
 // One block a run and piece of columns: repeated rows are added by one thread, in order.
 template <int kGroup>
-RLHI_KERNEL(kThreads, 2)
+RLHI_KERNEL(kThreads, 4)
 void scatter_add_kernel(Rows to, Rows from, const ScatterRun* runs, const int32_t* order, int64_t per_row, int pieces) {
-  constexpr int kRowsInFlight = 8;
   const ScatterRun run = runs[block_index() / pieces];
   const int64_t group = static_cast<int64_t>(block_index() % pieces) * kThreads + thread_index();
   if (group >= per_row) return;
   float sum[kGroup];
   load_floats(sum, to.at(run.row, group * kGroup), true);
-  for (int i = 0; i < run.count; i += kRowsInFlight) {
-    Group<kGroup> read[kRowsInFlight] = {};
+  for (int i = 0; i < run.count; i += kInFlight) {
+    Group<kGroup> read[kInFlight];
     RLHI_UNROLL
-    for (int u = 0; u < kRowsInFlight; ++u) {
+    for (int u = 0; u < kInFlight; ++u) {
       if (i + u < run.count) read[u] = load_group<kGroup>(from.at(order[run.first + i + u], group * kGroup), from.is_f32);
     }
     RLHI_UNROLL
-    for (int u = 0; u < kRowsInFlight; ++u) {
+    for (int u = 0; u < kInFlight; ++u) {
       if (i + u >= run.count) continue;
       float x[kGroup];
       to_floats(x, read[u], from.is_f32);

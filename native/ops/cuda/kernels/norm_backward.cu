@@ -20,14 +20,13 @@ struct NormBackwardArgs {
   bool accumulate;
 };
 
-// The residual stream's case: bf16 rows, and a gradient that is f32 and added to. Types that are known when a kernel is compiled
-// leave no branches between its loads.
+// The residual stream's case: bf16 rows, and a gradient that is f32 and added to. Kernels compiled for it have no branches on
+// types between their loads.
 bool is_residual(const NormBackwardArgs& a) {
   return a.dx.is_f32 && a.accumulate && !a.dy.is_f32 && !a.x.is_f32 && !a.weight.is_f32;
 }
-template <int kGroup, bool kResidual>
+template <bool kResidual>
 RLHI_DEVICE void assume(NormBackwardArgs& a) {
-  if constexpr (kGroup == 8) a.dx.is_f32 = a.dy.is_f32 = a.x.is_f32 = a.weight.is_f32 = false;
   if constexpr (kResidual) a.dx.is_f32 = a.accumulate = true, a.dy.is_f32 = a.x.is_f32 = a.weight.is_f32 = false;
 }
 
@@ -54,8 +53,8 @@ RLHI_DEVICE float product(const NormBackwardArgs& a, const Held<kGroup>& h, cons
   return sum;
 }
 template <int kGroup>
-RLHI_DEVICE void finish(const NormBackwardArgs& a, const NormRow& at, int64_t column, const Held<kGroup>& h, const float (&w)[kGroup], float r,
-                        float mean, float (&dweight)[kGroup]) {
+RLHI_DEVICE void finish(const NormBackwardArgs& a, const NormRow& at, int64_t column, const Held<kGroup>& h, const float (&w)[kGroup],
+                        float r, float mean, float (&dweight)[kGroup]) {
   float x[kGroup], dy[kGroup], dx[kGroup] = {};
   to_floats(x, h.x, a.x.is_f32);
   to_floats(dy, h.dy, a.dy.is_f32);
@@ -74,7 +73,6 @@ RLHI_DEVICE float rstd_of(const NormBackwardArgs& a, const NormRow& at) { return
 template <int kGroup, int kLanes>
 RLHI_KERNEL(kThreads, 2)
 void narrow_norm_backward_kernel(NormBackwardArgs a) {
-  assume<kGroup, false>(a);
   constexpr int kTeams = kThreads / kLanes;
   auto* shares = reinterpret_cast<float*>(shared_memory());  // [kTeams][n]
   const int team = thread_index() / kLanes;
@@ -118,7 +116,7 @@ void narrow_norm_backward_kernel(NormBackwardArgs a) {
 template <int kGroup, int kLanes, int kHeld, bool kResidual>
 RLHI_KERNEL(kThreads, kHeld * kGroup > (kResidual ? 20 : 16) ? 1 : 2)
 void norm_backward_kernel(NormBackwardArgs a) {
-  assume<kGroup, kResidual>(a);
+  assume<kResidual>(a);
   constexpr int kTeams = kThreads / kLanes;
   auto* scratch = reinterpret_cast<float*>(shared_memory());  // block_sum's, then [kTeams][n] shares
   const int lane = thread_index() % kLanes, team = thread_index() / kLanes;
@@ -222,7 +220,8 @@ void rms_norm_backward(const Launch& at, Tensor dx, Tensor dweight, Tensor dy, T
         n,
         [&](auto team) {
           constexpr int kLanes = decltype(team)::lanes;
-          launch(at, runs, kThreads, static_cast<size_t>(kThreads / kLanes * n) * sizeof(float), narrow_norm_backward_kernel<kGroup, kLanes>, args);
+          const size_t shared = static_cast<size_t>(kThreads / kLanes * n) * sizeof(float);
+          launch(at, runs, kThreads, shared, narrow_norm_backward_kernel<kGroup, kLanes>, args);
         },
         [&](auto team) {
           constexpr int kLanes = decltype(team)::lanes, kHeld = decltype(team)::held, kTeams = kThreads / kLanes;

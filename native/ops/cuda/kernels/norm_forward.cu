@@ -12,14 +12,6 @@ struct NormArgs {
   float eps;
 };
 
-// Types that are known when a kernel is compiled leave no branches between its loads: groups of 8 are bf16 throughout, and the
-// residual stream's case is f32 in, bf16 out.
-bool is_residual(const NormArgs& a) { return a.x.is_f32 && !a.y.is_f32 && !a.weight.is_f32 && !a.copy_x.is_f32; }
-template <int kGroup, bool kResidual>
-RLHI_DEVICE void assume(NormArgs& a) {
-  if constexpr (kGroup == 8 || kResidual) a.x.is_f32 = kResidual, a.y.is_f32 = a.weight.is_f32 = a.copy_x.is_f32 = false;
-}
-
 template <int kGroup>
 RLHI_DEVICE float squares(const Group<kGroup>& g, bool is_f32, float sum) {
   float x[kGroup];
@@ -32,7 +24,8 @@ RLHI_DEVICE float inverse_root(const NormArgs& a, float sum) {
   return inverse_square_root(fused_multiply_add(sum, a.shape.inverse_n, a.eps));
 }
 template <int kGroup>
-RLHI_DEVICE void store_normed(const NormArgs& a, const NormRow& at, int64_t column, const Group<kGroup>& g, const float (&w)[kGroup], float r) {
+RLHI_DEVICE void store_normed(const NormArgs& a, const NormRow& at, int64_t column, const Group<kGroup>& g, const float (&w)[kGroup],
+                              float r) {
   float x[kGroup];
   to_floats(x, g, a.x.is_f32);
   if (a.copy_x) store_floats(a.copy_x.at(at.row, at.begin + column), a.copy_x.is_f32, x);
@@ -44,7 +37,6 @@ RLHI_DEVICE void store_normed(const NormArgs& a, const NormRow& at, int64_t colu
 template <int kGroup, int kLanes>
 RLHI_KERNEL(kThreads, 4)
 void narrow_norm_kernel(NormArgs a) {
-  assume<kGroup, false>(a);
   constexpr int kTeams = kThreads / kLanes;
   const int64_t first = static_cast<int64_t>(block_index()) * (kTeams * kRowsAtOnce) + thread_index() / kLanes;
   const int64_t column = thread_index() % kLanes * kGroup;
@@ -68,10 +60,9 @@ void narrow_norm_kernel(NormArgs a) {
   }
 }
 
-template <int kGroup, int kLanes, int kHeld, bool kResidual>
+template <int kGroup, int kLanes, int kHeld>
 RLHI_KERNEL(kThreads, 2)
 void norm_kernel(NormArgs a) {
-  assume<kGroup, kResidual>(a);
   auto* scratch = reinterpret_cast<float*>(shared_memory());
   const int64_t row = static_cast<int64_t>(block_index()) * (kThreads / kLanes) + thread_index() / kLanes;
   if (kLanes == 32 && row >= a.shape.rows) return;  // a warp leaves as a whole, and no barrier of the block follows
@@ -119,8 +110,7 @@ void norm_kernel(NormArgs a) {
 void rms_norm(const Launch& at, Tensor y, Tensor x, Tensor weight, float eps, int groups, Tensor rstd, Tensor copy_x) {
   const int64_t n = x.cols / groups, rows = x.rows * groups;
   if (rows == 0 || n == 0) return;
-  NormArgs args{y, x, weight, rstd, copy_x, NormShape(rows, n, groups), eps};
-  if (!copy_x) args.copy_x.is_f32 = y.dtype == DType::f32;  // an empty tensor has no say
+  const NormArgs args{y, x, weight, rstd, copy_x, NormShape(rows, n, groups), eps};
   with_group_size(group_size({y, x, weight, copy_x}, n), [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     with_team<kGroup>(
@@ -131,13 +121,7 @@ void rms_norm(const Launch& at, Tensor y, Tensor x, Tensor weight, float eps, in
         },
         [&](auto team) {
           constexpr int kLanes = decltype(team)::lanes, kHeld = decltype(team)::held;
-          const auto go = [&](auto kernel) {
-            launch(at, ceil_div(rows, kThreads / kLanes), kThreads, kThreads / 32 * sizeof(float), kernel, args);
-          };
-          if constexpr (kGroup == 4) {
-            if (is_residual(args)) return go(norm_kernel<kGroup, kLanes, kHeld, true>);
-          }
-          go(norm_kernel<kGroup, kLanes, kHeld, false>);
+          launch(at, ceil_div(rows, kThreads / kLanes), kThreads, kThreads / 32 * sizeof(float), norm_kernel<kGroup, kLanes, kHeld>, args);
         });
   });
 }
