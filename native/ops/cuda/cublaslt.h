@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "ops/cuda/runtime.h"
 
@@ -66,6 +65,5 @@ struct Library {
 // CUDA_HOME, CUDA_PATH, /usr/local/cuda, and the folders where Python environments keep the nvidia-cublas wheel.
 // Throws unsupported with all places that were tried.
 const Library& library();
-std::vector<std::string> search_list();
 
 }  // namespace rlhi::ops::cuda::lt
