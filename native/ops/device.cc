@@ -1,12 +1,10 @@
 #include "ops/device.h"
 
+#include <dlfcn.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <dlfcn.h>
-#endif
 
 #include "base/error.h"
 #include "base/version.h"
@@ -19,7 +17,7 @@ namespace fs = std::filesystem;
 
 class CpuDevice : public Device {
  public:
-  CpuDevice(const CpuBackendOptions& options) : cpu_(options) {}
+  explicit CpuDevice(const CpuBackendOptions& options) : cpu_(options) {}
   const Table& table() const override { return cpu_.table(); }
   Backend* handle() const override { return cpu_.handle(); }
   int threads() const override { return cpu_.threads(); }

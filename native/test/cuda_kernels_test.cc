@@ -1,5 +1,6 @@
 // The CUDA kernels on this processor (ops/cuda/emulate): every operation against the CPU backend, and with threads and blocks in
 // other orders, which must not change a bit. Attention has a test file of its own.
+#include <algorithm>
 #include <functional>
 #include <numeric>
 
@@ -109,10 +110,11 @@ TEST("cuda kernels: scatter_add_rows adds repeated rows in their order; column_s
         std::vector<int32_t> index(static_cast<size_t>(rows)), order(index.size());
         for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<int32_t>(i * i % 7);
         std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return index[static_cast<size_t>(a)] < index[static_cast<size_t>(b)]; });
+        const auto row_of = [&](int32_t i) { return index[static_cast<size_t>(i)]; };
+        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return row_of(a) < row_of(b); });
         std::vector<cuda::ScatterRun> runs;
         for (size_t i = 0; i < order.size(); ++i) {
-          const int32_t row = index[static_cast<size_t>(order[i])];
+          const int32_t row = row_of(order[i]);
           if (runs.empty() || runs.back().row != row) runs.push_back({row, static_cast<int32_t>(i), 0});
           ++runs.back().count;
         }
@@ -142,7 +144,8 @@ TEST("cuda kernels: rms_norm forward and backward") {
                  dy = Matrix::random(s.rows, cols, type, 3, 1.0, gap), residual = Matrix::random(s.rows, cols, F, 4, 1.0, gap);
           const float eps = 1e-5f;
           const double tolerance = type == F ? 4e-6 : 8e-3;
-          Matrix y(s.rows, cols, type), rstd(s.rows, groups), kept(s.rows, cols, type), dw = Matrix::filled(1, s.cols, F, 1.0), dx = residual;
+          Matrix y(s.rows, cols, type), rstd(s.rows, groups), kept(s.rows, cols, type), dx = residual;
+          Matrix dw = Matrix::filled(1, s.cols, F, 1.0);
           cpu().rms_norm(cpu_handle(), y.tensor(), x.tensor(), w.tensor(), eps, groups, rstd.tensor(), kept.tensor());
           cpu().rms_norm_backward(cpu_handle(), dx.tensor(), dw.tensor(), dy.tensor(), x.tensor(), w.tensor(), rstd.tensor(), groups, true);
           in_any_order([&] {
@@ -155,19 +158,35 @@ TEST("cuda kernels: rms_norm forward and backward") {
             expect_matrix(kept2, x, 0, "copy of x");
             Matrix dw2 = Matrix::filled(1, s.cols, F, 1.0), dx2 = residual;
             std::vector<char> scratch(cuda::rms_norm_backward_scratch(s.rows, cols, groups));
-            cuda::rms_norm_backward(kAt, dx2.tensor(), dw2.tensor(), dy.tensor(), x.tensor(), w.tensor(), rstd.tensor(), groups, true, scratch.data());
+            cuda::rms_norm_backward(kAt, dx2.tensor(), dw2.tensor(), dy.tensor(), x.tensor(), w.tensor(), rstd.tensor(), groups, true,
+                                    scratch.data());
             expect_matrix(dw2, dw, 2e-5, "dweight");
             double steep = 0;  // a group of one or two elements can have a tiny norm
             for (int64_t i = 0; i < s.rows; ++i) {
               for (int g = 0; g < groups; ++g) steep = std::max(steep, rstd.at(i, g));
             }
             expect_matrix(dx2, dx, 1e-6 * (1 + 10 * steep), "dx");
-            cuda::rms_norm_backward(kAt, over.tensor(), Tensor(), over.tensor(), x.tensor(), w.tensor(), rstd.tensor(), groups, false, nullptr);
+            cuda::rms_norm_backward(kAt, over.tensor(), Tensor(), over.tensor(), x.tensor(), w.tensor(), rstd.tensor(), groups, false,
+                                    nullptr);
             over.expect_gaps_untouched();
             return bytes_of({y2, rstd2, dw2, dx2, over});
           });
         }
       }
+    }
+  }
+}
+
+TEST("cuda kernels: rms_norm from the f32 residual stream to bf16, keeping a bf16 copy") {
+  for (const int64_t n : {8, 160, 576, 4100}) {
+    Matrix x = Matrix::random(5, n, F, 1, 1.0, kAligned), w = Matrix::random(1, n, B, 2, 1.0, kAligned);
+    for (const bool copies : {true, false}) {
+      Matrix y(5, n, B, kAligned), kept = y, y2 = y, kept2 = y, rstd(5, 1), rstd2 = rstd;
+      cpu().rms_norm(cpu_handle(), y.tensor(), x.tensor(), w.tensor(), 1e-5f, 1, rstd.tensor(), kept.tensor());
+      cuda::rms_norm(kAt, y2.tensor(), x.tensor(), w.tensor(), 1e-5f, 1, rstd2.tensor(), copies ? kept2.tensor() : Tensor());
+      expect_matrix(y2, y, 4e-3, "y");
+      expect_matrix(rstd2, rstd, 1e-6, "rstd");
+      if (copies) EXPECT(kept2 == kept);
     }
   }
 }
@@ -228,9 +247,11 @@ TEST("cuda kernels: the head's log-probabilities do not depend on how the vocabu
       // h = 1, so that the logits are the weights' rows times h
       Matrix h = Matrix::random(rows, hidden, F, 1), w = Matrix::random(vocab, hidden, F, 2, 3.0), logits(rows, vocab, F, gap);
       for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < vocab; ++j) logits.set(i, j, static_cast<double>(static_cast<float>(h.at(i, 0)) * static_cast<float>(w.at(j, 0))));
+        const auto x = static_cast<float>(h.at(i, 0));
+        for (int64_t j = 0; j < vocab; ++j) logits.set(i, j, static_cast<double>(x * static_cast<float>(w.at(j, 0))));
       }
-      const std::vector<int32_t> targets{0, static_cast<int32_t>(vocab - 1), static_cast<int32_t>(vocab / 2), static_cast<int32_t>(vocab / 3), 0};
+      const auto last = static_cast<int32_t>(vocab - 1);
+      const std::vector<int32_t> targets{0, last, last / 2, last / 3, 0};
       std::vector<float> logps(rows), lse(rows), expected(rows), expected_lse(rows);
       ops::LinearLogprobArgs a;
       a.h = h.tensor(), a.w = w.tensor(), a.targets = targets.data(), a.logps = expected.data(), a.lse = expected_lse.data();
@@ -238,7 +259,8 @@ TEST("cuda kernels: the head's log-probabilities do not depend on how the vocabu
       const auto in_pieces = [&](int64_t width) {
         std::vector<cuda::HeadStatistics> statistics(rows);
         for (int64_t first = 0; first < vocab; first += width) {
-          cuda::logprob_statistics(kAt, logits.tensor().col_range(first, std::min(width, vocab - first)), first, targets.data(), statistics.data());
+          const Tensor piece = logits.tensor().col_range(first, std::min(width, vocab - first));
+          cuda::logprob_statistics(kAt, piece, first, targets.data(), statistics.data());
         }
         cuda::logprob_finish(kAt, statistics.data(), rows, logps.data(), lse.data());
         std::vector<float> both = logps;
@@ -307,10 +329,12 @@ TEST("cuda kernels: AdamW has the bits of the CPU's fused kernels, split master 
       auto high2 = high;
       auto low2 = low;
       ops::AdamWArgs a;
-      a.n = n, a.grad = grad.data() + offset, a.grad_scale = 0.7f, a.lr = 1e-4, a.weight_decay = 0.1, a.bias_correction1 = 0.3, a.bias_correction2 = 0.2;
-      const auto step = [&](const std::function<void(const ops::AdamWArgs&)>& adamw, DType type, void* w, int16_t* r, std::vector<float>& m_, std::vector<float>& v_) {
+      a.n = n, a.grad = grad.data() + offset, a.grad_scale = 0.7f, a.lr = 1e-4, a.weight_decay = 0.1;
+      a.bias_correction1 = 0.3, a.bias_correction2 = 0.2;
+      const auto step = [&](const std::function<void(const ops::AdamWArgs&)>& adamw, DType type, void* w, int16_t* r,
+                            std::vector<float>& first, std::vector<float>& second) {
         a.dtype = type, a.weight = static_cast<char*>(w) + offset * dtype_size(type), a.remainder = r ? r + offset : nullptr;
-        a.m = m_.data() + offset, a.v = v_.data() + offset;
+        a.m = first.data() + offset, a.v = second.data() + offset;
         adamw(a);
       };
       const auto on_cpu = [](const ops::AdamWArgs& args) { cpu().adamw(cpu_handle(), args); };

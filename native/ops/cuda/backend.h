@@ -12,20 +12,11 @@
 
 namespace rlhi::ops::cuda {
 
-// A stream that ends with its owner.
-struct OwnStream {
-  OwnStream() : stream(runtime::create_stream()) {}
-  ~OwnStream() { runtime::destroy_stream(stream); }
-  OwnStream(const OwnStream&) = delete;
-  OwnStream& operator=(const OwnStream&) = delete;
-  runtime::Stream stream;
-};
-
 struct CudaBackend {
   explicit CudaBackend(int device_index, const runtime::DeviceFacts& facts);
 
   int device;
-  OwnStream own;
+  runtime::OwnStream own;
   Launch launch;
   Gemm gemm;
   HostArrays arrays;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <vector>
 
 #include "base/error.h"
 
@@ -96,6 +97,20 @@ Library resolve(void* handle, const std::string& path) {
   return lib;
 }
 
+std::vector<std::string> search_list() {
+  if (const std::string file = environment("RLHI_CUBLASLT"); !file.empty()) return {file};
+  std::vector<std::string> list;
+  for (const char* name : kFileNames) {
+    list.push_back(name);  // the dynamic loader's own places: LD_LIBRARY_PATH, ldconfig
+    for (const std::string& folder : folders()) {
+      const std::string file = concat(folder, "/", name);
+      std::error_code ignored;
+      if (fs::exists(file, ignored)) list.push_back(file);
+    }
+  }
+  return list;
+}
+
 Library open() {
   std::string tried;
   for (const std::string& path : search_list()) {
@@ -110,20 +125,6 @@ Library open() {
 }
 
 }  // namespace
-
-std::vector<std::string> search_list() {
-  if (const std::string file = environment("RLHI_CUBLASLT"); !file.empty()) return {file};
-  std::vector<std::string> list;
-  for (const char* name : kFileNames) {
-    list.push_back(name);  // the dynamic loader's own places: LD_LIBRARY_PATH, ldconfig
-    for (const std::string& folder : folders()) {
-      const std::string file = concat(folder, "/", name);
-      std::error_code ignored;
-      if (fs::exists(file, ignored)) list.push_back(file);
-    }
-  }
-  return list;
-}
 
 const Library& library() {
   static const Library& opened = *new Library(open());  // outlives whatever is closed at the process's end

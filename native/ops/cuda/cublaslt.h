@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "ops/cuda/runtime.h"
 
@@ -20,7 +19,7 @@ enum Epilogue : uint32_t { kEpilogueDefault = 1, kEpilogueBias = 4 };
 enum PreferenceAttribute : int { kMaxWorkspace = 1, kReductionMask = 3, kMinAlignmentA = 5, kMinAlignmentB = 6, kMinAlignmentC = 7,
                                  kMinAlignmentD = 8 };
 enum Reduction : uint32_t { kReduceInOrder = 2 };  // partial sums in f32 in the workspace, added by a kernel of their own
-enum AlgoAttribute : int { kAlgoId = 0, kAlgoTile = 1, kAlgoSplitK = 2, kAlgoReduction = 3, kAlgoStages = 6 };
+enum AlgoAttribute : int { kAlgoId = 0, kAlgoSplitK = 2 };
 
 struct Context;                                    // behind cublasLtHandle_t
 struct MatrixLayout;                               // behind cublasLtMatrixLayout_t; column-major
@@ -66,6 +65,5 @@ struct Library {
 // CUDA_HOME, CUDA_PATH, /usr/local/cuda, and the folders where Python environments keep the nvidia-cublas wheel.
 // Throws unsupported with all places that were tried.
 const Library& library();
-std::vector<std::string> search_list();
 
 }  // namespace rlhi::ops::cuda::lt

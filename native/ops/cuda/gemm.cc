@@ -1,16 +1,15 @@
 #include "ops/cuda/gemm.h"
 
 #include <algorithm>
-#include <cstring>
-#include <random>
+
+#include "ops/cuda/gemm_trial.h"
 
 namespace rlhi::ops::cuda {
 namespace {
 
 constexpr size_t kMostPlans = 8192;
 constexpr int64_t kGradientBucket = 256;  // rows
-constexpr int64_t kRandomRows = 61;       // of a trial's weight, before they repeat
-constexpr int kMostTrials = 6;
+constexpr int kMostTrials = 8;
 
 lt::DataType data_type(DType t) { return t == DType::f32 ? lt::kF32 : lt::kBf16; }
 
@@ -68,55 +67,6 @@ class Descriptors {
 
   const lt::Library& lt_;
   bool ok_ = true;
-};
-
-// Operands of a trial, made so that two orders of a sum cannot hide behind the rounding of its result: the second half of every
-// sum is the first with the other sign, and what is left is nothing but the rounding on the way.
-struct TrialNumbers {
-  explicit TrialNumbers(const GemmArgs& g) : a(bytes(g.a, g.a.rows)), order(static_cast<size_t>(g.b.rows)) {
-    const bool along_columns = g.form == GemmForm::nt;   // where b's k lies
-    const int64_t half = g.a.cols / 2, distinct = kRandomRows;
-    n_rows = along_columns ? distinct : 2 * distinct;
-    rows.resize(bytes(g.b, n_rows));
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    for (int64_t i = 0; i < g.a.rows; ++i)
-      for (int64_t j = 0; j < half; ++j) put(a, g.a, i, {j, half + j}, normal(random), 1);
-    for (int64_t i = 0; i < distinct; ++i) {
-      for (int64_t j = 0; j < (along_columns ? half : g.b.cols); ++j) {
-        const float x = normal(random);
-        if (along_columns) put(rows, g.b, i, {j, half + j}, x, -1);
-        else put(rows, g.b, i, {j, j}, x, 1), put(rows, g.b, distinct + i, {j, j}, -x, 1);
-      }
-    }
-    for (int64_t i = 0; i < g.b.rows; ++i)
-      order[static_cast<size_t>(i)] = static_cast<int32_t>(along_columns || i < half ? i % distinct : distinct + (i - half) % distinct);
-  }
-  std::vector<char> a, rows;     // a whole; the distinct rows of b
-  std::vector<int32_t> order;    // of b's rows among them
-  int64_t n_rows = 0;
-
- private:
-  static size_t bytes(const Tensor& t, int64_t n) { return static_cast<size_t>(n * t.row_stride * dtype_size(t.dtype)); }
-  // x at the first place, sign * x at the second.
-  static void put(std::vector<char>& to, const Tensor& t, int64_t row, std::pair<int64_t, int64_t> cols, float x, float sign) {
-    for (const auto& [col, value] : {std::pair{cols.first, x}, {cols.second, cols.second == cols.first ? x : sign * x}}) {
-      char* at = to.data() + (row * t.row_stride + col) * dtype_size(t.dtype);
-      const bf16 rounded = to_bf16(value);
-      if (t.dtype == DType::f32) std::memcpy(at, &value, sizeof value);
-      else std::memcpy(at, &rounded, sizeof rounded);
-    }
-  }
-};
-
-struct TrialMemory {
-  explicit TrialMemory(size_t bytes) : data(runtime::allocate(bytes)) {}
-  ~TrialMemory() {
-    if (data) runtime::release(data);
-  }
-  TrialMemory(const TrialMemory&) = delete;
-  TrialMemory& operator=(const TrialMemory&) = delete;
-  void* data;
 };
 
 // The same product with another number of rows of the batch.
@@ -217,50 +167,26 @@ const lt::Algo& Gemm::algo_of(const WeightKey& key, const GemmArgs& g) {
        ", aligned to ", key.align_a, ", ", key.align_b, " and ", key.align_c, " bytes", g.bias ? ", with a bias" : "");
 }
 
+// Bits decide whether an algorithm may be taken, time decides which is: a choice by the clock changes no result.
 const lt::Algo& Gemm::algo_of_few(const WeightKey& key, const GemmArgs& g) {
   if (const auto found = algos_of_few_.find(key); found != algos_of_few_.end()) return found->second;
   const lt::Algo first = algo_of(key, g);
-  int trials = 0;
-  for (const lt::Algo& algo : candidates(g, key, kFewRows / 2)) {
-    if (std::memcmp(&algo, &first, sizeof first) == 0) break;  // cuBLASLt knows none that it expects to be faster
-    const std::vector<int64_t> rows = {1, 2, 17, kFewRows};
-    if (!std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return runs(g, n, algo); })) continue;
-    if (++trials > kMostTrials) break;
-    if (same_bits(g, first, algo)) return algos_of_few_.emplace(key, algo).first->second;
+  lt::Algo best = first;
+  if (GemmTrial trial(launch_, with_rows(g, kFewRows)); trial.ready()) {
+    const auto run_with = [&](const lt::Algo& algo) { return [&] { multiply_by(trial.args(), algo); }; };
+    const std::vector<char> bits = trial.result(run_with(first));
+    double least = trial.milliseconds(run_with(first));
+    int trials = 0;
+    for (const lt::Algo& algo : candidates(g, key, kFewRows / 2)) {
+      const std::vector<int64_t> rows = {1, 2, 17, kFewRows};
+      if (!std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return runs(g, n, algo); })) continue;
+      if (++trials > kMostTrials) break;
+      if (trial.result(run_with(algo)) != bits) continue;
+      const double milliseconds = trial.milliseconds(run_with(algo));
+      if (milliseconds < least) best = algo, least = milliseconds;
+    }
   }
-  return algos_of_few_.emplace(key, first).first->second;
-}
-
-// Where there is no memory for a trial the answer is no.
-bool Gemm::same_bits(const GemmArgs& given, const lt::Algo& first, const lt::Algo& second) {
-  GemmArgs g = with_rows(given, kFewRows);
-  const auto bytes_of = [](const Tensor& t) { return static_cast<size_t>(t.rows * t.row_stride * dtype_size(t.dtype)); };
-  for (Tensor* t : {&g.a, &g.b, &g.c}) t->row_stride = (t->cols + 15) / 16 * 16;  // aligned at least as the operands are
-  const TrialNumbers numbers(g);
-  const size_t c_bytes = bytes_of(g.c);
-  const TrialMemory a(bytes_of(g.a)), b(bytes_of(g.b)), c(2 * c_bytes), rows(numbers.rows.size()), order(numbers.order.size() * sizeof(int32_t)),
-      bias(static_cast<size_t>(g.c.cols) * sizeof(float));
-  for (const TrialMemory* m : {&a, &b, &c, &rows, &order, &bias})
-    if (!m->data) return false;
-  if (g.bias) {  // of zeros: a larger number would hide what is left of the sum
-    runtime::zero(launch_.stream, bias.data, static_cast<size_t>(g.c.cols) * sizeof(float));
-    g.bias.data = bias.data;
-  }
-  runtime::copy_in(launch_.stream, a.data, numbers.a.data(), numbers.a.size());
-  runtime::copy_in(launch_.stream, rows.data, numbers.rows.data(), numbers.rows.size());
-  runtime::copy_in(launch_.stream, order.data, numbers.order.data(), numbers.order.size() * sizeof(int32_t));
-  g.a.data = a.data, g.b.data = b.data, g.c.data = c.data;
-  const Tensor distinct(rows.data, g.b.dtype, numbers.n_rows, g.b.cols, g.b.row_stride);
-  move_rows(launch_, g.b, nullptr, distinct, static_cast<const int32_t*>(order.data), g.b.rows);
-
-  runtime::zero(launch_.stream, c.data, 2 * c_bytes);
-  multiply_by(g, first);
-  g.c.data = static_cast<char*>(c.data) + c_bytes;
-  multiply_by(g, second);
-  std::vector<char> results(2 * c_bytes);
-  runtime::copy_out(launch_.stream, results.data(), c.data, results.size());
-  runtime::synchronize(launch_.stream);
-  return std::memcmp(results.data(), results.data() + c_bytes, c_bytes) == 0;
+  return algos_of_few_.emplace(key, best).first->second;
 }
 
 Gemm::Plan& Gemm::plan_of(const GemmArgs& g, int64_t aligned_cols) {
@@ -294,15 +220,6 @@ void Gemm::run(lt::MatmulDesc* desc, lt::MatrixLayout* first, lt::MatrixLayout* 
   must(lt_.Matmul(context_, desc, &alpha, g.b.data, first, g.a.data, second, &beta, g.c.data, result, g.c.data, result, &algo, workspace_,
                   kWorkspaceBytes, launch_.stream),
        "a product");
-}
-
-Gemm::Choice Gemm::choice(const GemmArgs& g) {
-  const lt::Algo algo = plan_of(g, 0).algo;
-  Choice c;
-  size_t written = 0;
-  for (const auto& [attribute, value] : {std::pair{lt::kAlgoId, &c.id}, {lt::kAlgoTile, &c.tile}, {lt::kAlgoStages, &c.stages}, {lt::kAlgoSplitK, &c.split_k}})
-    must(lt_.MatmulAlgoConfigGetAttribute(&algo, attribute, value, sizeof *value, &written), "reading an algorithm");
-  return c;
 }
 
 }  // namespace rlhi::ops::cuda

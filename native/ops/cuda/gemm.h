@@ -5,8 +5,8 @@
 // kTypicalRows rows, among the algorithms that do not split the sum over k (no split-K, no reduction scheme) and that run for
 // any number of rows; from then on that algorithm, and no other, computes every product with that weight. Within it an element
 // of c is one thread's sum over k in one order, whatever tile it lies in. bench/check-cuda.sh (ops, gemm) holds it to that.
-// Few rows (decoding) leave most of a GPU idle in the tiles of many. Products of at most kFewRows rows take another algorithm,
-// chosen for few, if one gives the very bits of the first in a trial on random numbers of the weight's whole shape.
+// Few rows (decoding) leave most of a GPU idle in the tiles of many. Products of at most kFewRows rows take the fastest of the
+// algorithms that give the very bits of the first in a trial of the weight's whole shape (gemm_trial.h).
 // A weight's gradient (a^T b) sums over the rows; its algorithm is chosen once for each bucket of row counts, so that the same
 // step gives the same bits, and may split the sum where a second kernel adds the parts in order: a small weight has too few
 // tiles to fill a GPU otherwise.
@@ -35,13 +35,6 @@ class Gemm {
   static constexpr size_t kWorkspaceBytes = size_t{32} << 20;
   static constexpr int64_t kTypicalRows = 4096, kFewRows = 128;
 
-  // How a product with these arguments is computed: for the measurements.
-  struct Choice {
-    int id = 0, tile = 0, stages = 0, split_k = 0;
-    size_t workspace_bytes = 0;
-  };
-  Choice choice(const GemmArgs& args);
-
  private:
   // All that may decide the algorithm. rows: 0 for a product whose rows are the batch, else the bucket of a gradient's.
   struct WeightKey {
@@ -61,7 +54,6 @@ class Gemm {
   Plan& plan_of(const GemmArgs& args, int64_t aligned_cols);
   const lt::Algo& algo_of(const WeightKey& key, const GemmArgs& args);
   const lt::Algo& algo_of_few(const WeightKey& key, const GemmArgs& args);
-  bool same_bits(const GemmArgs& args, const lt::Algo& a, const lt::Algo& b);
   void multiply_by(const GemmArgs& args, const lt::Algo& algo);
   void run(lt::MatmulDesc* desc, lt::MatrixLayout* first, lt::MatrixLayout* second, lt::MatrixLayout* result, const GemmArgs& args,
            const lt::Algo& algo);

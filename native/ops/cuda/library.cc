@@ -13,7 +13,7 @@ namespace {
 void probe(int device, const runtime::DeviceFacts& facts) {
   runtime::require_kernels(facts);
   runtime::use_device(device);
-  const OwnStream own;
+  const runtime::OwnStream own;
   const Launch launch{own.stream, facts.multiprocessors};
   DeviceScratch scratch;
   const Tensor number(scratch.bytes(sizeof(float)), DType::f32, 1, 1);
@@ -67,11 +67,7 @@ void close(Backend* backend) {
 
 double milliseconds(Backend* backend, void (*work)(void*), void* context) {
   CudaBackend& cuda = enter(backend);
-  struct OwnEvent {
-    ~OwnEvent() { runtime::destroy_event(event); }
-    runtime::Event event = runtime::create_event();
-  };
-  const OwnEvent begin, end;
+  const runtime::OwnEvent begin, end;
   runtime::record(begin.event, cuda.launch.stream);
   work(context);
   runtime::record(end.event, cuda.launch.stream);

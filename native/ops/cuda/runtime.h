@@ -49,4 +49,20 @@ void record(Event, Stream);
 void wait(Event);                // the host waits
 double milliseconds(Event begin, Event end);  // both recorded and passed
 
+// A stream, and an event, that end with their owners.
+struct OwnStream {
+  OwnStream() : stream(create_stream()) {}
+  ~OwnStream() { destroy_stream(stream); }
+  OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
+  Stream stream;
+};
+struct OwnEvent {
+  OwnEvent() : event(create_event()) {}
+  ~OwnEvent() { destroy_event(event); }
+  OwnEvent(const OwnEvent&) = delete;
+  OwnEvent& operator=(const OwnEvent&) = delete;
+  Event event;
+};
+
 }  // namespace rlhi::ops::cuda::runtime

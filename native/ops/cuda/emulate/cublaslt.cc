@@ -185,6 +185,5 @@ const Library& library() {
   static const Library& lib = *new Library(stand_in());
   return lib;
 }
-std::vector<std::string> search_list() { return {"stand-in"}; }
 
 }  // namespace rlhi::ops::cuda::lt

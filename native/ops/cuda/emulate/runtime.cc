@@ -138,6 +138,10 @@ Event create_event() { return new CUevent_st; }
 void destroy_event(Event event) noexcept { delete event; }
 void record(Event event, Stream) { event->recorded = true; }
 void wait(Event event) { check(event->recorded, ErrorCode::internal, "an event was waited for that was never recorded"); }
-double milliseconds(Event, Event) { return 1; }
+// Each interval is shorter than the one before: whoever prefers the faster of two takes the later.
+double milliseconds(Event, Event) {
+  static double last = 1e6;
+  return last *= 0.999;
+}
 
 }  // namespace rlhi::ops::cuda::runtime

@@ -46,32 +46,18 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
   using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
   using Memory = QueryMemory<kD, kRows>;
   unsigned char* const memory = shared_memory();
-  const QueryTile tile = tiles[block_index() / in.n_heads];
-  const int head = block_index() % in.n_heads, kv_head = head / in.group;
-  const QuerySegment segment = in.segments[tile.segment];
-  const int rows = least(kRows, segment.length - tile.first), first_position = segment.position + tile.first;
-  const int group_row = thread_index() / kGroupThreads * kGroupRows;
-  const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and row + 8
-  const int64_t tensor_row = segment.row + tile.first;
-  const QueryRange tile_range{first_position, first_position + rows - 1};
-  const QueryRange group_range{first_position + group_row, first_position + least(rows, group_row + kGroupRows) - 1};
-
-  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  const QueriesOfTile own = queries_of_tile<kGroups>(in, tiles);
+  const int64_t tensor_row = own.tensor_row();
   auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
+  const auto place = [&](int first, int step) { return memory + first + step % kStages * Memory::stage; };
   const auto load_block = [&](int step) {
-    const KeyBlock b = walk.at(step);
-    if (b.keys > 0 && has_duty<kGroups>(0)) {
-      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::k, step), bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
-    }
-    if (b.keys > 0 && has_duty<kGroups>(1)) {
-      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::v, step), bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
-    }
-    copy_commit();
+    load_keys<kD, kGroups>(place(Memory::k, step), place(Memory::v, step), in, walk.at(step), own.kv_head);
   };
-  walk.start(in, BlockWalk::over(segment, tile_range));
+  walk.start(in, BlockWalk::over(own.segment, own.range));
   const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
-  load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, tensor_row, head * kD), in.q_stride, rows);
-  load_tile<kRows, kD, kThreads>(memory + Memory::dout, bf16_row(g.dout, g.dout_stride, tensor_row, head * kD), g.dout_stride, rows);
+  const int column = own.head * kD;
+  load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, tensor_row, column), in.q_stride, own.rows);
+  load_tile<kRows, kD, kThreads>(memory + Memory::dout, bf16_row(g.dout, g.dout_stride, tensor_row, column), g.dout_stride, own.rows);
   load_block(0);
   pipeline.arrive();
   load_block(1);
@@ -79,15 +65,15 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
   float lse_log2[2], delta[2];
   RLHI_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const int64_t at = tensor_row + row + 8 * i;
-    const bool there = row + 8 * i < rows;
-    lse_log2[i] = there ? g.lse_log2[at * in.n_heads + head] : -negative_infinity();
-    delta[i] = there ? g.delta[at * in.n_heads + head] : 0.0f;
+    const int64_t at = (tensor_row + own.row + 8 * i) * in.n_heads + own.head;
+    const bool there = own.row + 8 * i < own.rows;
+    lse_log2[i] = there ? g.lse_log2[at] : -negative_infinity();
+    delta[i] = there ? g.delta[at] : 0.0f;
   }
   float dq[kD / 8][4] = {};
   const float scale_log2 = in.scale * kLog2e;
-  StepRange steps = steps_of(in, segment, tile_range, group_range);
-  if (group_row >= rows) steps.first = steps.end = 0;
+  StepRange steps = steps_of(in, own.segment, own.range, own.group_range);
+  if (own.group_row >= own.rows) steps.first = steps.end = 0;
   int step = 0;
   // What a step does beside its products: lets others know, and begins copies for later steps.
   const auto go_on = [&] {
@@ -108,8 +94,8 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
     float s[8][4], ds[8][4];
     P::begin(s);
     P::begin(ds);
-    P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, group_row, memory + place(Memory::k, step));
-    P::template scores<kD, kRows, kKeyBlock>(ds, memory + Memory::dout, group_row, memory + place(Memory::v, step));
+    P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, own.group_row, place(Memory::k, step));
+    P::template scores<kD, kRows, kKeyBlock>(ds, memory + Memory::dout, own.group_row, place(Memory::v, step));
     P::commit();
     P::template wait<1>();  // the step before has ended
     go_on();
@@ -117,10 +103,7 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
     P::end(s);
     P::end(ds);
     const KeyBlock block = walk.at(step);
-    if (!sees_all(group_range, block, in.window)) {
-      const ColumnRange c0 = columns_seen(block, first_position + row, in.window), c1 = columns_seen(block, first_position + row + 8, in.window);
-      mask_scores(s, c0.low, c0.high, c1.low, c1.high);
-    }
+    if (!sees_all(own.group_range, block, in.window)) hide_unseen(s, block, own.position + own.row, in.window);
     RLHI_UNROLL
     for (int n = 0; n < 8; ++n) {
       RLHI_UNROLL
@@ -134,9 +117,8 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
     for (int k = 0; k < 4; ++k) pack_scores(weights[k], ds, k);
     P::begin(dq);
     for_panels<kD>([&](auto panel) {
-      constexpr int kPanel = decltype(panel)::value;
-      P::template weighted<kKeyBlock>(fragments_at<kPanelFragments<kD, kPanel>>(dq, kPanel * 8), weights, memory + place(Memory::k, step), kPanel,
-                                      true);
+      constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
+      P::template weighted<kKeyBlock>(fragments_at<kFragments>(dq, kPanel * 8), weights, place(Memory::k, step), kPanel, true);
     });
     P::commit();
   }
@@ -144,7 +126,7 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
   P::end(dq);
   pass(steps.all);
   copy_wait<0>();
-  store_fragments(g.dq, g.dq_stride, tensor_row + row, row < rows, row + 8 < rows, head * kD, dq, in.scale);
+  store_fragments(g.dq, g.dq_stride, tensor_row + own.row, own.row < own.rows, own.row + 8 < own.rows, column, dq, in.scale);
 }
 
 // ---- dk and dv -------------------------------------------------------------------------------------------------------
@@ -242,21 +224,21 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
   const int group_row = thread_index() / kGroupThreads * kGroupRows;
   const auto row_of_thread = [&] { return group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4; };  // and + 8
 
-  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  const auto place = [&](int first, int step) { return memory + first + step % kStages * Memory::stage; };
   auto& walk = *reinterpret_cast<SharedWalk<QueryWalk, QueryBlock>*>(memory + Memory::walk);
   const auto load_block = [&](int step) {
     const QueryBlock b = walk.at(step);
     if (b.queries > 0 && has_duty<kGroups>(0)) {
-      load_tile<kQueryBlock, kD, kGroupThreads>(memory + place(Memory::q, step), bf16_row(in.q, in.q_stride, b.row, b.head * kD), in.q_stride,
-                                                b.queries);
+      const void* from = bf16_row(in.q, in.q_stride, b.row, b.head * kD);
+      load_tile<kQueryBlock, kD, kGroupThreads>(place(Memory::q, step), from, in.q_stride, b.queries);
       // Half of the threads fetch lse, half delta. A query beyond the block is a row of zeros throughout: it adds nothing.
       const int i = thread_index() % kQueryBlock, half = thread_index() % kGroupThreads / kQueryBlock;
       copy_async_word(row_values + (step % kStages * kQueryBlock + i) * 2 + half,
                       (half == 0 ? g.lse_log2 : g.delta) + static_cast<int64_t>(b.row + i) * in.n_heads + b.head, i < b.queries);
     }
     if (b.queries > 0 && has_duty<kGroups>(1)) {
-      load_tile<kQueryBlock, kD, kGroupThreads>(memory + place(Memory::dout, step), bf16_row(g.dout, g.dout_stride, b.row, b.head * kD),
-                                                g.dout_stride, b.queries);
+      const void* from = bf16_row(g.dout, g.dout_stride, b.row, b.head * kD);
+      load_tile<kQueryBlock, kD, kGroupThreads>(place(Memory::dout, step), from, g.dout_stride, b.queries);
     }
     copy_commit();
   };
@@ -285,7 +267,7 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
       go_on(step);
       continue;
     }
-    unsigned char *const q = memory + place(Memory::q, step), *const dout = memory + place(Memory::dout, step);
+    unsigned char *const q = place(Memory::q, step), *const dout = place(Memory::dout, step);
     const float* const columns = row_values + (step % kStages * kQueryBlock + thread_index() % 4 * 2) * 2;  // this thread's queries
     float s[8][4], ds[8][4];
     P::begin(s);
@@ -328,28 +310,31 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
   }
   copy_wait<0>();
   // The walk still knows the tile; the loop had no registers to keep it in.
-  const int row = row_of_thread(), keys = walk.walk.keys, first_row = walk.walk.key_row + row, column = walk.walk.first_head / in.group * kD;
-  store_fragments(g.dk, g.dk_stride, first_row, row < keys, row + 8 < keys, column, dk, in.scale);
-  store_fragments(g.dv, g.dv_stride, first_row, row < keys, row + 8 < keys, column, dv, 1.0f);
+  const int row = row_of_thread(), to_row = walk.walk.key_row + row, column = walk.walk.first_head / in.group * kD;
+  const bool row0 = row < walk.walk.keys, row1 = row + 8 < walk.walk.keys;
+  store_fragments(g.dk, g.dk_stride, to_row, row0, row1, column, dk, in.scale);
+  store_fragments(g.dv, g.dv_stride, to_row, row0, row1, column, dv, 1.0f);
 }
 
-// Whether this GPU has the shared memory for tiles of two warpgroups, the largest head size included.
-constexpr size_t backward_bytes(int groups) {
-  return groups == 2 ? (KeyMemory<128, 128>::bytes > QueryMemory<128, 128>::bytes ? KeyMemory<128, 128>::bytes : QueryMemory<128, 128>::bytes)
-                     : (KeyMemory<128, 64>::bytes > QueryMemory<128, 64>::bytes ? KeyMemory<128, 64>::bytes : QueryMemory<128, 64>::bytes);
+// Shared memory of tiles of this many warpgroups, the largest head size included.
+template <int kGroups>
+constexpr size_t backward_bytes() {
+  constexpr int keys = KeyMemory<128, Tile<kGroups>::rows>::bytes, queries = QueryMemory<128, Tile<kGroups>::rows>::bytes;
+  return static_cast<size_t>(keys > queries ? keys : queries);
 }
-static_assert(backward_bytes(2) <= 227 << 10 && backward_bytes(1) <= 163 << 10, "the shared memory of sm_90 and of sm_80");
+static_assert(backward_bytes<2>() <= 227 << 10 && backward_bytes<1>() <= 163 << 10, "the shared memory of sm_90 and of sm_80");
 
 template <int kD, int kGroups>
 void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const BackwardRows& rows) {
   constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
   const AttentionArgs& a = b.forward;
-  const Gradients g{b.dout.data, b.dout.row_stride, rows.lse_log2, rows.delta, b.dq.data, b.dk.data, b.dv.data, b.dq.row_stride, b.dk.row_stride, b.dv.row_stride};
+  const Gradients g{b.dout.data, b.dout.row_stride, rows.lse_log2,   rows.delta,     b.dq.data,
+                    b.dk.data,   b.dv.data,         b.dq.row_stride, b.dk.row_stride, b.dv.row_stride};
   const AttentionInputs in = inputs_of(a);
   with_product_form([&](auto form) {
     constexpr bool kForm = decltype(form)::value;
-    launch(at, tiles.n_key_tiles * a.n_kv_heads, kThreads, KeyMemory<kD, kRows>::bytes, dkv_kernel<kD, kGroups, kForm>, in, g, tiles.key_tiles,
-           tiles.visitors, a.n_kv_heads);
+    launch(at, tiles.n_key_tiles * a.n_kv_heads, kThreads, KeyMemory<kD, kRows>::bytes, dkv_kernel<kD, kGroups, kForm>, in, g,
+           tiles.key_tiles, tiles.visitors, a.n_kv_heads);
     launch(at, tiles.n_query_tiles * a.n_heads, kThreads, QueryMemory<kD, kRows>::bytes, dq_kernel<kD, kGroups, kForm>, in, g,
            tiles.query_tiles);
   });
@@ -368,8 +353,8 @@ AttentionPlan plan_attention_backward(const AttentionBackwardArgs& b) {
   const AttentionArgs& a = b.forward;
   AttentionPlan plan;
   const size_t shared = largest_shared_memory();
-  plan.tensor_cores = shared >= backward_bytes(1) && on_tensor_cores({a.q, a.k, a.v, a.out, b.dout, b.dq, b.dk, b.dv}, a.head_dim);
-  plan.dq_rows = plan.key_rows = !plan.tensor_cores ? kPlainRows : shared >= backward_bytes(2) ? Tile<2>::rows : Tile<1>::rows;
+  plan.tensor_cores = shared >= backward_bytes<1>() && on_tensor_cores({a.q, a.k, a.v, a.out, b.dout, b.dq, b.dk, b.dv}, a.head_dim);
+  plan.dq_rows = plan.key_rows = !plan.tensor_cores ? kPlainRows : shared >= backward_bytes<2>() ? Tile<2>::rows : Tile<1>::rows;
   return plan;
 }
 

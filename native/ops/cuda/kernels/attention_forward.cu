@@ -45,30 +45,15 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
   using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
   using Memory = ForwardMemory<kD, kRows>;
   unsigned char* const memory = shared_memory();
-  const QueryTile tile = tiles[block_index() / in.n_heads];
-  const int head = block_index() % in.n_heads, kv_head = head / in.group;
-  const QuerySegment segment = in.segments[tile.segment];
-  const int rows = least(kRows, segment.length - tile.first), first_position = segment.position + tile.first;
-  const int group_row = thread_index() / kGroupThreads * kGroupRows;
-  const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and row + 8
-  const QueryRange tile_range{first_position, first_position + rows - 1};
-  const QueryRange group_range{first_position + group_row, first_position + least(rows, group_row + kGroupRows) - 1};
-
+  const QueriesOfTile own = queries_of_tile<kGroups>(in, tiles);
   auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
-  const auto place = [](int first, int step) { return first + step % kStages * Memory::stage; };
+  const auto place = [&](int first, int step) { return memory + first + step % kStages * Memory::stage; };
   const auto load_block = [&](int step) {
-    const KeyBlock b = walk.at(step);
-    if (b.keys > 0 && has_duty<kGroups>(0)) {
-      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::k, step), bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
-    }
-    if (b.keys > 0 && has_duty<kGroups>(1)) {
-      load_tile<kKeyBlock, kD, kGroupThreads>(memory + place(Memory::v, step), bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
-    }
-    copy_commit();
+    load_keys<kD, kGroups>(place(Memory::k, step), place(Memory::v, step), in, walk.at(step), own.kv_head);
   };
-  walk.start(in, BlockWalk::over(segment, tile_range));
+  walk.start(in, BlockWalk::over(own.segment, own.range));
   const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);
-  load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, segment.row + tile.first, head * kD), in.q_stride, rows);
+  load_tile<kRows, kD, kThreads>(memory + Memory::q, bf16_row(in.q, in.q_stride, own.tensor_row(), own.head * kD), in.q_stride, own.rows);
   load_block(0);
   pipeline.arrive();
   load_block(1);
@@ -85,21 +70,18 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
   for (int step = 0; walk.at(step).keys > 0; ++step) {
     const KeyBlock& block = walk.at(step);
     pipeline.wait(step);
-    if (group_row >= rows || !sees_some(group_range, block, in.window)) {  // a warpgroup alike
+    if (own.group_row >= own.rows || !sees_some(own.group_range, block, in.window)) {  // a warpgroup alike
       go_on(step);
       continue;
     }
     float s[8][4];
     P::begin(s);
-    P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, group_row, memory + place(Memory::k, step));
+    P::template scores<kD, kRows, kKeyBlock>(s, memory + Memory::q, own.group_row, place(Memory::k, step));
     P::commit();
     go_on(step);
     P::template wait<0>();
     P::end(s);
-    if (!sees_all(group_range, block, in.window)) {
-      const ColumnRange c0 = columns_seen(block, first_position + row, in.window), c1 = columns_seen(block, first_position + row + 8, in.window);
-      mask_scores(s, c0.low, c0.high, c1.low, c1.high);
-    }
+    if (!sees_all(own.group_range, block, in.window)) hide_unseen(s, block, own.position + own.row, in.window);
     RowState part[2];
     block_softmax(s, scale_log2, part);
     uint32_t weights[4][4];
@@ -110,7 +92,7 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
       constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
       float sum[kFragments][4];
       P::begin(sum);
-      P::template weighted<kKeyBlock>(sum, weights, memory + place(Memory::v, step), kPanel, false);
+      P::template weighted<kKeyBlock>(sum, weights, place(Memory::v, step), kPanel, false);
       P::commit();
       P::template wait<0>();
       P::end(sum);
@@ -121,14 +103,13 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
 
   RLHI_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const int r = row + 8 * i;
-    if (r >= rows) continue;
-    const int64_t at = segment.row + tile.first + r;
+    if (own.row + 8 * i >= own.rows) continue;
+    const int64_t at = own.tensor_row() + own.row + 8 * i;
     const float factor = state[i].sum > 0 ? 1.0f / state[i].sum : 1.0f;
-    auto* to_row = static_cast<uint16_t*>(to.out) + at * to.out_stride + head * kD + thread_index() % 4 * 2;
+    auto* to_row = static_cast<uint16_t*>(to.out) + at * to.out_stride + own.head * kD + thread_index() % 4 * 2;
     RLHI_UNROLL
     for (int n = 0; n < kD / 8; ++n) store_words(to_row + n * 8, pack_bf16(out[n][2 * i] * factor, out[n][2 * i + 1] * factor));
-    if (to.lse && thread_index() % 4 == 0) to.lse[at * to.lse_stride + head] = log_sum(state[i]);
+    if (to.lse && thread_index() % 4 == 0) to.lse[at * to.lse_stride + own.head] = log_sum(state[i]);
   }
 }
 

@@ -27,6 +27,44 @@ RLHI_DEVICE bool has_duty(int duty) {
   return thread_index() / kGroupThreads == least(duty, kGroups - 1);
 }
 
+// A tile of one head's queries, and this thread's part of it.
+struct QueriesOfTile {
+  QuerySegment segment;
+  int head, kv_head, first, rows;    // rows [first, first + rows) of the segment
+  int position;                      // of the tile's row 0
+  int group_row, row;                // of the tile: the warpgroup's first row, the thread's first (the other is 8 below)
+  QueryRange range, group_range;     // of positions
+
+  RLHI_DEVICE int64_t tensor_row() const { return segment.row + first; }
+};
+// Blocks are tiles times heads, heads fastest.
+template <int kGroups>
+RLHI_DEVICE QueriesOfTile queries_of_tile(const AttentionInputs& in, const QueryTile* tiles) {
+  const QueryTile tile = tiles[block_index() / in.n_heads];
+  QueriesOfTile q;
+  q.segment = in.segments[tile.segment];
+  q.head = block_index() % in.n_heads, q.kv_head = q.head / in.group;
+  q.first = tile.first, q.rows = least(Tile<kGroups>::rows, q.segment.length - tile.first);
+  q.position = q.segment.position + tile.first;
+  q.group_row = thread_index() / kGroupThreads * kGroupRows;
+  q.row = q.group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;
+  q.range = {q.position, q.position + q.rows - 1};
+  q.group_range = {q.position + q.group_row, q.position + least(q.rows, q.group_row + kGroupRows) - 1};
+  return q;
+}
+
+// Begins copying a block's keys and values of one head to two tiles.
+template <int kD, int kGroups>
+RLHI_DEVICE void load_keys(unsigned char* k, unsigned char* v, const AttentionInputs& in, const KeyBlock& b, int kv_head) {
+  if (b.keys > 0 && has_duty<kGroups>(0)) {
+    load_tile<kKeyBlock, kD, kGroupThreads>(k, bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
+  }
+  if (b.keys > 0 && has_duty<kGroups>(1)) {
+    load_tile<kKeyBlock, kD, kGroupThreads>(v, bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
+  }
+  copy_commit();
+}
+
 template <class P, int kThreads>
 class Pipeline {
  public:

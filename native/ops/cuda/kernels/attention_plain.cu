@@ -95,7 +95,9 @@ void rows_kernel(Rows out, Rows dout, Rows lse, int64_t n, int n_heads, int head
   const Place p = place_of(item, n_heads);
   const int64_t first = p.group * head_dim;
   float sum = 0;
-  for (int d = thread_index() % 32; d < head_dim; d += 32) sum = fused_multiply_add(element(out, p.row, first + d), element(dout, p.row, first + d), sum);
+  for (int64_t d = first + thread_index() % 32; d < first + head_dim; d += 32) {
+    sum = fused_multiply_add(element(out, p.row, d), element(dout, p.row, d), sum);
+  }
   sum = lanes_sum(sum);
   if (thread_index() % 32 == 0) to.delta[item] = sum, to.lse_log2[item] = element(lse, p.row, p.group) * kLog2e;
 }

@@ -37,7 +37,8 @@ RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride
     RLHI_UNROLL_BY(8)
     for (unsigned i = 0; i < kPasses; ++i) {
       const unsigned r = row + i * (kThreads / kUnits);
-      copy_async(to + i * (kThreads / kUnits) * 128, source + static_cast<uint64_t>(r * row_units + unit) * 16, r < static_cast<unsigned>(n));
+      copy_async(to + i * (kThreads / kUnits) * 128, source + static_cast<uint64_t>(r * row_units + unit) * 16,
+                 r < static_cast<unsigned>(n));
     }
   } else {
     RLHI_UNROLL_BY(8)
@@ -133,11 +134,13 @@ struct Products<true> {
     RLHI_UNROLL
     for (int k = 0; k < kD / 16; ++k) {
       const uint32_t panel = static_cast<uint32_t>(k / 4), column = static_cast<uint32_t>(k % 4 * 2);
-      group_product<false>(d, descriptor(a_begin + panel * (kRowsA * 8) + column), descriptor(b_begin + panel * (kRowsB * 8) + column), k > 0);
+      group_product<false>(d, descriptor(a_begin + panel * (kRowsA * 8) + column), descriptor(b_begin + panel * (kRowsB * 8) + column),
+                           k > 0);
     }
   }
   template <int kRowsB, int kFragments>
-  static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel, bool accumulate) {
+  static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel,
+                                   bool accumulate) {
     const uint32_t b_begin = begin_of(b);
     RLHI_UNROLL
     for (int k = 0; k < 4; ++k) {

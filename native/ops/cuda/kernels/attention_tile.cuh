@@ -137,6 +137,12 @@ RLHI_DEVICE ColumnRange columns_seen(const KeyBlock& b, int position, int window
   return {window > 0 ? position - window + 1 - b.position : 0, least(b.keys - 1, position - b.position)};
 }
 
+// -inf where this thread's rows, at `position` and position + 8, do not see the block's keys.
+RLHI_DEVICE void hide_unseen(float (&s)[8][4], const KeyBlock& b, int position, int window) {
+  const ColumnRange c0 = columns_seen(b, position, window), c1 = columns_seen(b, position + 8, window);
+  mask_scores(s, c0.low, c0.high, c1.low, c1.high);
+}
+
 // A row's state so far, and one block's part of it: weights sum to `sum` relative to 2^maximum.
 struct RowState {
   float maximum, sum;

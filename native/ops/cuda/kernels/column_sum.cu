@@ -54,7 +54,9 @@ void add_partials(const Launch& at, float* to, const float* partial, int64_t chu
   launch(at, ceil_div(cols, 32), kThreads, kThreads * sizeof(float), add_partials_kernel, to, partial, chunks, cols);
 }
 
-size_t column_sum_scratch(int64_t rows, int64_t cols) { return static_cast<size_t>(ceil_div(rows, kRowsPerPartial) * cols) * sizeof(float); }
+size_t column_sum_scratch(int64_t rows, int64_t cols) {
+  return static_cast<size_t>(ceil_div(rows, kRowsPerPartial) * cols) * sizeof(float);
+}
 
 void column_sum(const Launch& at, Tensor to, Tensor from, void* scratch) {
   if (from.rows <= 0 || from.cols <= 0) return;

@@ -208,7 +208,8 @@ inline void check_cuda(cudaError_t status, const char* what) {
   check(status == cudaSuccess, ErrorCode::internal, "CUDA: ", what, ": ", cudaGetErrorString(status));
 }
 template <class... Parameters, class... Arguments>
-void launch(const Launch& at, int64_t blocks, int threads, size_t shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
+void launch(const Launch& at, int64_t blocks, int threads, size_t shared_bytes, void (*kernel)(Parameters...),
+            const Arguments&... arguments) {
   if (blocks <= 0) return;
   check(blocks < (int64_t{1} << 31), ErrorCode::invalid_argument, blocks, " blocks of a launch are too many");
   if (shared_bytes > 48 << 10) {

@@ -104,8 +104,8 @@ void rope(const Launch& at, Tensor x, int head_dim, Tensor cos_sin, const int32_
   with_group_size(size, [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     const int64_t per_row = ceil_div(heads, kHeadsAtOnce) * (head_dim / 2 / kGroup), items = x.rows * per_row;
-    launch(at, ceil_div(items, kThreads), kThreads, 0, rope_kernel<kGroup>, Rows(x), items, per_row, heads, head_dim, Rows(cos_sin), positions,
-           direction < 0 ? -1.0f : 1.0f);
+    launch(at, ceil_div(items, kThreads), kThreads, 0, rope_kernel<kGroup>, Rows(x), items, per_row, heads, head_dim, Rows(cos_sin),
+           positions, direction < 0 ? -1.0f : 1.0f);
   });
 }
 

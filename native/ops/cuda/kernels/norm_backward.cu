@@ -53,8 +53,8 @@ RLHI_DEVICE float product(const NormBackwardArgs& a, const Held<kGroup>& h, cons
   return sum;
 }
 template <int kGroup>
-RLHI_DEVICE void finish(const NormBackwardArgs& a, const NormRow& at, int64_t column, const Held<kGroup>& h, const float (&w)[kGroup], float r,
-                        float mean, float (&dweight)[kGroup]) {
+RLHI_DEVICE void finish(const NormBackwardArgs& a, const NormRow& at, int64_t column, const Held<kGroup>& h, const float (&w)[kGroup],
+                        float r, float mean, float (&dweight)[kGroup]) {
   float x[kGroup], dy[kGroup], dx[kGroup] = {};
   to_floats(x, h.x, a.x.is_f32);
   to_floats(dy, h.dy, a.dy.is_f32);
@@ -220,7 +220,8 @@ void rms_norm_backward(const Launch& at, Tensor dx, Tensor dweight, Tensor dy, T
         n,
         [&](auto team) {
           constexpr int kLanes = decltype(team)::lanes;
-          launch(at, runs, kThreads, static_cast<size_t>(kThreads / kLanes * n) * sizeof(float), narrow_norm_backward_kernel<kGroup, kLanes>, args);
+          const size_t shared = static_cast<size_t>(kThreads / kLanes * n) * sizeof(float);
+          launch(at, runs, kThreads, shared, narrow_norm_backward_kernel<kGroup, kLanes>, args);
         },
         [&](auto team) {
           constexpr int kLanes = decltype(team)::lanes, kHeld = decltype(team)::held, kTeams = kThreads / kLanes;

@@ -24,7 +24,8 @@ RLHI_DEVICE float inverse_root(const NormArgs& a, float sum) {
   return inverse_square_root(fused_multiply_add(sum, a.shape.inverse_n, a.eps));
 }
 template <int kGroup>
-RLHI_DEVICE void store_normed(const NormArgs& a, const NormRow& at, int64_t column, const Group<kGroup>& g, const float (&w)[kGroup], float r) {
+RLHI_DEVICE void store_normed(const NormArgs& a, const NormRow& at, int64_t column, const Group<kGroup>& g, const float (&w)[kGroup],
+                              float r) {
   float x[kGroup];
   to_floats(x, g, a.x.is_f32);
   if (a.copy_x) store_floats(a.copy_x.at(at.row, at.begin + column), a.copy_x.is_f32, x);

@@ -1,0 +1,108 @@
+#include "ops/cuda/gemm_trial.h"
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <utility>
+
+namespace rlhi::ops::cuda {
+namespace {
+
+constexpr int64_t kDistinctRows = 61;  // of b, before they repeat
+constexpr int kTimes = 5;
+
+size_t bytes_of(const Tensor& t, int64_t rows) { return static_cast<size_t>(rows * t.row_stride * dtype_size(t.dtype)); }
+
+void put(std::vector<char>& to, const Tensor& t, int64_t row, int64_t col, float value) {
+  char* at = to.data() + (row * t.row_stride + col) * dtype_size(t.dtype);
+  const bf16 rounded = to_bf16(value);
+  if (t.dtype == DType::f32) std::memcpy(at, &value, sizeof value);
+  else std::memcpy(at, &rounded, sizeof rounded);
+}
+
+// a whole, and b as its distinct rows with the order in which they make it up.
+struct Numbers {
+  explicit Numbers(const GemmArgs& g) : a(bytes_of(g.a, g.a.rows)), order(static_cast<size_t>(g.b.rows)) {
+    const bool along_columns = g.form == GemmForm::nt;  // where b's k lies
+    const int64_t half = g.a.cols / 2;                  // an odd one out stays zero in a
+    n_rows = along_columns ? kDistinctRows : 2 * kDistinctRows;
+    rows.resize(bytes_of(g.b, n_rows));
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    for (int64_t i = 0; i < g.a.rows; ++i) {
+      for (int64_t j = 0; j < half; ++j) {
+        const float x = normal(random);
+        put(a, g.a, i, j, x), put(a, g.a, i, half + j, x);
+      }
+    }
+    for (int64_t i = 0; i < kDistinctRows; ++i) {
+      for (int64_t j = 0; j < (along_columns ? half : g.b.cols); ++j) {
+        const float x = normal(random);
+        put(rows, g.b, i, j, x);
+        if (along_columns) put(rows, g.b, i, half + j, -x);
+        else put(rows, g.b, kDistinctRows + i, j, -x);
+      }
+    }
+    for (int64_t i = 0; i < g.b.rows; ++i) {
+      const bool second = !along_columns && i >= half;
+      order[static_cast<size_t>(i)] = static_cast<int32_t>(second ? kDistinctRows + (i - half) % kDistinctRows : i % kDistinctRows);
+    }
+  }
+  std::vector<char> a, rows;
+  std::vector<int32_t> order;
+  int64_t n_rows = 0;
+};
+
+}  // namespace
+
+GemmTrial::Memory::~Memory() {
+  if (data) runtime::release(data);
+}
+bool GemmTrial::Memory::take(size_t bytes) { return (data = runtime::allocate(bytes)) != nullptr; }
+
+GemmTrial::GemmTrial(const Launch& launch, const GemmArgs& shape) : launch_(launch), args_(shape) {
+  for (Tensor* t : {&args_.a, &args_.b, &args_.c}) t->row_stride = (t->cols + 15) / 16 * 16;  // aligned at least as any operand is
+  c_bytes_ = bytes_of(args_.c, args_.c.rows);
+  ready_ = a_.take(bytes_of(args_.a, args_.a.rows)) && b_.take(bytes_of(args_.b, args_.b.rows)) && c_.take(c_bytes_) &&
+           bias_.take(static_cast<size_t>(args_.c.cols) * sizeof(float)) && rows_.take(bytes_of(args_.b, 2 * kDistinctRows)) &&
+           order_.take(static_cast<size_t>(args_.b.rows) * sizeof(int32_t));
+  if (ready_) fill();
+}
+
+void GemmTrial::fill() {
+  args_.a.data = a_.data, args_.b.data = b_.data, args_.c.data = c_.data;
+  if (args_.bias) args_.bias.data = bias_.data;
+  runtime::zero(launch_.stream, bias_.data, static_cast<size_t>(args_.c.cols) * sizeof(float));
+  const Numbers numbers(args_);
+  runtime::copy_in(launch_.stream, a_.data, numbers.a.data(), numbers.a.size());
+  runtime::copy_in(launch_.stream, rows_.data, numbers.rows.data(), numbers.rows.size());
+  runtime::copy_in(launch_.stream, order_.data, numbers.order.data(), numbers.order.size() * sizeof(int32_t));
+  const Tensor distinct(rows_.data, args_.b.dtype, numbers.n_rows, args_.b.cols, args_.b.row_stride);
+  move_rows(launch_, args_.b, nullptr, distinct, static_cast<const int32_t*>(order_.data), args_.b.rows);
+  runtime::synchronize(launch_.stream);
+}
+
+std::vector<char> GemmTrial::result(const std::function<void()>& multiply) {
+  runtime::zero(launch_.stream, c_.data, c_bytes_);
+  multiply();
+  std::vector<char> bytes(c_bytes_);
+  runtime::copy_out(launch_.stream, bytes.data(), c_.data, c_bytes_);
+  runtime::synchronize(launch_.stream);
+  return bytes;
+}
+
+double GemmTrial::milliseconds(const std::function<void()>& multiply) {
+  const runtime::OwnEvent begin, end;
+  double least = 0;
+  for (int i = 0; i < kTimes; ++i) {
+    runtime::record(begin.event, launch_.stream);
+    multiply();
+    runtime::record(end.event, launch_.stream);
+    runtime::wait(end.event);
+    const double time = runtime::milliseconds(begin.event, end.event);
+    least = i == 0 ? time : std::min(least, time);
+  }
+  return least;
+}
+
+}  // namespace rlhi::ops::cuda

@@ -1,0 +1,38 @@
+// A product tried with several algorithms: do they give the same bits, and how long do they take?
+//
+// The operands are made so that two orders of a sum cannot hide behind the rounding of its result: the second half of every sum
+// is the first with the other sign, and what is left is nothing but the rounding on the way. A bias is zero, for the same reason.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "ops/cuda/launch.h"
+#include "ops/cuda/runtime.h"
+
+namespace rlhi::ops::cuda {
+
+class GemmTrial {
+ public:
+  // Shapes, types and form of `shape` (nt or nn, a and b of one type); its memory is not touched.
+  GemmTrial(const Launch& launch, const GemmArgs& shape);
+  bool ready() const { return ready_; }    // false where there is no memory for a trial
+  const GemmArgs& args() const { return args_; }
+  // The bytes of c after `multiply`, which began as zeros.
+  std::vector<char> result(const std::function<void()>& multiply);
+  double milliseconds(const std::function<void()>& multiply);  // the least of a few
+
+ private:
+  struct Memory {
+    ~Memory();
+    bool take(size_t bytes);
+    void* data = nullptr;
+  };
+  void fill();
+  Launch launch_;
+  GemmArgs args_;
+  Memory a_, b_, c_, bias_, rows_, order_;
+  size_t c_bytes_ = 0;
+  bool ready_ = false;
+};
+
+}  // namespace rlhi::ops::cuda
