@@ -39,7 +39,7 @@ test("publishing takes away weights that were cut into other files, and nothing 
   await save(folder, 3, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json", "config.json", "optimizer.safetensors"]);
   const checkpoint = folder.latest();
   assert.ok(checkpoint !== undefined);
-  publishModel(checkpoint, model);
+  await publishModel(checkpoint, model);
   assert.deepEqual(readdirSync(model).toSorted(), ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"]);
   assert.equal(readFileSync(join(model, "model-00002-of-00002.safetensors"), "utf8"), "model-00002-of-00002.safetensors of 3");
   assert.equal(existsSync(join(checkpoint.path, "optimizer.safetensors")), true);

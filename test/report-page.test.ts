@@ -7,8 +7,10 @@ import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 import type { Browser, Page } from "playwright-core";
+import { BusyClock } from "../lib/engine/busy-clock.js";
 import { renderPage } from "../lib/report/page.js";
 import { reportData } from "../lib/report/data.js";
+import { headlineOf } from "../lib/report/headline.js";
 import { reportStage } from "../lib/report/stage.js";
 import { silent } from "../lib/progress.js";
 import { hostileTexts, writeRunFolder } from "./helpers/run-folder.js";
@@ -20,7 +22,7 @@ const unused = (): never => { throw new Error("a report asks no model"); };
 
 async function report(name: string, options: FixtureOptions = {}): Promise<Fixture> {
   const fixture = await writeRunFolder(join(root, name), options);
-  const facts = await reportStage({ folder: fixture.folder, config: fixture.config, progress: silent, signal: new AbortController().signal, model: unused, closeModels: unused });
+  const facts = await reportStage({ folder: fixture.folder, config: fixture.config, progress: silent, signal: new AbortController().signal, model: unused, closeModels: unused, clock: new BusyClock(), tokenizer: unused });
   assert.equal(facts["bytes"], statSync(fixture.folder.report).size);
   return fixture;
 }
@@ -250,4 +252,30 @@ test("the same run gives the same page", async () => {
     return page;
   }));
   assert.equal(a, b);
+});
+
+/** Rows of the table of times: their cells' texts. */
+function timeRows(page: string): string[][] {
+  const table = /<h3>Time by stage<\/h3><table>(.*?)<\/table>/s.exec(page)?.[1] ?? "";
+  return [...table.matchAll(/<tr>(.*?)<\/tr>/gs)].map(([, row]) => [...(row ?? "").matchAll(/<t[hd][^>]*>(.*?)<\/t[hd]>/gs)].map(([, cell]) => (cell ?? "").replaceAll("\u00a0", " ")));
+}
+
+test("the table of times has the engine's idle share of each stage that used it, and of all", async () => {
+  const { folder, config } = await writeRunFolder(join(root, "times"));
+  const data = await reportData(folder, config);
+  assert.deepEqual(timeRows(await renderPage(data)), [
+    ["stage", "time", "engine idle"], ["mine", "3.3 s", ""], ["feedback", "13.0 s", ""], ["personas", "29.3 s", "10.0 %"], ["rewrite", "52.0 s", "3.9 %"], ["reward", "81.3 s", "0.0 %"],
+    ["pairs", "1.9 min", ""], ["train", "2.7 min", "10.0 %"], ["eval", "3.5 min", "50.0 %"], ["together", "11.1 min", "23.6 %"],
+  ]);
+  const facts = headlineOf(data);
+  assert.deepEqual(facts["engine_idle_share_by_stage"], { personas: 0.1, rewrite: 0.0385, reward: 0, train: 0.1, eval: 0.5 });
+  assert.equal(facts["engine_idle_share"], 0.2358);
+  assert.deepEqual([facts["engine_busy_seconds"], facts["engine_load_seconds"]], [404.45, 0.5]);
+});
+
+test("where endpoints did all the work nothing is said of the engine", async () => {
+  const { folder, config } = await writeRunFolder(join(root, "endpoints"), { until: "feedback" });
+  const data = await reportData(folder, config);
+  assert.deepEqual(timeRows(await renderPage(data)), [["mine", "3.3 s"], ["feedback", "13.0 s"], ["together", "16.3 s"]]);
+  assert.deepEqual(Object.keys(headlineOf(data)).filter((name) => name.startsWith("engine")), []);
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { loadRunConfig } from "../lib/config-file.js";
 import { RlhiError, UsageError } from "../lib/errors.js";
 import { silent } from "../lib/progress.js";
@@ -23,6 +24,14 @@ function leaves(method: string): Stage & { runs: number } {
   }, { runs: 0 });
   return stage;
 }
+/** A stage that loads a model and gives the engine work. */
+const works: Stage = async ({ folder, clock }) => {
+  appendFileSync(folder.candidates, "");
+  await clock.load(() => sleep(5));
+  await clock.call(() => sleep(5));
+  return {};
+};
+
 const settings = { personas: { enabled: false } };
 const message = (pattern: RegExp) => (error: unknown): boolean => error instanceof RlhiError && pattern.test(error.message);
 
@@ -55,6 +64,38 @@ describe("a run folder", () => {
     await runStage("rewrite", rewrite, context, true);
     assert.deepEqual(ids(run.dir), ["rewrite-2"]);
     assert.equal(context.manifest.data.stages.reward, undefined);
+  });
+
+  it("keeps each stage's part of the engine's time, added up over the runs that used the engine", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const context = openMethodRun(run);
+    const { manifest } = context;
+    await manifest.begin("rewrite", run.config);
+    manifest.end("rewrite", { seconds: 10, busy_seconds: 6, load_seconds: 2 }, null);
+    await context.close();
+    const again = openMethodRun(run);
+    t.after(() => again.close());
+    const rewrite = () => again.manifest.data.stages.rewrite;
+    assert.deepEqual(rewrite()?.engine, { seconds: 10, busy_seconds: 6, load_seconds: 2, idle_share: 0.25 });
+    await again.manifest.begin("rewrite", run.config);
+    again.manifest.end("rewrite", { seconds: 22, busy_seconds: 18.5, load_seconds: 1.5 }, null);
+    await again.manifest.begin("rewrite", run.config);
+    again.manifest.end("rewrite", { seconds: 3, busy_seconds: 0, load_seconds: 0 }, {});
+    assert.deepEqual(rewrite()?.engine, { seconds: 32, busy_seconds: 24.5, load_seconds: 3.5, idle_share: 0.1404 });
+    assert.deepEqual([rewrite()?.duration_s, rewrite()?.state], [35, "finished"]);
+  });
+
+  it("counts the engine's work by the run's clock, and says nothing of stages without it", async (t) => {
+    const run = await methodRun(temporaryFolder(t), sampleLogs(1, 1), settings);
+    const context = openMethodRun(run);
+    t.after(() => context.close());
+    await runStage("rewrite", works, context);
+    await runStage("reward", leaves("reward"), context);
+    const { rewrite, reward } = context.manifest.data.stages;
+    const { seconds = 0, busy_seconds = 0, load_seconds = 0 } = rewrite?.engine ?? {};
+    assert.ok(busy_seconds > 0 && load_seconds > 0 && busy_seconds + load_seconds <= seconds);
+    assert.equal(seconds, rewrite?.duration_s);
+    assert.ok(reward !== undefined && !("engine" in reward));
   });
 
   it("killed while --force removes files, says what it still has and removes the rest first", async (t) => {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { runConfigSchema } from "../lib/config.js";
+import { BusyClock } from "../lib/engine/busy-clock.js";
 import { sha256 } from "../lib/files.js";
 import { pairsIdentity } from "../lib/pairs/build.js";
 import type { PairRecord } from "../lib/pairs/types.js";
@@ -35,7 +36,7 @@ function context(name: string, records: readonly PairRecord[], train: Record<str
   writeFileSync(folder.pairs, records.map((one) => `${JSON.stringify(one)}\n`).join(""));
   const config = runConfigSchema.parse({ model, data: { path: "none" }, dtype: "f32", pairs: { max_tokens: 200 }, train: { pairs_per_step: 2, num_epochs: 2, learning_rate: 1e-3, ...train } });
   const made = {
-    folder, config, progress: silent, signal: new AbortController().signal, closed: 0,
+    folder, config, progress: silent, signal: new AbortController().signal, clock: new BusyClock(), tokenizer: () => tokenizer, closed: 0,
     model: () => assert.fail("training asks for no chat model"),
     closeModels: () => {
       made.closed += 1;

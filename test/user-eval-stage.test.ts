@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import type { ChatModel, ChatRequest, LabelRequest } from "../lib/chat-models/types.js";
 import { isHeldOut } from "../lib/conversations/index.js";
+import { BusyClock } from "../lib/engine/busy-clock.js";
 import { evalStage, readEvaluation } from "../lib/eval/user-eval.js";
 import type { AnswerRecord, JudgementRecord } from "../lib/eval/types.js";
 import { readAllJsonl } from "../lib/files.js";
@@ -20,7 +21,7 @@ const root = mkdtempSync(join(tmpdir(), "rlhi-eval-stage-"));
 after(() => rmSync(root, { recursive: true, force: true }));
 
 function contextOf({ folder, config }: Fixture, models: (role: ModelRole) => ChatModel): StageContext {
-  return { folder, config, progress: silent, signal: new AbortController().signal, model: async (role) => models(role), closeModels: async () => {} };
+  return { folder, config, progress: silent, signal: new AbortController().signal, model: async (role) => models(role), closeModels: async () => {}, clock: new BusyClock(), tokenizer: () => assert.fail("an evaluation asks for no tokenizer") };
 }
 
 async function records({ folder }: Fixture): Promise<{ answers: AnswerRecord[]; judgements: JudgementRecord[] }> {

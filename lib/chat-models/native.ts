@@ -1,11 +1,14 @@
 /** A chat model in this process: the embedded engine on a Hugging Face folder or a GGUF file. */
 import type { RunConfig } from "../config.js";
 import type { Message } from "../conversations/types.js";
+import type { BusyClock } from "../engine/busy-clock.js";
 import { Engine } from "../engine/engine.js";
-import type { GenerationItem, ScoreItem } from "../engine/engine.js";
+import type { ContinuationScore, GenerationItem, ScoreItem } from "../engine/engine.js";
 import { sha256 } from "../files.js";
+import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
 import { fixedDate } from "../tokens/template.js";
 import type { ChatTokenizer } from "../tokens/types.js";
+import { EncodedChats } from "./encoded-chats.js";
 import { promptBudget, squeezeMessages } from "./fit.js";
 import { choiceOf, letteredPrompt, scale, scoreOf, softmax, undecided } from "./labels.js";
 import type { LetteredPrompt } from "./labels.js";
@@ -13,6 +16,8 @@ import type { BatchOptions, ChatModel, ChatRequest, Completion, LabelChoice, Lab
 
 /** Prompt tokens scored in one call: results reach the caller's file in such portions. */
 const tokensPerCall = 8192;
+/** Calls given to the engine at once: the next one waits in its queue, so that the engine never waits for what is done with a result. */
+const callsAhead = 2;
 
 export interface NativeOptions {
   dtype: RunConfig["dtype"];
@@ -20,11 +25,17 @@ export interface NativeOptions {
   threads: number;
   /** Told once about prompts that get no verdict. */
   note?: ((text: string) => void) | undefined;
+  /** Gives the model's tokenizer; default: opened from its path. */
+  tokenizer?: (() => CheckpointTokenizer) | undefined;
+  /** Counts the engine's work. */
+  clock?: BusyClock | undefined;
 }
 
 export async function openNativeChatModel(path: string, options: NativeOptions): Promise<ChatModel> {
   // The same request must be the same tokens on any day: answers are kept by their request, and stages go on days later.
-  const engine = await Engine.open({ path, dtype: options.dtype, device: options.device, threads: options.threads, now: fixedDate });
+  const engine = await Engine.open({
+    path, dtype: options.dtype, device: options.device, threads: options.threads, now: fixedDate, tokenizer: options.tokenizer, clock: options.clock,
+  });
   return new NativeChatModel(engine, engine.requireTokenizer(), options.note);
 }
 
@@ -38,10 +49,12 @@ export class NativeChatModel implements ChatModel {
   /** Log-probabilities of each letter where the prompt says nothing, by the prompt's fixed part. */
   readonly #priors = new Map<string, Promise<number[]>>();
 
+  readonly #chats: EncodedChats;
   #toldTooLong = false;
 
   constructor(readonly engine: ChatEngine, readonly tokenizer: ChatTokenizer, readonly note?: (text: string) => void) {
     this.spec = `native:${engine.path}`;
+    this.#chats = new EncodedChats(tokenizer);
     this.context_length = engine.info.maxPosition > 0 ? engine.info.maxPosition : Number.POSITIVE_INFINITY;
     this.#fingerprint = sha256([engine.info.fingerprint, engine.info.dtype, tokenizer.fingerprint].join(" ")).slice(0, 16);
   }
@@ -51,7 +64,7 @@ export class NativeChatModel implements ChatModel {
   }
 
   countTokens(messages: Message[]): number {
-    return this.tokenizer.encodeChat(messages).length;
+    return this.#chats.ids(messages).length;
   }
 
   async chat(requests: ChatRequest[], options: BatchOptions<Completion[]> = {}): Promise<Completion[][]> {
@@ -87,11 +100,10 @@ export class NativeChatModel implements ChatModel {
   }
 
   /** Ids of the chat, ready for the answer, in at most `budget` tokens by the context rule. */
-  #prompt(messages: Message[], budget: number): number[] {
-    const ids = this.tokenizer.encodeChat(messages);
+  #prompt(messages: Message[], budget: number): readonly number[] {
+    const ids = this.#chats.ids(messages);
     if (ids.length <= budget) return ids;
-    const count = (shorter: Message[]): number => this.tokenizer.encodeChat(shorter).length;
-    return this.tokenizer.encodeChat(squeezeMessages(messages, { budget, count })).slice(-budget);
+    return this.#chats.ids(squeezeMessages(messages, { budget, count: (shorter) => this.countTokens(shorter) })).slice(-budget);
   }
 
   /**
@@ -102,8 +114,11 @@ export class NativeChatModel implements ChatModel {
   async chooseLabel(requests: LabelRequest[], options: BatchOptions<LabelChoice> = {}): Promise<LabelChoice[]> {
     const prompts = requests.map(({ messages, labels }) => letteredPrompt(messages, labels));
     const priors = await Promise.all(requests.map((request, index) => this.#prior(request, prompts[index] as LetteredPrompt, options.signal)));
-    const items = prompts.map(({ messages, answers }) => this.#verdictItem(messages, answers, false));
-    return this.#scored(items, options, (logps, index) => {
+    const itemAt = (index: number): ScoreItem | undefined => {
+      const { messages, answers } = prompts[index] as LetteredPrompt;
+      return this.#verdictItem(messages, answers, false);
+    };
+    return this.#scored(requests.length, itemAt, options, (logps, index) => {
       const { labels } = requests[index] as LabelRequest;
       const prior = priors[index] as number[];
       return choiceOf(labels, logps === undefined ? undecided(labels.length) : softmax(logps.map((logp, i) => logp - (prior[i] ?? 0))));
@@ -126,8 +141,11 @@ export class NativeChatModel implements ChatModel {
   }
 
   async score(requests: ScoreRequest[], options: BatchOptions<Score> = {}): Promise<Score[]> {
-    const items = requests.map(({ messages, min, max }) => this.#verdictItem(messages, scale(min, max).map(String), true));
-    return this.#scored(items, options, (logps, index) => {
+    const itemAt = (index: number): ScoreItem | undefined => {
+      const { messages, min, max } = requests[index] as ScoreRequest;
+      return this.#verdictItem(messages, scale(min, max).map(String), true);
+    };
+    return this.#scored(requests.length, itemAt, options, (logps, index) => {
       const { min, max } = requests[index] as ScoreRequest;
       const values = scale(min, max);
       return scoreOf(values, logps === undefined ? undecided(values.length) : softmax(logps));
@@ -143,33 +161,55 @@ export class NativeChatModel implements ChatModel {
     const close = numbers && answers.some((answer) => answer.length !== answers[0]?.length);
     const continuations = answers.map((answer) => (close ? this.tokenizer.encodeAnswer(answer) : this.tokenizer.encode(answer)));
     const longest = Math.max(...continuations.map((ids) => ids.length));
-    const prompt = this.tokenizer.encodeChat(messages);
+    const prompt = this.#chats.ids(messages);
     if (prompt.length + longest <= this.context_length) return { prompt, continuations };
     if (!this.#toldTooLong) this.note?.(`${this.spec}: a prompt of ${prompt.length} tokens is longer than the model's context (${this.context_length}) and gets no verdict, as others like it`);
     this.#toldTooLong = true;
     return undefined;
   }
 
-  /** Sums of log-probabilities (undefined for what cannot be asked), in calls of bounded size, each result told as it is known. */
-  async #scored<Result>(items: readonly (ScoreItem | undefined)[], options: BatchOptions<Result>, finish: (logps: number[] | undefined, index: number) => Result): Promise<Result[]> {
+  /**
+   * Sums of log-probabilities (undefined for what cannot be asked), in calls of bounded size, each result told as it is known. Items
+   * are made as their call comes, the first of them alone before the engine has work.
+   */
+  async #scored<Result>(count: number, itemAt: (index: number) => ScoreItem | undefined, options: BatchOptions<Result>, finish: (logps: number[] | undefined, index: number) => Result): Promise<Result[]> {
     const results: Result[] = [];
     const tell = (index: number, logps: number[] | undefined): void => {
       const result = finish(logps, index);
       results[index] = result;
       options.onResult?.(index, result);
     };
-    const asked = items.flatMap((item, index) => (item === undefined ? [] : [{ item, index }]));
-    items.forEach((item, index) => {
-      if (item === undefined) tell(index, undefined);
-    });
-    for (let from = 0; from < asked.length;) {
-      const call = asked.slice(from, from + itemsInCall(asked, from));
+    const underWay: { call: Asked[]; scores: Promise<ContinuationScore[][]> }[] = [];
+    const finishOldest = async (): Promise<void> => {
+      const { call, scores } = underWay.shift() as (typeof underWay)[number];
+      (await scores).forEach((continuations, place) => tell((call[place] as Asked).index, continuations.map(({ logps }) => logps)));
+    };
+    const begin = (call: Asked[]): void => {
       options.signal?.throwIfAborted();
       const longest = Math.max(...call.map(({ item }) => size(item)));
-      const scores = await this.engine.score(call.map(({ item }) => item), { signal: options.signal, maxTokensPerMicroBatch: Math.max(2048, longest) });
-      scores.forEach((continuations, offset) => tell((call[offset] as (typeof call)[number]).index, continuations.map(({ logps }) => logps)));
-      from += call.length;
+      const scores = this.engine.score(call.map(({ item }) => item), { signal: options.signal, maxTokensPerMicroBatch: Math.max(2048, longest) });
+      // A failure is told where it is awaited; after the first one nobody asks for the rest.
+      scores.catch(() => undefined);
+      underWay.push({ call, scores });
+    };
+    let call: Asked[] = [];
+    let tokens = 0;
+    for (let index = 0; index < count; index += 1) {
+      const item = itemAt(index);
+      if (item === undefined) {
+        tell(index, undefined);
+        continue;
+      }
+      if (call.length > 0 && tokens + size(item) > tokensPerCall) {
+        begin(call);
+        [call, tokens] = [[], 0];
+        if (underWay.length === callsAhead) await finishOldest();
+      }
+      call.push({ item, index });
+      tokens += size(item);
     }
+    if (call.length > 0) begin(call);
+    while (underWay.length > 0) await finishOldest();
     return results;
   }
 
@@ -178,16 +218,10 @@ export class NativeChatModel implements ChatModel {
   }
 }
 
-/** How many of `asked` from `from` on go into one call: at least one, then as many as stay within tokensPerCall. */
-function itemsInCall(asked: readonly { item: ScoreItem }[], from: number): number {
-  let tokens = 0;
-  let to = from;
-  for (const { item } of asked.slice(from)) {
-    tokens += size(item);
-    if (to > from && tokens > tokensPerCall) break;
-    to += 1;
-  }
-  return to - from;
+/** An item and its place among the requests. */
+interface Asked {
+  item: ScoreItem;
+  index: number;
 }
 
 function size({ prompt, continuations }: ScoreItem): number {

@@ -1,6 +1,8 @@
 /** A chat model from its setting: native:PATH or openai:URL#model. */
 import type { RunConfig } from "../config.js";
+import type { BusyClock } from "../engine/busy-clock.js";
 import { UsageError } from "../errors.js";
+import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
 import type { ChatModel } from "./types.js";
 
 export interface OpenOptions {
@@ -10,6 +12,10 @@ export interface OpenOptions {
   threads: number;
   /** Told once about each thing a server cannot do, and about waits. */
   note?: ((text: string) => void) | undefined;
+  /** Of the embedded engine: gives the model's tokenizer; default: opened from its path. */
+  tokenizer?: (() => CheckpointTokenizer) | undefined;
+  /** Of the embedded engine: counts its work. */
+  clock?: BusyClock | undefined;
   /** Of endpoints: the first wait before asking again, default 1000; it doubles each time. */
   retryBaseMs?: number | undefined;
 }

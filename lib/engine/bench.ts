@@ -90,7 +90,7 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
     };
     const batches: PairBatch[] = [];
     for (let step = 0; step <= steps; step += 1) batches.push(await batch());
-    const trainer = await engine.native.createTrainer(trainOptions(options));
+    const trainer = await engine.createTrainer(trainOptions(options));
     try {
       const seconds: number[] = [];
       let firstLoss = Number.NaN;

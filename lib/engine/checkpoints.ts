@@ -3,7 +3,8 @@
  * trainer_state.json. Written under another name and renamed when whole, so that a folder called step-N is complete
  * whenever the process dies. checkpoints/training.json says which settings they belong to.
  */
-import { constants, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { constants, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { RlhiError } from "../errors.js";
 import { writeError, writeFileAtomic } from "../files.js";
@@ -141,7 +142,7 @@ const isWeights = (name: string): boolean => /^model(-\d+-of-\d+)?\.safetensors(
  * Copies a checkpoint's model into `dir`, each file under another name first, config.json last: then the folder is whole.
  * Weights of an earlier model cut into other files go: one file would be loaded in place of several.
  */
-export function publishModel(checkpoint: Checkpoint, dir: string): void {
+export async function publishModel(checkpoint: Checkpoint, dir: string): Promise<void> {
   const names = readdirSync(checkpoint.path).filter((name) => !notWeights.has(name)).toSorted((a, b) => Number(a === "config.json") - Number(b === "config.json"));
   let target = dir;
   try {
@@ -149,7 +150,7 @@ export function publishModel(checkpoint: Checkpoint, dir: string): void {
     for (const name of readdirSync(dir)) if (isWeights(name) && !names.includes(name)) rmSync(join(dir, name));
     for (const name of names) {
       target = join(dir, name);
-      copyFileSync(join(checkpoint.path, name), `${target}.tmp`, constants.COPYFILE_FICLONE);
+      await copyFile(join(checkpoint.path, name), `${target}.tmp`, constants.COPYFILE_FICLONE);
       renameSync(`${target}.tmp`, target);
     }
   } catch (error) {

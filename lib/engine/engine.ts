@@ -10,7 +10,8 @@ import { openTokenizer } from "../tokens/open.js";
 import { hasTokenizer } from "../tokens/source.js";
 import { today } from "../tokens/template.js";
 import { loadAddon } from "./addon.js";
-import type { Dtype, GenerateResult, ModelInfo, NativeModel, TokenEvent } from "./addon.js";
+import type { Dtype, GenerateResult, ModelInfo, NativeModel, NativeTrainer, TokenEvent, TrainOptions } from "./addon.js";
+import { BusyClock } from "./busy-clock.js";
 import { listColumn } from "./columns.js";
 
 export interface EngineOptions {
@@ -30,6 +31,10 @@ export interface EngineOptions {
   /** File that close() writes: a trace of every operation and of the threads' work, which Perfetto and Chrome open. CPU only. */
   trace?: string | undefined;
   onProgress?: ((fraction: number) => void) | undefined;
+  /** Gives the model's tokenizer, asked while the weights load; null: token ids are all there will be. Default: opened from `path`, if it has one. */
+  tokenizer?: (() => CheckpointTokenizer) | null | undefined;
+  /** Counts this engine's work together with that of others; default a clock of its own. */
+  clock?: BusyClock | undefined;
 }
 
 /** One prompt and the continuations of it to score; the prompt is computed once. */
@@ -87,21 +92,41 @@ export function sampleSeeds(seed: number, n: number): BigUint64Array {
 }
 
 export class Engine {
-  private constructor(readonly path: string, readonly native: NativeModel, readonly info: ModelInfo, readonly tokenizer: CheckpointTokenizer | null) {}
+  private constructor(
+    readonly path: string,
+    readonly native: NativeModel,
+    readonly info: ModelInfo,
+    readonly tokenizer: CheckpointTokenizer | null,
+    readonly clock: BusyClock,
+  ) {}
 
   /** Throws what loading throws: ERR_INVALID_FILE, ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY, ERR_NO_MODEL, ... */
   static async open(options: EngineOptions): Promise<Engine> {
-    const addon = loadAddon();
     if (options.trace !== undefined) requireWritable(options.trace);
-    const tokenizer = existsSync(options.path) && hasTokenizer(options.path) ? openTokenizer(options.path, options.now ?? today) : null;
-    const native = await addon.loadModel({
+    const clock = options.clock ?? new BusyClock();
+    return clock.load(() => Engine.#load(options, clock));
+  }
+
+  static async #load(options: EngineOptions, clock: BusyClock): Promise<Engine> {
+    const loading = loadAddon().loadModel({
       path: options.path, dtype: options.dtype, device: options.device, threads: options.threads ?? 0, seed: options.seed, maxSequences: options.maxSequences, trace: options.trace,
       onProgress: options.onProgress,
     });
+    // What goes wrong with the weights is told where they are awaited.
+    loading.catch(() => undefined);
+    let tokenizer: CheckpointTokenizer | null;
+    try {
+      // While the addon's threads read the weights.
+      tokenizer = tokenizerOf(options);
+    } catch (error) {
+      await loading.then((native) => native.close(), () => undefined);
+      throw error;
+    }
+    const native = await loading;
     try {
       const info = native.info();
       if (tokenizer !== null) native.setTokenBytes(...tokenBytesFor(tokenizer, info.vocabSize));
-      return new Engine(options.path, native, info, tokenizer);
+      return new Engine(options.path, native, info, tokenizer, clock);
     } catch (error) {
       await native.close();
       throw error;
@@ -132,12 +157,13 @@ export class Engine {
   async score(items: readonly ScoreItem[], options: { maxTokensPerMicroBatch?: number | undefined; signal?: AbortSignal | undefined } = {}): Promise<ContinuationScore[][]> {
     const continuations = items.flatMap((item) => item.continuations);
     if (continuations.length === 0) return items.map(() => []);
-    const result = await this.native.score({
+    const batch = {
       rows: items.length,
       prompt: listColumn(items.map((item) => item.prompt)),
       continuations: listColumn(continuations),
       parents: Int32Array.from(items.flatMap((item, index) => item.continuations.map(() => index))),
-    }, options.maxTokensPerMicroBatch ?? defaultMicroBatchTokens, options.signal);
+    };
+    const result = await this.clock.call(() => this.native.score(batch, options.maxTokensPerMicroBatch ?? defaultMicroBatchTokens, options.signal));
     let token = 0;
     let next = 0;
     return items.map((item) => item.continuations.map((continuation) => {
@@ -166,11 +192,11 @@ export class Engine {
       stopStrings: [...(item.stop_strings ?? [])],
     }));
     if (requests.length === 0) return results;
-    await this.native.generate(requests, (result) => {
+    await this.clock.call(() => this.native.generate(requests, (result) => {
       const done = this.#finish(result, items[result.request]?.stop_strings ?? []);
       (results[result.request] as Generated[])[result.sample] = done;
       options.onResult?.(done);
-    }, options.onToken, options.signal);
+    }, options.onToken, options.signal));
     return results;
   }
 
@@ -186,9 +212,31 @@ export class Engine {
     };
   }
 
+  /** A trainer whose steps, evaluations and gradients count as this engine's work. Making one is part of loading: memory is planned and taken. */
+  async createTrainer(options: TrainOptions): Promise<NativeTrainer> {
+    const { clock } = this;
+    const trainer = await clock.load(() => this.native.createTrainer(options));
+    return {
+      plan: () => trainer.plan(),
+      step: (batch, signal) => clock.call(() => trainer.step(batch, signal)),
+      accumulate: (batch, signal) => clock.call(() => trainer.accumulate(batch, signal)),
+      evaluate: (batch, signal) => clock.call(() => trainer.evaluate(batch, signal)),
+      saveGradients: (path) => trainer.saveGradients(path),
+      saveState: (dir) => trainer.saveState(dir),
+      loadState: (dir) => clock.load(() => trainer.loadState(dir)),
+      stepsDone: () => trainer.stepsDone(),
+      close: () => trainer.close(),
+    };
+  }
+
   async close(): Promise<void> {
     await this.native.close();
   }
+}
+
+function tokenizerOf({ path, tokenizer, now = today }: EngineOptions): CheckpointTokenizer | null {
+  if (tokenizer !== undefined) return tokenizer?.() ?? null;
+  return existsSync(path) && hasTokenizer(path) ? openTokenizer(path, now) : null;
 }
 
 /** The addon wants bytes for every row of the embedding; padding rows and special tokens stand for none. */

@@ -13,6 +13,7 @@ import { openTokenizer } from "../tokens/open.js";
 import { PairsFile } from "../tokens/pairs-file.js";
 import { hasTokenizer } from "../tokens/source.js";
 import type { Dtype, NativeTrainer, StepMetrics, TrainOptions } from "./addon.js";
+import { BusyClock } from "./busy-clock.js";
 import { CheckpointFolder, publishModel } from "./checkpoints.js";
 import type { Checkpoint, HeldOutMetrics, TrainerState, TrainingRecord } from "./checkpoints.js";
 import { Engine } from "./engine.js";
@@ -51,6 +52,10 @@ export interface TrainJob {
   saveGradients?: string | undefined;
   /** File for a trace of the policy's operations (EngineOptions.trace). */
   trace?: string | undefined;
+  /** Gives the model's tokenizer, whose files go into checkpoints; default: opened from its path, if it has one. */
+  tokenizer?: (() => CheckpointTokenizer) | undefined;
+  /** Counts the engine's work; a run's are counted together. */
+  clock?: BusyClock | undefined;
 }
 
 /** A line of metrics.jsonl: TRL's names, and how fast it went. */
@@ -118,7 +123,7 @@ async function trainIn(checkpoints: CheckpointFolder, job: TrainJob): Promise<Tr
   if (record !== undefined && record.hash !== hash) throw otherSettings(job.files.checkpoints, record, settings);
   const latest = checkpoints.latest();
   if (record?.state === "finished" && latest !== undefined) {
-    publishModel(latest, job.files.model);
+    await publishModel(latest, job.files.model);
     return trainFacts(job, record, latest.step, await pairCounts(job.files.pairs));
   }
   const fresh: TrainingRecord = { format: 1, state: "running", hash, settings, held_out_before: null, held_out_after: null };
@@ -180,6 +185,11 @@ class Session {
   #trainer: NativeTrainer | undefined;
   #elapsed: number;
   #tokens: number;
+  /** The newest checkpoint; it may still be written while the next step waits in the engine's queue. */
+  #saving: Promise<Checkpoint> | undefined;
+  #savedStep = 0;
+  /** When the engine had written it, by performance.now(). */
+  #writtenAt = 0;
 
   private constructor(
     private readonly job: TrainJob,
@@ -200,13 +210,16 @@ class Session {
     this.#order = new PairOrder(training, { ...settings, seed });
     this.#elapsed = from?.state.elapsed ?? 0;
     this.#tokens = from?.state.num_tokens ?? 0;
+    if (from !== undefined) this.#saving = Promise.resolve(from);
+    this.#savedStep = from?.step ?? 0;
   }
 
   /** Pairs first, so that a reference other than the policy is in memory alone; then the policy, from the newest checkpoint. */
   static async open(job: TrainJob, checkpoints: CheckpointFolder, record: TrainingRecord, from: Checkpoint | undefined, identities: { model: string; reference: string; pairs: string }): Promise<Session> {
-    const { dtype, device = "cpu", threads, seed } = job;
-    const load = (path: string, trace?: string): Promise<Engine> => Engine.open({ path, dtype, device, threads, seed, trace });
-    const tokenizer = existsSync(job.model) && hasTokenizer(job.model) ? openTokenizer(job.model) : null;
+    const { dtype, device = "cpu", threads, seed, clock = new BusyClock() } = job;
+    // A training has ids alone.
+    const load = (path: string, trace?: string): Promise<Engine> => Engine.open({ path, dtype, device, threads, seed, trace, tokenizer: null, clock });
+    const tokenizer = existsSync(job.model) && hasTokenizer(job.model) ? (job.tokenizer?.() ?? openTokenizer(job.model)) : null;
     // A GPU sums in another order than a CPU: the first loss is ln 2 exactly where the reference was scored as the policy is.
     const arithmetic = device === "cpu" ? [] : ["cuda"];
     const metadata = {
@@ -241,7 +254,7 @@ class Session {
 
   async run(): Promise<TrainFacts> {
     const { job, from } = this;
-    const trainer = await this.engine.native.createTrainer(this.#options());
+    const trainer = await this.engine.createTrainer(this.#options());
     this.#trainer = trainer;
     if (from !== undefined) await trainer.loadState(from.path);
     const done = from?.step ?? 0;
@@ -249,9 +262,9 @@ class Session {
     this.#writeRecord({});
     if (this.#heldOut.length > 0 && this.record.held_out_before === null && done === 0) this.#writeRecord({ held_out_before: await this.#measureHeldOut(trainer, "held-out pairs before training") });
     if (job.saveGradients !== undefined && done === 0) await this.#saveGradients(trainer, job.saveGradients);
-    const last = await this.#steps(trainer, done);
-    if (this.#heldOut.length > 0) this.#writeRecord({ held_out_after: await this.#measureHeldOut(trainer, "held-out pairs after training") });
-    publishModel(last, job.files.model);
+    await this.#steps(trainer, done);
+    // The last checkpoint is completed and copied while held-out pairs are measured. Neither goes on when the other's failure is told.
+    for (const end of await Promise.allSettled([this.#publishLast(), this.#measureAfter(trainer)])) if (end.status === "rejected") throw end.reason;
     this.#writeRecord({ state: "finished" });
     return trainFacts(job, this.record, done, { pairs: this.pairs.rows - this.#heldOut.length, held_out_pairs: this.#heldOut.length });
   }
@@ -272,13 +285,20 @@ class Session {
     this.checkpoints.writeRecord(this.record);
   }
 
-  /** All steps after `done`. Returns the checkpoint of the last one. */
-  async #steps(trainer: NativeTrainer, done: number): Promise<Checkpoint> {
+  async #publishLast(): Promise<void> {
+    await publishModel(await this.#saving as Checkpoint, this.job.files.model);
+  }
+
+  async #measureAfter(trainer: NativeTrainer): Promise<void> {
+    if (this.#heldOut.length > 0) this.#writeRecord({ held_out_after: await this.#measureHeldOut(trainer, "held-out pairs after training") });
+  }
+
+  /** All steps after `done`; the last one's checkpoint is under way when they are made. */
+  async #steps(trainer: NativeTrainer, done: number): Promise<void> {
     const { job } = this;
     const total = this.#order.totalSteps;
-    if (this.from !== undefined && done >= total) return this.from;
+    if (done >= total) return;
     const metrics = new JsonlAppender(job.files.metrics);
-    let saved = this.from;
     job.progress.start("training", total, done);
     try {
       let next = this.pairs.batch(this.#order.rowsOf(done + 1));
@@ -287,17 +307,19 @@ class Session {
         // Read ahead while the engine works; the last batch is read for nothing, cheaply.
         next = this.pairs.batch(this.#order.rowsOf(step + 1));
         const begin = performance.now();
-        const result = await this.#step(trainer, batch, step, saved);
-        const seconds = (performance.now() - begin) / 1000;
+        const saving = this.#saving;
+        const result = await this.#step(trainer, batch, step);
+        const seconds = (performance.now() - Math.max(begin, this.#writtenAt)) / 1000;
+        // The engine wrote it before it made this step. Where that failed, training ends here.
+        await saving;
         this.#elapsed += seconds;
         this.#tokens += result.num_tokens;
         const line: MetricsLine = { ...result, epoch: this.#order.epochAfter(step), tokens_per_second: result.num_tokens / seconds, elapsed: this.#elapsed };
         metrics.append(line);
         job.progress.advance(1, `loss ${result.loss.toFixed(4)}, ${Math.round(line.tokens_per_second)} tokens/s`);
         const { save_steps } = job.settings;
-        if (step === total || (save_steps > 0 && step % save_steps === 0)) saved = await this.#save(trainer, step);
+        if (step === total || (save_steps > 0 && step % save_steps === 0)) this.#save(trainer, step);
       }
-      return saved as Checkpoint;
     } finally {
       metrics.close();
       job.progress.stop();
@@ -305,14 +327,15 @@ class Session {
   }
 
   /** An interrupted step leaves the weights as they were: what is done until then is saved before the error goes on. */
-  async #step(trainer: NativeTrainer, batch: Parameters<NativeTrainer["step"]>[0], step: number, saved: Checkpoint | undefined): Promise<StepMetrics> {
+  async #step(trainer: NativeTrainer, batch: Parameters<NativeTrainer["step"]>[0], step: number): Promise<StepMetrics> {
     try {
       this.job.signal.throwIfAborted();
       return await trainer.step(batch, this.job.signal);
     } catch (error) {
       if (!this.job.signal.aborted) throw error;
       const finished = step - 1;
-      if (finished > 0 && finished !== saved?.step) await this.#save(trainer, finished);
+      if (finished > this.#savedStep) this.#save(trainer, finished);
+      await this.#saving;
       throw new RlhiError("ERR_ABORTED", {
         what: finished > 0 ? `training stopped after step ${finished} of ${this.#order.totalSteps}` : "training stopped before its first step",
         where: this.job.files.checkpoints,
@@ -322,13 +345,18 @@ class Session {
     }
   }
 
-  #save(trainer: NativeTrainer, step: number): Promise<Checkpoint> {
+  /** Begins a checkpoint of the weights as they are: the engine writes it before anything it is given later. */
+  #save(trainer: NativeTrainer, step: number): void {
     const state: TrainerState = { global_step: step, epoch: this.#order.epochAfter(step), elapsed: this.#elapsed, num_tokens: this.#tokens, hash: this.record.hash };
-    return this.checkpoints.save(state, async (dir) => {
-      await this.engine.native.save(dir, this.job.dtype);
-      await trainer.saveState(dir);
+    this.#savedStep = step;
+    this.#saving = this.checkpoints.save(state, async (dir) => {
+      const writing = [this.engine.native.save(dir, this.job.dtype), trainer.saveState(dir)];
       this.tokenizer?.save(dir);
+      for (const end of await Promise.allSettled(writing)) if (end.status === "rejected") throw end.reason;
+      this.#writtenAt = performance.now();
     });
+    // Told where it is awaited, a step later.
+    this.#saving.catch(() => undefined);
   }
 
   async #saveGradients(trainer: NativeTrainer, path: string): Promise<void> {
@@ -353,6 +381,7 @@ class Session {
   }
 
   async close(): Promise<void> {
+    await this.#saving?.catch(() => undefined);
     await this.#trainer?.close();
     await this.engine.close();
     await this.pairs.close();

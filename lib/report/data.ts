@@ -16,6 +16,7 @@ import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "..
 import { criteria } from "../prompts/user-eval.js";
 import { hashUnit } from "../random.js";
 import type { RunFolder } from "../run/folder.js";
+import { engineTogether } from "../run/manifest.js";
 import type { ManifestData } from "../run/manifest.js";
 import { stageNames } from "../run/stage.js";
 import { changedSettings, provenance } from "./provenance.js";
@@ -53,8 +54,9 @@ export async function reportData(folder: RunFolder, config: RunConfig): Promise<
     answer_examples: evaluated === undefined ? [] : await answerExamples({ folder, config }, evaluated),
     times: stageNames.flatMap((name) => {
       const record = manifest.stages[name];
-      return record === undefined || name === "report" ? [] : [{ name, seconds: record.duration_s }];
+      return record === undefined || name === "report" ? [] : [{ name, seconds: record.duration_s, engine: record.engine ?? null }];
     }),
+    engine: engineTogether(Object.values(manifest.stages).flatMap(({ engine }) => engine ?? [])),
     provenance: provenance(manifest),
     settings: changedSettings(config),
   };

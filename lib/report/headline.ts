@@ -31,5 +31,16 @@ export function headlineOf(data: ReportData): Record<string, unknown> {
     mean_preference: preference?.mean ?? null,
     order_disagreement: data.order_disagreement,
     seconds_by_stage: Object.fromEntries(data.times.map(({ name, seconds }) => [name, seconds])),
+    ...engineFacts(data),
+  };
+}
+
+/** How long the engine waited; nothing where no stage used it. */
+function engineFacts({ engine, times }: ReportData): Record<string, unknown> {
+  if (engine === null) return {};
+  const { idle_share, busy_seconds, load_seconds } = engine;
+  return {
+    engine_idle_share: idle_share, engine_busy_seconds: busy_seconds, engine_load_seconds: load_seconds,
+    engine_idle_share_by_stage: Object.fromEntries(times.flatMap(({ name, engine: ofStage }) => (ofStage === null ? [] : [[name, ofStage.idle_share]]))),
   };
 }

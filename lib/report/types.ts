@@ -3,6 +3,7 @@ import type { Message } from "../conversations/types.js";
 import type { HeldOutMetrics } from "../engine/checkpoints.js";
 import type { Mean, WinRate } from "../eval/statistics.js";
 import type { PairMethod } from "../pairs/types.js";
+import type { EngineRecord } from "../run/manifest.js";
 
 export interface Count {
   name: string;
@@ -72,6 +73,13 @@ export interface Setting {
   value: string;
 }
 
+export interface StageTimes {
+  name: string;
+  seconds: number;
+  /** null where the stage did not use the embedded engine. */
+  engine: EngineRecord | null;
+}
+
 export interface ReportData {
   name: string;
   model: string;
@@ -96,7 +104,9 @@ export interface ReportData {
   eval_users: number;
   pair_examples: PairExample[];
   answer_examples: AnswerExample[];
-  times: { name: string; seconds: number }[];
+  times: StageTimes[];
+  /** The engine over all stages that used it; null where none did. */
+  engine: EngineRecord | null;
   /** Seed, data, models and prompt versions: what it takes to make the run again. */
   provenance: Setting[];
   /** Settings that are not the defaults. */

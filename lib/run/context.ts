@@ -6,9 +6,13 @@ import { openChatModel } from "../chat-models/open.js";
 import type { ChatModel } from "../chat-models/types.js";
 import { configYaml } from "../config-file.js";
 import type { RunConfig } from "../config.js";
+import { BusyClock } from "../engine/busy-clock.js";
 import { RlhiError } from "../errors.js";
 import { writeFileAtomic } from "../files.js";
 import type { Progress } from "../progress.js";
+import type { CheckpointTokenizer } from "../tokens/chat-tokenizer.js";
+import { openTokenizer } from "../tokens/open.js";
+import { hasTokenizer } from "../tokens/source.js";
 import { runFolder } from "./folder.js";
 import type { RunFolder } from "./folder.js";
 import { lockRunFolder } from "./lock.js";
@@ -51,9 +55,12 @@ export function openRun(options: RunOptions): RunContext {
     const folder = runFolder(resolve(options.dir));
     removeHalfWritten(folder.dir);
     const manifest = new Manifest(folder.manifest);
-    const models = new RoleModels(config, folder, manifest, progress);
+    const clock = new BusyClock();
+    let opened: CheckpointTokenizer | undefined;
+    const tokenizer = (): CheckpointTokenizer => (opened ??= openTokenizer(config.model));
+    const models = new RoleModels(config, folder, manifest, progress, clock, tokenizer);
     return {
-      folder, config, progress, signal, manifest,
+      folder, config, progress, signal, manifest, clock, tokenizer,
       model: (role) => models.open(role),
       closeModels: () => models.close(),
       saveConfig: () => writeFileAtomic(folder.config, configYaml(config)),
@@ -76,11 +83,16 @@ function removeHalfWritten(dir: string): void {
   for (const name of readdirSync(dir)) if (/\.tmp-\d+$/.test(name)) rmSync(join(dir, name), { force: true });
 }
 
+/** What has none is told when the model is opened, in words of its own. */
+function isModelWithTokenizer(path: string): boolean {
+  return existsSync(path) && hasTokenizer(path);
+}
+
 /** Models by what they are: roles with the same spec share one. */
 class RoleModels {
   readonly #opened = new Map<string, Promise<ChatModel>>();
 
-  constructor(readonly config: RunConfig, readonly folder: RunFolder, readonly manifest: Manifest, readonly progress: Progress) {}
+  constructor(readonly config: RunConfig, readonly folder: RunFolder, readonly manifest: Manifest, readonly progress: Progress, readonly clock: BusyClock, readonly tokenizer: () => CheckpointTokenizer) {}
 
   async open(role: ModelRole): Promise<ChatModel> {
     const spec = modelSpec(this.config, role, this.folder.model);
@@ -102,7 +114,8 @@ class RoleModels {
 
   async #load(spec: string): Promise<ChatModel> {
     const { endpoint, dtype, device, threads } = this.config;
-    const model = await openChatModel(spec, { endpoint, dtype, device, threads, note: (text) => this.progress.note(text) });
+    const tokenizer = spec === modelSpec(this.config, "policy", this.folder.model) && isModelWithTokenizer(this.config.model) ? this.tokenizer : undefined;
+    const model = await openChatModel(spec, { endpoint, dtype, device, threads, tokenizer, note: (text) => this.progress.note(text), clock: this.clock });
     return new CachedChatModel(model, this.folder.cache);
   }
 

@@ -2,6 +2,8 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import type { RunConfig } from "../config.js";
 import { packageVersion } from "../engine/addon.js";
+import { idleShare } from "../engine/busy-clock.js";
+import type { EngineTime } from "../engine/busy-clock.js";
 import { RlhiError, UsageError } from "../errors.js";
 import { sha256File, writeFileAtomic } from "../files.js";
 import { settingChanges, stagesFrom, stageSettings } from "./settings.js";
@@ -15,8 +17,23 @@ export interface StageRecord {
   finished: string | null;
   /** Wall seconds, summed over all runs of the stage. */
   duration_s: number;
+  /** Of stages that used the embedded engine: its part of the time. */
+  engine?: EngineRecord;
   settings: StageSettings;
   facts: StageFacts | null;
+}
+
+/** Summed over those runs of a stage in which the embedded engine loaded a model or worked. */
+export interface EngineRecord extends EngineTime {
+  /** Wall time of these runs. */
+  seconds: number;
+  /** Of the wall time without loading, the share in which the engine had no work; null where there is no such time. */
+  idle_share: number | null;
+}
+
+/** What one run of a stage took. */
+export interface StageTime extends EngineTime {
+  seconds: number;
 }
 
 export interface InputRecord {
@@ -98,6 +115,7 @@ export class Manifest {
       started: before?.started ?? new Date().toISOString(),
       finished: null,
       duration_s: before?.duration_s ?? 0,
+      ...(before?.engine === undefined ? {} : { engine: before.engine }),
       settings: stageSettings(stage, config),
       facts: null,
     };
@@ -105,10 +123,11 @@ export class Manifest {
   }
 
   /** Adds the time of a run of the stage; with facts the stage is finished. */
-  end(stage: StageName, seconds: number, facts: StageFacts | null): void {
+  end(stage: StageName, time: StageTime, facts: StageFacts | null): void {
     const record = this.data.stages[stage];
     if (record === undefined) throw new Error(`stage ${stage} ended before it began`);
-    record.duration_s = Math.round((record.duration_s + seconds) * 1000) / 1000;
+    record.duration_s = milliseconds(record.duration_s + time.seconds);
+    if (time.busy_seconds > 0 || time.load_seconds > 0) record.engine = addedUp(record.engine, time);
     if (facts !== null) {
       record.state = "finished";
       record.finished = new Date().toISOString();
@@ -152,6 +171,20 @@ export class Manifest {
     this.data.updated = new Date().toISOString();
     writeFileAtomic(this.path, `${JSON.stringify(this.data, null, 2)}\n`);
   }
+}
+
+const milliseconds = (seconds: number): number => Math.round(seconds * 1000) / 1000;
+
+/** The engine's part of several stages together; null of none. */
+export function engineTogether(records: readonly StageTime[]): EngineRecord | null {
+  return records.reduce((sum: EngineRecord | null, record) => addedUp(sum ?? undefined, record), null);
+}
+
+function addedUp(before: StageTime = { seconds: 0, busy_seconds: 0, load_seconds: 0 }, time: StageTime): EngineRecord {
+  const seconds = milliseconds(before.seconds + time.seconds);
+  const engine = { busy_seconds: milliseconds(before.busy_seconds + time.busy_seconds), load_seconds: milliseconds(before.load_seconds + time.load_seconds) };
+  const share = idleShare(seconds, engine);
+  return { seconds, ...engine, idle_share: share === null ? null : Math.round(share * 1e4) / 1e4 };
 }
 
 function emptyManifest(): ManifestData {

@@ -1,11 +1,13 @@
 /** Runs one stage in a run folder: what must be there is checked, its time and facts are kept, its files can be made again. */
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { timeBetween } from "../engine/busy-clock.js";
 import { RlhiError } from "../errors.js";
 import { filterJsonl } from "../files.js";
 import type { CandidateRecord } from "../pairs/types.js";
 import type { RunContext } from "./context.js";
 import type { RunFolder } from "./folder.js";
+import type { StageTime } from "./manifest.js";
 import { requiredStages, stagesBefore, stagesFrom, stagesUpTo } from "./settings.js";
 import type { Stage, StageFacts, StageName } from "./stage.js";
 
@@ -22,7 +24,7 @@ export interface StageOutcome {
  * then nothing was removed.
  */
 export async function runStage(name: StageName, stage: Stage, context: RunContext, force = false): Promise<StageOutcome> {
-  const { manifest, folder, config, signal } = context;
+  const { manifest, folder, config, signal, clock } = context;
   if (force) await clearFrom(name, context);
   await finishClearing(context);
   await manifest.check(stagesUpTo(name), config);
@@ -35,15 +37,17 @@ export async function runStage(name: StageName, stage: Stage, context: RunContex
   context.saveConfig();
   await manifest.begin(name, config);
   const start = performance.now();
-  const seconds = (): number => (performance.now() - start) / 1000;
+  const before = clock.read();
+  const spent = (): StageTime => ({ seconds: (performance.now() - start) / 1000, ...timeBetween(before, clock.read()) });
   try {
     const facts = await stage(context);
     signal.throwIfAborted();
     if (name === "mine") await manifest.recordInputs(minedFiles(facts));
-    manifest.end(name, seconds(), facts);
-    return { facts, skipped: false, seconds: seconds() };
+    const time = spent();
+    manifest.end(name, time, facts);
+    return { facts, skipped: false, seconds: time.seconds };
   } catch (error) {
-    manifest.end(name, seconds(), null);
+    manifest.end(name, spent(), null);
     throw error;
   }
 }

@@ -1,5 +1,6 @@
 /** What the feedback stage needs, with a stand-in for the model whose verdicts depend on the follow-up alone. */
 import { runConfigSchema } from "../../lib/config.js";
+import { BusyClock } from "../../lib/engine/busy-clock.js";
 import { silent } from "../../lib/progress.js";
 import { hashUnit } from "../../lib/random.js";
 import { runFolder } from "../../lib/run/folder.js";
@@ -19,6 +20,8 @@ export function feedbackContext(dir: string, delayMs = 0): FeedbackContext {
     config: runConfigSchema.parse({ model: "unused", data: { path: "unused" }, feedback: { classifier: "both", rules_threshold: 0.8 } }),
     progress: silent,
     signal: new AbortController().signal,
+    clock: new BusyClock(),
+    tokenizer: () => { throw new Error("the stage asks its model alone"); },
     model: () => Promise.resolve(fake),
     closeModels: () => Promise.resolve(),
   };

@@ -65,7 +65,7 @@ export async function methodRun(dir: string, logs: readonly LoggedConversation[]
   const manifest = new Manifest(join(run, "manifest.json"));
   for (const stage of ["mine", "feedback"] as const) {
     await manifest.begin(stage, config);
-    manifest.end(stage, 0, {});
+    manifest.end(stage, { seconds: 0, busy_seconds: 0, load_seconds: 0 }, {});
   }
   return { dir: run, configPath, config };
 }

@@ -9,6 +9,8 @@ import { runConfigSchema } from "../../lib/config.js";
 import type { RunConfig, RunConfigInput } from "../../lib/config.js";
 import { followUpTurns, isHeldOut, writeConversations } from "../../lib/conversations/index.js";
 import type { Conversation, FeedbackLabel, LoggedMessage, MiningFacts } from "../../lib/conversations/index.js";
+import { BusyClock } from "../../lib/engine/busy-clock.js";
+import type { EngineTime } from "../../lib/engine/busy-clock.js";
 import { evalStage } from "../../lib/eval/user-eval.js";
 import type { UserEvalFacts } from "../../lib/eval/user-eval.js";
 import type { FeedbackRecord } from "../../lib/feedback/types.js";
@@ -65,6 +67,11 @@ export interface Fixture {
   losses: number[];
 }
 
+/** Of the stages that are made with the embedded engine; the judge is an endpoint. */
+const engineTimes: Partial<Record<StageName, EngineTime>> = {
+  personas: { busy_seconds: 26.1, load_seconds: 0.25 }, rewrite: { busy_seconds: 50, load_seconds: 0 }, reward: { busy_seconds: 81.25, load_seconds: 0 },
+  train: { busy_seconds: 143.1, load_seconds: 0.25 }, eval: { busy_seconds: 104, load_seconds: 0 },
+};
 const stagesInOrder = ["mine", "feedback", "personas", "rewrite", "reward", "pairs", "train", "eval"] as const;
 
 /** Fills `dir` (made if need be). The same options give the same files. */
@@ -99,7 +106,7 @@ export async function writeRunFolder(dir: string, options: FixtureOptions = {}):
   if (did("pairs")) jsonl(folder.pairs, pairs);
   if (did("pairs")) jsonl(folder.filtered, filtered);
   if (metrics.length > 0) jsonl(folder.metrics, metrics);
-  const evaluation = did("eval") ? await evalStage({ folder, config, progress: silent, signal: new AbortController().signal, model: async (role) => standInModel(role), closeModels: async () => {} }) : null;
+  const evaluation = did("eval") ? await evalStage({ folder, config, progress: silent, signal: new AbortController().signal, model: async (role) => standInModel(role), closeModels: async () => {}, clock: new BusyClock(), tokenizer: noTokenizer }) : null;
 
   const facts: Record<(typeof stagesInOrder)[number], StageFacts> = {
     mine: { ...mined }, feedback: { prompts: { "feedback <b>": "0123456789abcdef" } }, personas: {}, rewrite: {}, reward: {}, pairs: {}, train: { held_out_before: heldOut.before, held_out_after: heldOut.after }, eval: evaluation ?? {},
@@ -109,12 +116,14 @@ export async function writeRunFolder(dir: string, options: FixtureOptions = {}):
   for (const [i, stage] of stagesInOrder.entries()) {
     if (!did(stage)) continue;
     await manifest.begin(stage, config);
-    manifest.end(stage, 3.25 * (i + 1) ** 2, facts[stage]);
+    manifest.end(stage, { seconds: 3.25 * (i + 1) ** 2, busy_seconds: 0, load_seconds: 0, ...engineTimes[stage] }, facts[stage]);
   }
   manifest.recordModel("policy", `native:${config.model}`, "00112233445566778899aabbccddeeff");
   manifest.recordModel("judge", config.models.judge ?? "", "an endpoint");
   return { folder, config, mined, labels, candidates, pairs, filtered, heldOut, evaluation, losses: metrics.map((m) => m["loss"] as number) };
 }
+
+const noTokenizer = (): never => { throw new Error("an evaluation asks for no tokenizer"); };
 
 function jsonl(path: string, records: readonly unknown[]): void {
   writeFileSync(path, records.map((record) => `${JSON.stringify(record)}\n`).join(""));

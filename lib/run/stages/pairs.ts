@@ -12,7 +12,6 @@ import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "..
 import { rewriteJudgePrompt } from "../../prompts/reward.js";
 import { writePairsArrow } from "../../tokens/arrow.js";
 import type { PairRow } from "../../tokens/arrow.js";
-import { openTokenizer } from "../../tokens/open.js";
 import { isTooLong, tokenizePair } from "../../tokens/pair-tokens.js";
 import type { ChatTokenizer } from "../../tokens/types.js";
 import type { Stage, StageContext } from "../stage.js";
@@ -26,7 +25,7 @@ const windowSize = 256;
  */
 export const pairsStage: Stage = async (context) => {
   const { folder, config, progress } = context;
-  const tokenizer = openTokenizer(config.model);
+  const tokenizer = context.tokenizer();
   const temporary = { kept: `${folder.pairs}.kept`, pairs: `${folder.pairs}.new`, filtered: `${folder.filtered}.new` };
   const remove = (): void => Object.values(temporary).forEach((path) => rmSync(path, { force: true }));
   remove();

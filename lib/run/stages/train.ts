@@ -8,18 +8,17 @@ import { readJsonl } from "../../files.js";
 import { pairsIdentity } from "../../pairs/build.js";
 import type { PairRecord } from "../../pairs/types.js";
 import type { PairRow } from "../../tokens/arrow.js";
-import { openTokenizer } from "../../tokens/open.js";
 import { isTooLong, tokenizePair } from "../../tokens/pair-tokens.js";
 import type { ChatTokenizer } from "../../tokens/types.js";
 import type { Stage, StageContext } from "../stage.js";
 
 export const trainStage: Stage = async (context) => {
-  const { folder, config, progress, signal } = context;
+  const { folder, config, progress, signal, clock } = context;
   await context.closeModels();
   const pairs = await runPairs(context);
   const facts = await trainOf(context, {
     model: config.model, reference: config.reference, dtype: config.dtype, device: config.device, threads: config.threads, seed: config.seed, settings: config.train, pairs,
-    files: { pairs: folder.pairsArrow, metrics: folder.metrics, checkpoints: folder.checkpoints, model: folder.model }, progress, signal,
+    files: { pairs: folder.pairsArrow, metrics: folder.metrics, checkpoints: folder.checkpoints, model: folder.model }, progress, signal, clock, tokenizer: () => context.tokenizer(),
   });
   return { ...facts, dropped_too_long: pairs.count - facts.pairs - facts.held_out_pairs };
 };
@@ -35,7 +34,7 @@ async function trainOf({ folder }: StageContext, job: TrainJob): Promise<TrainFa
 }
 
 /** Pairs of pairs.jsonl; their ids from pairs.arrow where that was made from them by this model's tokenizer. One by one: nothing holds them all. */
-async function runPairs({ folder, config }: StageContext): Promise<PairSource> {
+async function runPairs({ folder, config, tokenizer: open }: StageContext): Promise<PairSource> {
   let count = 0;
   for await (const _ of readJsonl<PairRecord>(folder.pairs)) count += 1;
   if (count === 0) {
@@ -51,7 +50,7 @@ async function runPairs({ folder, config }: StageContext): Promise<PairSource> {
     identity: source,
     count,
     async *rows() {
-      const tokenizer = openTokenizer(config.model);
+      const tokenizer = open();
       const made = await openPairs(folder.pairsArrow, { tokens: tokenizer.fingerprint, source, reference: "" }, 0);
       yield* made === undefined ? tokenized(folder.pairs, tokenizer, config.pairs.max_tokens) : storedRows(made);
     },
