@@ -83,7 +83,7 @@ const python = join(home, "venv", "bin", "python");
 const dtypes = ["bf16", "f32"] as const;
 
 function ours(what: string, dtype: string, { threads }: Setting, ...flags: (string | number)[]): Promise<Record<string, unknown>> {
-  return lastJson(process.execPath, [cli, "bench", what, "--model", "smollm2-135m", "--dtype", dtype, "--threads", String(threads), "--json", "--quiet", ...flags.map(String)]);
+  return lastJson(process.execPath, [cli, "bench", what, ...(what === "gemm" ? [] : ["--model", "smollm2-135m"]), "--dtype", dtype, "--threads", String(threads), "--json", "--quiet", ...flags.map(String)]);
 }
 
 const peer = (script: string, ...args: (string | number)[]): Promise<Record<string, unknown>> => lastJson(python, [join(peersDir, script), ...args.map(String)]);

@@ -89,6 +89,12 @@ const usage: [string, string[], RegExp][] = [
   ["--force beside --evaluate", ["feedback", "--evaluate", "--force"], /--force does not go with --evaluate/],
   ["a share out of range", ["feedback", "--evaluate", "--abstain-below", "5"], /a setting is wrong\n {2}- --abstain-below: expected at most 1 .*; found 5\n/],
   ["a bench without a token to decode", ["bench", "generate", "--model", model, "--max-new-tokens", "1"], /--max-new-tokens: nothing to decode\n.*2 or more/],
+  ["a flag of training beside another bench", ["bench", "generate", "--model", model, "--pairs", "2"], /--pairs does not go with bench generate\n.*leave it out/],
+  ["the same at its default", ["bench", "forward", "--prompt", "256"], /--prompt does not go with bench forward/],
+  ["a flag of generation beside bench train", ["bench", "train", "--sequences", "4"], /--sequences does not go with bench train/],
+  ["a length of sequences beside bench gemm", ["bench", "gemm", "--max-new-tokens", "4"], /--max-new-tokens does not go with bench gemm/],
+  ["a model beside one product", ["bench", "gemm", "--shape", "8,8,8", "--model", model], /--model does not go with --shape/],
+  ["repetitions of bench pipeline", ["bench", "pipeline", "--steps", "2"], /--steps does not go with bench pipeline/],
 ];
 for (const [name, args, message] of usage) {
   test(`${name}: exit code 2, on stderr`, async () => {

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { Message } from "../lib/conversations/types.js";
+import { writeWordTokenizer } from "../lib/run/bench-model.js";
 import { openTokenizer } from "../lib/tokens/open.js";
 import { cliJson, runCli } from "./helpers/cli.js";
 import { shared, skipUnless, smollm2 } from "./helpers/shared.js";
@@ -211,6 +212,34 @@ test("bench: each kind prints what it measured", async () => {
   assert.ok((forward?.["tokens_per_s"] ?? 0) > 0 && (forward?.["useful_mfu"] ?? 0) > 0);
   const products = await cliJson<Record<string, unknown>>(["bench", "gemm", ...small, "--tokens", "32"]);
   assert.deepEqual(products.map((row) => [row["name"], row["n"], row["k"]]), [["qkv", 128, 64], ["attention_out", 64, 64], ["gate_up", 256, 64], ["down", 64, 128], ["head", tinyVocabSize, 64]]);
+});
+
+test("bench pipeline: each stage's time and the engine's part of it, and nothing left behind", async () => {
+  const temporary = mkdtempSync(join(folder, "tmp-"));
+  const rows = await cliJson<Record<string, number | null> & { stage: string }>(["bench", "pipeline", "--model", model, "--dtype", "f32"], { env: { TMPDIR: temporary } });
+  assert.deepEqual(rows.map(({ stage }) => stage), ["mine", "feedback", "personas", "rewrite", "reward", "pairs", "train", "eval", "report", "with the engine"]);
+  for (const { stage, ...row } of rows) assert.deepEqual(Object.keys(row), ["seconds", "engine_busy_seconds", "engine_load_seconds", "idle_share"], stage);
+  const [worked, idle] = [rows.filter((row) => row["idle_share"] !== null), rows.filter((row) => row["idle_share"] === null)];
+  assert.deepEqual(idle.map(({ stage }) => stage), ["mine", "feedback", "report"]);
+  for (const { stage, seconds, engine_busy_seconds: busy, engine_load_seconds: load, idle_share: share } of worked) {
+    assert.ok(Math.abs((share ?? 0) - (1 - (busy ?? 0) / ((seconds ?? 0) - (load ?? 0)))) < 1e-3, stage);
+  }
+  const total = (name: string): number => sum(worked.slice(0, -1).map((row) => row[name] ?? 0));
+  for (const name of ["seconds", "engine_busy_seconds", "engine_load_seconds"]) assert.ok(Math.abs(total(name) - (worked.at(-1)?.[name] ?? 0)) < 1e-6, name);
+  assert.deepEqual(readdirSync(temporary), []);
+});
+
+test("a model of random weights has a tokenizer of the commonest words", () => {
+  const dir = mkdtempSync(join(folder, "words-"));
+  writeFileSync(join(dir, "config.json"), JSON.stringify({ eos_token_id: 2 }));
+  writeWordTokenizer(dir, ["the cat and the dog", "the naïve 猫 and the cat"], 270);
+  const words = openTokenizer(dir);
+  assert.equal(words.encode(" the").length, 1);
+  assert.ok(words.encode(" naïve").length > 1, "there was no room for rare words");
+  const text = "the dog, the 猫\n  and a naïve cat!";
+  assert.equal(words.decode(words.encode(text)), text);
+  assert.ok(words.vocab_size <= 270);
+  assert.deepEqual(words.encodeChat([{ role: "user", content: "the cat" }]).filter((id) => id < 3), [1, 2, 1]);
 });
 
 for (const name of ["llama", "qwen2"]) {

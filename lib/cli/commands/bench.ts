@@ -1,6 +1,21 @@
 import type { Dtype } from "../../engine/addon.js";
 import { defineCommand } from "../command.js";
+import type { Tools } from "../command.js";
 import { computeFlags, requireRange } from "../model-flags.js";
+import type { Mode } from "../modes.js";
+
+const kinds = ["train", "generate", "forward", "gemm", "pipeline"] as const;
+type What = (typeof kinds)[number];
+
+/** Of the flags that not every kind has, those of each. */
+const flagsOf: Record<What, readonly string[]> = {
+  train: ["steps", "pairs", "prompt", "answer", "max-tokens-per-micro-batch"],
+  generate: ["steps", "sequences", "prompt", "max-new-tokens"],
+  forward: ["steps", "sequences", "tokens", "max-tokens-per-micro-batch"],
+  gemm: ["steps", "tokens", "shape"],
+  pipeline: [],
+};
+const flagsOfAll: ReadonlySet<string> = new Set(["what", "model", "dtype", "threads"]);
 
 interface BenchFlags {
   model: string;
@@ -21,9 +36,9 @@ export const bench = defineCommand({
   command: "bench <what>",
   describe: "speed and memory, beside this machine's own limit measured in the same run",
   flags: (yargs) => computeFlags(yargs)
-    .positional("what", { choices: ["train", "generate", "forward", "gemm"] as const, demandOption: true, describe: "training steps, generation, log-probabilities, or matrix products" })
+    .positional("what", { choices: kinds, demandOption: true, describe: "training steps, generation, log-probabilities, matrix products, or the whole method on a part of the sample (how long the engine waits)" })
     .option("model", { type: "string", default: "smollm2-135m", requiresArg: true, describe: "a path, or a shape's name for random weights" })
-    .option("steps", { type: "number", default: 5, describe: "repetitions; their median counts" })
+    .option("steps", { type: "number", default: 5, describe: "all but pipeline: repetitions; their median counts" })
     .option("pairs", { type: "number", default: 2, describe: "train: pairs a step" })
     .option("prompt", { type: "number", default: 256, describe: "train, generate: tokens of a prompt" })
     .option("answer", { type: "number", default: 256, describe: "train: tokens of each answer" })
@@ -33,21 +48,27 @@ export const bench = defineCommand({
     .option("max-new-tokens", { type: "number", default: 64, describe: "generate: tokens written to each prompt" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "train, forward: token budget of one forward" })
     .example("$0 bench train --model smollm2-135m --dtype bf16 --pairs 2 --prompt 256 --answer 256 --steps 5 --json", "pairs/s, useful MFU, peak memory")
-    .example("$0 bench gemm --dtype f32", "each matrix product of the model as a share of the peak"),
-  run: async (flags, { out }) => {
+    .example("$0 bench gemm --dtype f32", "each matrix product of the model as a share of the peak")
+    .example("$0 bench pipeline", "seconds of each stage, and the share in which the engine had no work"),
+  mode: (flags) => modeOf(flags),
+  run: async (flags, tools) => {
     for (const name of ["steps", "pairs", "prompt", "answer", "sequences", "tokens", "maxNewTokens", "maxTokensPerMicroBatch"] as const) {
       requireRange(name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`), flags[name], "a whole number from 1", Number.isInteger(flags[name]) && flags[name] >= 1);
     }
     if (flags.shape !== undefined) requireRange("shape", flags.shape, "three whole numbers from 1, as 1024,49152,576", /^[1-9]\d*,[1-9]\d*,[1-9]\d*$/.test(flags.shape));
-    const result = await measure(flags.what, flags);
-    if (Array.isArray(result)) out.table(result, "bench gemm");
-    else out.facts(result, `bench ${flags.what}`);
+    const result = await measure(flags.what, flags, tools);
+    if (Array.isArray(result)) tools.out.table(result, `bench ${flags.what}`);
+    else tools.out.facts(result, `bench ${flags.what}`);
   },
 });
 
-type What = "train" | "generate" | "forward" | "gemm";
+/** A product given by --shape is nobody's: neither a model's nor of --tokens rows. */
+function modeOf({ what, shape }: BenchFlags & { what: What }): Mode {
+  if (what === "gemm" && shape !== undefined) return { name: "--shape", takes: (flag) => ["what", "dtype", "threads", "steps", "shape"].includes(flag) };
+  return { name: `bench ${what}`, takes: (flag) => flagsOfAll.has(flag) || flagsOf[what].includes(flag) };
+}
 
-async function measure(what: What, flags: BenchFlags): Promise<Record<string, unknown> | Record<string, unknown>[]> {
+async function measure(what: What, flags: BenchFlags, { progress, signal }: Tools): Promise<Record<string, unknown> | Record<string, unknown>[]> {
   const { benchForward, benchGemm, benchGenerate, benchTrain } = await import("../../engine/bench.js");
   const { model, dtype, threads, steps, pairs, prompt, answer, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape } = flags;
   const common = { model, dtype, threads, steps };
@@ -56,6 +77,10 @@ async function measure(what: What, flags: BenchFlags): Promise<Record<string, un
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
     forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
     gemm: () => benchGemm({ ...common, tokens, shape: shape?.split(",").map(Number) as [number, number, number] | undefined }),
+    pipeline: async () => {
+      const { benchPipeline } = await import("../../run/bench.js");
+      return benchPipeline({ model, dtype, threads, progress, signal });
+    },
   };
   return benches[what]();
 }
