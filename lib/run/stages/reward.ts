@@ -1,4 +1,5 @@
-import type { Completion, ScoreRequest } from "../../chat-models/types.js";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { ChatRequest, Completion, ScoreRequest } from "../../chat-models/types.js";
 import { JsonlAppender, readJsonl } from "../../files.js";
 import { answerRequest, candidatesDone, trainingPersonas } from "../../pairs/generation.js";
 import { judgeRequest } from "../../pairs/judge.js";
@@ -6,6 +7,7 @@ import { readFeedbackLabels, selectRequests, withTexts } from "../../pairs/reque
 import type { PairRequest } from "../../pairs/requests.js";
 import type { CandidateRecord } from "../../pairs/types.js";
 import { rewardPrompt, rewardWithoutPersonaPrompt } from "../../prompts/reward.js";
+import { readAhead } from "../../read-ahead.js";
 import type { Stage, StageContext } from "../stage.js";
 
 /** Requests sampled, then judged, at once. */
@@ -36,13 +38,13 @@ export const rewardStage: Stage = async (context) => {
       const left = refs.filter(({ id }) => !done.has(id));
       const personas = await trainingPersonas(folder, config);
       progress.start("sampling and scoring answers", refs.length, refs.length - left.length);
-      for await (const requests of withTexts(left, folder.conversations, windowSize)) {
+      const windows = withTexts(left, folder.conversations, windowSize);
+      // While a window is scored, the answers of the next are sampled, and the requests of the one after are made.
+      for await (const { answered, unanswerable } of readAhead(sampled(context, readAhead(answerRequests(context, windows, personas))))) {
         signal.throwIfAborted();
-        const tasks = requests.map((request) => ({ request, persona: personas.get(request.conversation_id) ?? "" }));
-        const asked = await sampled(context, tasks);
-        too_long += tasks.length - asked.length;
-        progress.advance(tasks.length - asked.length);
-        await scoreAll(context, asked, appender);
+        too_long += unanswerable;
+        progress.advance(unanswerable);
+        await scoreAll(context, answered, appender);
       }
     }
   } finally {
@@ -91,17 +93,35 @@ async function scoreAll(context: StageContext, tasks: readonly Sampled[], append
   });
 }
 
-/** Tasks with the policy's answers; without those too long to be answered. */
-async function sampled(context: StageContext, tasks: readonly Task[]): Promise<Sampled[]> {
-  const { config, signal } = context;
-  const policy = await context.model("policy");
-  const asked = tasks.flatMap((task) => {
-    const { request, persona } = task;
-    const chat = answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: config.rewards.n }, config.rewards, config);
-    return chat === undefined ? [] : [{ task, chat }];
-  });
-  const samples = await policy.chat(asked.map(({ chat }) => chat), { signal });
-  return asked.map(({ task }, index) => ({ ...task, answers: (samples[index] ?? []).map(answerOf) }));
+/** What the policy is asked in a window, and how many of its requests are too long to be answered. */
+interface Window {
+  asked: { task: Task; chat: ChatRequest }[];
+  unanswerable: number;
+}
+
+async function* answerRequests(context: StageContext, windows: AsyncIterable<PairRequest[]>, personas: ReadonlyMap<string, string>): AsyncGenerator<Window> {
+  const { config } = context;
+  for await (const requests of windows) {
+    const policy = await context.model("policy");
+    // The window before this one goes to the engine first.
+    await nextTurn();
+    const asked = requests.flatMap((request) => {
+      const persona = personas.get(request.conversation_id) ?? "";
+      const chat = answerRequest(policy, { id: request.id, prompt: request.prompt, persona, n: config.rewards.n }, config.rewards, config);
+      return chat === undefined ? [] : [{ task: { request, persona }, chat }];
+    });
+    yield { asked, unanswerable: requests.length - asked.length };
+  }
+}
+
+/** Each window's tasks with the policy's answers. */
+async function* sampled(context: StageContext, windows: AsyncIterable<Window>): AsyncGenerator<{ answered: Sampled[]; unanswerable: number }> {
+  const { signal } = context;
+  for await (const { asked, unanswerable } of windows) {
+    const policy = await context.model("policy");
+    const samples = await policy.chat(asked.map(({ chat }) => chat), { signal });
+    yield { answered: asked.map(({ task }, index) => ({ ...task, answers: (samples[index] ?? []).map(answerOf) })), unanswerable };
+  }
 }
 
 function answerOf({ text, finish_reason }: Completion): Answer {
