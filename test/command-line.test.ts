@@ -24,10 +24,10 @@ const sampling = ["max-new-tokens", "temperature", "top-p", "top-k", "min-p", "s
 /** Other programs call these: a flag may be added here, never renamed. */
 const frozen: Record<string, string[]> = {
   logps: [...common, ...onDevice, "model", "data", "per-token", "max-length", "max-tokens-per-micro-batch"],
-  generate: [...common, ...onDevice, ...sampling, "model", "chats", "prompt", "system", "num-return-sequences", "stop", "ignore-eos", "max-sequences"],
+  generate: [...common, ...onDevice, ...sampling, "model", "chats", "prompt", "system", "num-return-sequences", "stop", "ignore-eos", "max-sequences", "trace"],
   chat: [...common, ...onDevice, ...sampling, "model", "system", "persona"],
   train: [
-    ...common, ...onDevice, "run", "force", "model", "ref", "data", "out", "overwrite", "seed", "max-length", "save-gradients", "loss-type", "beta", "label-smoothing", "simpo-gamma", "rpo-alpha",
+    ...common, ...onDevice, "run", "force", "model", "ref", "data", "out", "overwrite", "seed", "max-length", "save-gradients", "trace", "loss-type", "beta", "label-smoothing", "simpo-gamma", "rpo-alpha",
     "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
     "max-tokens-per-micro-batch", "save-steps", "shuffle",
   ],
