@@ -4,6 +4,7 @@
 
 #include "ops/cuda/attention_lists.h"
 #include "ops/cuda/emulate/block.h"
+#include "test/attention_layout.h"
 #include "test/ops_support.h"
 
 namespace rlhi::test {
@@ -16,39 +17,6 @@ using ops::KeySpan;
 using ops::QuerySegment;
 constexpr DType F = DType::f32, B = DType::bf16;
 const cuda::Launch kAt;
-
-struct Layout {
-  std::vector<QuerySegment> segments;
-  std::vector<KeySpan> spans;
-  int32_t rows = 0, key_rows = 0;
-
-  // New rows below `parent` (-1: a new tree), which see all that the parent sees, then themselves.
-  int add(int32_t length, int parent = -1) {
-    QuerySegment s{rows, length, 0, static_cast<int32_t>(spans.size()), 0};
-    if (parent >= 0) {
-      const QuerySegment& p = segments[static_cast<size_t>(parent)];
-      for (int i = 0; i < p.n_spans; ++i) spans.push_back(spans[static_cast<size_t>(p.first_span + i)]);
-      s.position = p.position + p.length;
-    }
-    spans.push_back({rows, length, s.position});
-    s.n_spans = static_cast<int32_t>(spans.size()) - s.first_span;
-    segments.push_back(s);
-    rows += length;
-    key_rows = rows;
-    return static_cast<int>(segments.size()) - 1;
-  }
-};
-Layout pair_of(int32_t prompt, int32_t chosen, int32_t rejected) {
-  Layout t;
-  const int p = t.add(prompt);
-  t.add(chosen, p);
-  t.add(rejected, p);
-  return t;
-}
-
-struct Heads {
-  int n, kv, dim;
-};
 
 struct Matrices {
   Matrices(const Layout& t, Heads h, DType type, int64_t gap = 8)

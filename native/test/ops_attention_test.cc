@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ops/cpu/backend.h"
+#include "test/attention_layout.h"
 #include "test/ops_support.h"
 
 namespace rlhi::test {
@@ -14,41 +15,6 @@ using ops::KeySpan;
 using ops::QuerySegment;
 using ops::Table;
 constexpr DType F = DType::f32, B = DType::bf16;
-
-struct Layout {
-  std::vector<QuerySegment> segments;
-  std::vector<KeySpan> spans;
-  int32_t rows = 0;            // of q
-  int32_t key_rows = 0;
-
-  // Adds a segment of new rows below `parent` (-1: a new tree), which sees all that its parent sees, then itself.
-  int add(int32_t length, int parent = -1) {
-    QuerySegment s{rows, length, 0, static_cast<int32_t>(spans.size()), 0};
-    if (parent >= 0) {
-      const QuerySegment& p = segments[static_cast<size_t>(parent)];
-      for (int i = 0; i < p.n_spans; ++i) spans.push_back(spans[static_cast<size_t>(p.first_span + i)]);
-      s.position = p.position + p.length;
-    }
-    spans.push_back({rows, length, s.position});
-    s.n_spans = static_cast<int32_t>(spans.size()) - s.first_span;
-    segments.push_back(s);
-    rows += length;
-    key_rows = rows;
-    return static_cast<int>(segments.size()) - 1;
-  }
-};
-
-Layout pair_of(int32_t prompt, int32_t chosen, int32_t rejected) {
-  Layout t;
-  const int p = t.add(prompt);
-  t.add(chosen, p);
-  t.add(rejected, p);
-  return t;
-}
-
-struct Heads {
-  int n, kv, dim;
-};
 
 // Elements between rows: bf16 rows begin at multiples of 16 bytes, as the engine's do and as a GPU's tensor cores want them.
 int64_t gap_of(DType type) { return type == B ? 8 : 3; }
