@@ -374,7 +374,8 @@ void check_one_token_at_a_time(Heads h, DType type) {
 
 TEST("attention: one token at a time gives the bits of the whole segment") {
   check_one_token_at_a_time({6, 2, 24}, F);
-  for (const int dim : {64, 128}) check_one_token_at_a_time({4, 2, dim}, B);
+  // dims of whole and cut tiles; few and many heads to a key, one of them more than a decoding group takes
+  for (const Heads h : {Heads{4, 2, 64}, Heads{4, 2, 128}, Heads{9, 3, 64}, Heads{20, 1, 40}, Heads{33, 1, 32}}) check_one_token_at_a_time(h, B);
 }
 
 TEST("attention: segments and spans that leave their tensors are refused") {

@@ -1,8 +1,6 @@
 // Attention of query segments over key spans: blocks of keys, online softmax in f32 (Milakov and Gimelshein,
 // arXiv:1805.02867; Dao et al., arXiv:2205.14135), never a matrix of tokens by tokens.
-#include <cmath>
-
-#include "ops/cpu/attention_tiles.h"
+#include "ops/cpu/attention_decode.h"
 
 namespace rlhi::ops {
 namespace {
@@ -71,9 +69,32 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
       kernels.convert(out, a.out.dtype, sums + c * stride, DType::f32, n, 1.0f);
     }
     if (a.lse) {
-      reinterpret_cast<float*>(row_pointer(a.lse, tile.row(c)))[tile.head(c)] =
-          static_cast<float>(static_cast<double>(running_max[c]) + std::log(static_cast<double>(sum)));
+      reinterpret_cast<float*>(row_pointer(a.lse, tile.row(c)))[tile.head(c)] = log_sum_exp(running_max[c], sum);
     }
+  }
+}
+
+// Tiles from the last to the first: the later ones of a segment see more keys and should not be begun last.
+void add_tiles(std::vector<AttentionTask>& tasks, const AttentionArgs& a, int64_t segment) {
+  const int64_t columns = static_cast<int64_t>(a.segments[segment].length) * (a.n_heads / a.n_kv_heads);
+  for (int64_t tile = (columns + kTileColumns - 1) / kTileColumns - 1; tile >= 0; --tile) {
+    for (int g = 0; g < a.n_kv_heads; ++g) tasks.push_back({{segment}, tile * kTileColumns, g, 1});
+  }
+}
+
+// Groups small enough that every thread gets several; a group's heads lie side by side in memory and stay together if there are enough groups.
+void add_groups(std::vector<AttentionTask>& tasks, const AttentionArgs& a, int threads) {
+  const int64_t wanted = 4 * static_cast<int64_t>(threads);
+  const int64_t limit = std::max<int64_t>(1, a.n_segments * a.n_kv_heads / wanted);
+  for (int64_t i = 0; i < a.n_segments;) {
+    if (!decodes(a, a.segments[i])) {
+      ++i;
+      continue;
+    }
+    const DecodeGroup group = group_at(a, i, limit);
+    const int heads = a.n_segments / group.count >= wanted ? a.n_kv_heads : 1;
+    for (int g = 0; g < a.n_kv_heads; g += heads) tasks.push_back({group, -1, g, heads});
+    i += group.count;
   }
 }
 
@@ -81,23 +102,25 @@ void run_tile(const Kernels& kernels, Scratch& scratch, const QueryTile& tile) {
 
 void attention(Backend* backend, const AttentionArgs& a) {
   check_attention("attention", a);
-  const int group = a.n_heads / a.n_kv_heads;
-  // Tiles from the last to the first: the later ones of a segment see more keys and should not be begun last.
+  const bool tiles = uses_tiles(*backend, a);
   std::vector<AttentionTask>& tasks = backend->attention_tasks;
   tasks.clear();
   for (int64_t i = a.n_segments - 1; i >= 0; --i) {
-    const int64_t columns = static_cast<int64_t>(a.segments[i].length) * group;
-    for (int64_t tile = (columns + kTileColumns - 1) / kTileColumns - 1; tile >= 0; --tile) {
-      for (int g = 0; g < a.n_kv_heads; ++g) tasks.push_back({i, tile * kTileColumns, g});
-    }
+    if (!tiles || !decodes(a, a.segments[i])) add_tiles(tasks, a, i);
   }
+  if (tiles) add_groups(tasks, a, backend->pool.threads());
   backend->pool.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const AttentionTask& task = tasks[static_cast<size_t>(i)];
-    const QuerySegment& segment = a.segments[task.segment];
+    Scratch& scratch = backend->local[static_cast<size_t>(thread)];
+    if (task.first_column < 0) {
+      attention_decode_by_tiles(backend, scratch, a, task.group, task.kv_head, task.kv_heads);
+      return;
+    }
+    const QuerySegment& segment = a.segments[task.group.first];
+    const int group = a.n_heads / a.n_kv_heads;
     const int64_t columns = static_cast<int64_t>(segment.length) * group - task.first_column;
     const QueryTile tile{a, segment, task.kv_head, group, task.first_column, static_cast<int>(std::min<int64_t>(kTileColumns, columns))};
-    Scratch& scratch = backend->local[static_cast<size_t>(thread)];
-    if (uses_tiles(*backend, a)) attention_by_tiles(backend, scratch, tile);
+    if (tiles) attention_by_tiles(backend, scratch, tile);
     else run_tile(backend->kernels, scratch, tile);
   });
 }

@@ -5,6 +5,8 @@
 // lane, and so that the products that follow can read them as a packed factor. A column's arithmetic does not depend on
 // which columns lie beside it, and key blocks are cut from the start of their span: that makes rows batch-invariant.
 #pragma once
+#include <cmath>
+
 #include "ops/cpu/backend.h"
 
 namespace rlhi::ops {
@@ -18,6 +20,17 @@ struct KeyBlock {
   int packed;            // keys of the block as the whole tile sees it
   int keys;              // the first of them, up to the last that some column sees
   bool masked;           // some column does not see some of these
+
+  // As queries at positions `oldest` to `newest` see it; `keys` is 0 where none of them sees any.
+  KeyBlock seen_by(int64_t oldest, int64_t newest, int64_t window) const {
+    KeyBlock block = *this;
+    const int64_t begin = position;
+    block.keys = static_cast<int>(std::clamp<int64_t>(newest + 1 - begin, 0, keys));
+    const int64_t last = begin + block.keys - 1;
+    if (window > 0 && last <= oldest - window) block.keys = 0;
+    block.masked = last > oldest || (window > 0 && begin <= newest - window);
+    return block;
+  }
 };
 
 // Columns [first, first + columns) of one segment and one key/value head.
@@ -39,7 +52,7 @@ struct QueryTile {
       const KeySpan& span = args.spans[segment.first_span + s];
       for (int32_t at = 0; at < span.length; at += kKeyBlock) {
         const int keys = std::min(kKeyBlock, span.length - at);
-        KeyBlock block = seen_by(*this, KeyBlock{segment.first_span + s, at, span.row + at, span.position + at, keys, keys, false});
+        KeyBlock block = seen(KeyBlock{segment.first_span + s, at, span.row + at, span.position + at, keys, keys, false});
         block.packed = block.keys;
         if (block.keys > 0) f(block);
       }
@@ -51,19 +64,12 @@ struct QueryTile {
   void for_parts(const KeyBlock& block, const F& f) const {
     for (int c = 0; c < columns; c += kScoreStride) {
       const QueryTile part{args, segment, kv_head, group, first + c, std::min(kScoreStride, columns - c)};
-      const KeyBlock seen = seen_by(part, block);
-      if (seen.keys > 0) f(part, c, seen);
+      const KeyBlock of_part = part.seen(block);
+      if (of_part.keys > 0) f(part, c, of_part);
     }
   }
 
-  static KeyBlock seen_by(const QueryTile& tile, KeyBlock block) {
-    const int64_t oldest = tile.position(0), newest = tile.position(tile.columns - 1), begin = block.position, window = tile.args.window;
-    block.keys = static_cast<int>(std::clamp<int64_t>(newest + 1 - begin, 0, block.keys));
-    const int64_t last = begin + block.keys - 1;
-    if (window > 0 && last <= oldest - window) block.keys = 0;
-    block.masked = last > oldest || (window > 0 && begin <= newest - window);
-    return block;
-  }
+  KeyBlock seen(const KeyBlock& block) const { return block.seen_by(position(0), position(columns - 1), args.window); }
 };
 
 // Memory of one tile, cut from one piece of a thread's scratch.
@@ -81,6 +87,10 @@ class TileMemory {
   float* next_;
   float* end_;
 };
+
+inline float log_sum_exp(float maximum, float sum) {
+  return static_cast<float>(static_cast<double>(maximum) + std::log(static_cast<double>(sum)));
+}
 
 // The columns' rows of t (q, dout), each head_dim floats times `scale`, `stride` apart.
 void gather_columns(const Kernels& kernels, const QueryTile& tile, const Tensor& t, float scale, float* to, int64_t stride);

@@ -1,7 +1,6 @@
 // Attention forward by tiles of bf16: attention.cc's walk, with products of bf16 factors.
 #include "ops/cpu/attention_tiles.h"
 
-#include <cmath>
 #include <cstring>
 
 namespace rlhi::ops {
@@ -11,7 +10,7 @@ class Forward {
  public:
   Forward(const Backend& backend, Scratch& scratch, const QueryTile& tile)
       : kernels_(backend.kernels), products_(*backend.tiles), tile_(tile), a_(tile.args), n_(a_.head_dim), dims_(round_up(n_, kTilePanel)),
-        few_(tile.columns <= kTileEdge), memory_(scratch, floats(dims_)) {
+        memory_(scratch, floats(dims_)) {
     const int64_t width = round_up(tile.columns, kTilePanel);
     queries_ = halves(width * dims_);
     gathered_ = halves(width * dims_);
@@ -19,7 +18,7 @@ class Forward {
     values_ = halves(kKeyBlock * dims_);
     probabilities_ = halves(kKeyBlock * kScoreStride);
     scores_ = memory_.take(static_cast<int64_t>(kKeyBlock) * kScoreStride);
-    sums_ = memory_.take(few_ ? kTileEdge * dims_ : parts() * kScoreStride * dims_);
+    sums_ = memory_.take(parts() * kScoreStride * dims_);
     turned_ = memory_.take(kScoreStride * kMaxTileCols);
     position_ = memory_.take(width), running_max_ = memory_.take(width), running_sum_ = memory_.take(width);
     rescale_ = memory_.take(width);
@@ -34,10 +33,9 @@ class Forward {
     }
     gather_halves(tile_, a_.q, gathered_, dims_);
     queries_packed_ = products_.pack_right(queries_, gathered_, DType::bf16, dims_, true, width, dims_);
-    std::memset(sums_, 0, static_cast<size_t>(few_ ? kTileEdge * dims_ : parts() * kScoreStride * dims_) * sizeof(float));
+    std::memset(sums_, 0, static_cast<size_t>(parts() * kScoreStride * dims_) * sizeof(float));
     tile_.for_key_blocks([&](const KeyBlock& block) { run_block(block); });
-    if (few_) store_rows();
-    else store_parts();
+    store();
   }
 
   static int64_t floats(int64_t dims) {
@@ -54,13 +52,11 @@ class Forward {
     const Tensor &k = a_.k, &v = a_.v;
     const int64_t col = tile_.kv_head * n_;
     const Panels keys = products_.pack_left(keys_, row_pointer(k, block.row, col), DType::bf16, k.row_stride, false, block.packed, n_);
-    const Panels values = few_ ? products_.pack_right(values_, row_pointer(v, block.row, col), DType::bf16, v.row_stride, false, n_, block.packed)
-                               : products_.pack_left(values_, row_pointer(v, block.row, col), DType::bf16, v.row_stride, true, n_, block.packed);
+    const Panels values = products_.pack_left(values_, row_pointer(v, block.row, col), DType::bf16, v.row_stride, true, n_, block.packed);
     tile_.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) {
       products_.multiply(keys, seen.keys, queries_packed_, first / kTilePanel, part.columns, keys.steps, scores_, kScoreStride, false);
       soften(part, first, seen);
-      if (few_) add_to_rows(part, first, seen, values);
-      else add_to_part(part, first, seen, values);
+      add_to_part(part, first, seen, values);
     });
   }
 
@@ -89,26 +85,10 @@ class Forward {
     products_.multiply(values, n_, p, 0, part.columns, p.steps, sums, kScoreStride, true);
   }
 
-  // The same for the few columns of a decoding step, whose values would be turned for little: sums [columns][head_dim]. Same bits.
-  void add_to_rows(const QueryTile& part, int first, const KeyBlock& seen, const Panels& values) {
-    for (int c = 0; c < part.columns; ++c) {
-      if (rescale_[first + c] != 1.0f) kernels_.scale(sums_ + c * dims_, rescale_[first + c], n_);
-    }
-    const Panels p = products_.pack_left(probabilities_, scores_, DType::f32, kScoreStride, true, part.columns, seen.keys);
-    products_.multiply(p, part.columns, values, 0, n_, p.steps, sums_, dims_, true);
-  }
-
   // 1 where a query sees no key: its sums are zero.
   float share(int c) const { return running_sum_[c] > 0 ? 1.0f / running_sum_[c] : 1.0f; }
 
-  void store_rows() {
-    for (int c = 0; c < tile_.columns; ++c) {
-      kernels_.convert(row_pointer(a_.out, tile_.row(c), tile_.head(c) * n_), a_.out.dtype, sums_ + c * dims_, DType::f32, n_, share(c));
-      store_lse(c);
-    }
-  }
-
-  void store_parts() {
+  void store() {
     for (int first = 0; first < tile_.columns; first += kScoreStride) {
       const QueryTile part{a_, tile_.segment, tile_.kv_head, tile_.group, tile_.first + first, std::min(kScoreStride, tile_.columns - first)};
       for (int c = first; c < first + part.columns; ++c) rescale_[c] = share(c);
@@ -119,8 +99,7 @@ class Forward {
 
   void store_lse(int c) {
     if (!a_.lse) return;
-    reinterpret_cast<float*>(row_pointer(a_.lse, tile_.row(c)))[tile_.head(c)] =
-        static_cast<float>(static_cast<double>(running_max_[c]) + std::log(static_cast<double>(running_sum_[c])));
+    reinterpret_cast<float*>(row_pointer(a_.lse, tile_.row(c)))[tile_.head(c)] = log_sum_exp(running_max_[c], running_sum_[c]);
   }
 
   const Kernels& kernels_;
@@ -128,7 +107,6 @@ class Forward {
   const QueryTile& tile_;
   const AttentionArgs& a_;
   int64_t n_, dims_;                 // head_dim, and rounded up to whole panels
-  bool few_;
   TileMemory memory_;
   bf16 *queries_, *gathered_, *keys_, *values_, *probabilities_;
   float *scores_, *sums_, *turned_, *position_, *running_max_, *running_sum_, *rescale_;

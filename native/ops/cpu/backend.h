@@ -39,9 +39,15 @@ const TileKernels* tiles_of(CpuIsa isa);    // nullptr where products of bf16 ar
 void* aligned_allocate(size_t bytes);  // 64-byte aligned, nullptr where the system has none
 void aligned_release(void* memory);
 
+// Segments [first, first + count) of a call of attention, whose first `shared` key spans are the same.
+struct DecodeGroup {
+  int64_t first = 0;
+  int count = 1, shared = 0;
+};
 struct AttentionTask {
-  int64_t segment, first_column;
-  int kv_head;
+  DecodeGroup group;                     // or one segment, of which
+  int64_t first_column;                  // is a tile's first; -1: the task is the group
+  int kv_head, kv_heads;
 };
 
 struct Backend {

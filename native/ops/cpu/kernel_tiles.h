@@ -51,15 +51,22 @@ void pack_rows_block_turned(bf16* to, const T* from, int64_t stride, int row_til
   }
 }
 
-// to[tile][p / 2][j][p % 2] = from[p, j]
+// to[tile][p / 2][j][p % 2] = from[p, j] for `length` rows p, zero up to 32.
 template <class T>
-void pack_columns_block(bf16* to, const T* from, int64_t stride) {
+void pack_columns_block(bf16* to, const T* from, int64_t stride, int length) {
+  alignas(64) static constexpr T kZeros[kTilePanel] = {};
   for (int j = 0; j < kTilePanel; j += kWidth) {
     bf16* tile = to + j / kTileEdge * kTileHalves + j % kTileEdge * 2;
-    for (int pair = 0; pair < kTileStep / 2; ++pair) {
+    int pair = 0;
+    for (; 2 * pair + 1 < length; ++pair) {
       const T* p = from + 2 * pair * stride + j;
       vstore(reinterpret_cast<float*>(tile + pair * kTileStep), load_pair(p, p + stride));
     }
+    if (2 * pair < length) {
+      vstore(reinterpret_cast<float*>(tile + pair * kTileStep), load_pair(from + 2 * pair * stride + j, kZeros + j));
+      ++pair;
+    }
+    for (; pair < kTileStep / 2; ++pair) vstore(reinterpret_cast<float*>(tile + pair * kTileStep), vzero());
   }
 }
 
@@ -89,21 +96,21 @@ struct StagedBlock {
   }
 };
 
-// Calls f(block, its stride, step) for every 32 columns of k of a panel of `count` rows (along k) or columns (across). The block is
-// of the matrix itself where f can take it (kInPlace) and it is whole (of k alone where kAnyCount), else staged.
-template <bool kInPlace, bool kAnyCount = false, class T, class F>
-void for_steps(const T* from, int64_t stride, bool along_k, int count, int64_t k, const F& f) {
+// Calls f(block, its stride, step, length) for every 32 columns of k, or what is left, of a panel of `count` rows (along k) or columns
+// (across). The block is of the matrix itself where f can take it (kInPlace, whole_count) and it is 32 long (or any_length), else staged.
+template <bool kInPlace, class T, class F>
+void for_steps(const T* from, int64_t stride, bool along_k, int count, int64_t k, bool whole_count, bool any_length, const F& f) {
   StagedBlock staged;
   for (int64_t step = 0; step * kTileStep < k; ++step) {
     const int length = k - step * kTileStep < kTileStep ? static_cast<int>(k - step * kTileStep) : kTileStep;
     const T* block = along_k ? from + step * kTileStep : from + step * kTileStep * stride;
     if constexpr (kInPlace) {
-      if (length == kTileStep && (kAnyCount || count == kTilePanel)) {
-        f(block, stride, step);
+      if (whole_count && (length == kTileStep || any_length)) {
+        f(block, stride, step, length);
         continue;
       }
     }
-    f(along_k ? staged.fill(block, stride, count, length) : staged.fill(block, stride, length, count), static_cast<int64_t>(kTileStep), step);
+    f(along_k ? staged.fill(block, stride, count, length) : staged.fill(block, stride, length, count), static_cast<int64_t>(kTileStep), step, length);
   }
 }
 
@@ -112,21 +119,25 @@ void pack_tile_rows(void* to, const void* from, DType dtype, int64_t stride, boo
   const auto place = [&](int64_t step) { return static_cast<bf16*>(to) + step * row_tiles * kTileHalves; };
   with_type(from, dtype, [&](const auto* p) {
     if (transposed) {
-      for_steps<true>(p, stride, false, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block_turned(place(step), b, s, row_tiles); });
+      for_steps<true>(p, stride, false, rows, k, rows % kTileEdge == 0, false,
+                      [&](const auto* b, int64_t s, int64_t step, int) { pack_rows_block_turned(place(step), b, s, row_tiles); });
     } else {
-      for_steps<true, true>(p, stride, true, rows, k, [&](const auto* b, int64_t s, int64_t step) { pack_rows_block(place(step), b, s, rows, row_tiles); });
+      for_steps<true>(p, stride, true, rows, k, true, false,
+                      [&](const auto* b, int64_t s, int64_t step, int) { pack_rows_block(place(step), b, s, rows, row_tiles); });
     }
   });
 }
 
 void pack_tile_columns(void* to, const void* from, DType dtype, int64_t stride, bool transposed, int cols, int64_t k) {
   const auto place = [&](int64_t step) { return static_cast<bf16*>(to) + step * 2 * kTileHalves; };
+  const bool whole = cols == kTilePanel;
   with_type(from, dtype, [&](const auto* p) {
     if (transposed) {  // whole words are moved, so f32 is rounded first
-      for_steps<sizeof(*p) == sizeof(bf16)>(p, stride, true, cols, k,
-                                            [&](const bf16* b, int64_t s, int64_t step) { pack_columns_block_turned(place(step), b, s); });
+      for_steps<sizeof(*p) == sizeof(bf16)>(p, stride, true, cols, k, whole, false,
+                                            [&](const bf16* b, int64_t s, int64_t step, int) { pack_columns_block_turned(place(step), b, s); });
     } else {
-      for_steps<true>(p, stride, false, cols, k, [&](const auto* b, int64_t s, int64_t step) { pack_columns_block(place(step), b, s); });
+      for_steps<true>(p, stride, false, cols, k, whole, true,
+                      [&](const auto* b, int64_t s, int64_t step, int length) { pack_columns_block(place(step), b, s, length); });
     }
   });
 }

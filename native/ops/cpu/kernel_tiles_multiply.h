@@ -1,5 +1,7 @@
 // The product of one block, 32 x 32 sums in four tiles, over any tile layer (include one, and a vector layer, first).
 #pragma once
+#include <type_traits>
+
 #include "ops/cpu/kernel_tiles.h"
 
 namespace {
@@ -70,6 +72,69 @@ void multiply_block(const rlhi::ops::TileProduct& t) {
   else multiply_tiles<1>(t);
 }
 
+// Calls f(0), ... f(kCount - 1) with constants: a tile is named by one.
+template <int kCount, class F>
+inline void for_tiles(const F& f) {
+  if constexpr (kCount > 1) for_tiles<kCount - 1>(f);
+  f(std::integral_constant<int, kCount - 1>());
+}
+
+// Four sums at most, none of which waits for another: a product of two steps is over before the first sum could be used.
+template <int kTiles, class LoadAndMultiply>
+inline void multiply_strip(const rlhi::ops::TileStrip& t, int64_t tile_floats, const LoadAndMultiply& step) {
+  const int64_t row_bytes = t.sums_stride * static_cast<int64_t>(sizeof(float));
+  tiles_see_memory();
+  for_tiles<kTiles>([&](auto i) {
+    if (t.add) tile_load<i>(t.sums + i * tile_floats, row_bytes);
+    else tile_zero<i>();
+  });
+  for (int64_t s = 0; s < t.steps; ++s) step(s);
+  for_tiles<kTiles>([&](auto i) { tile_store<i>(t.sums + i * tile_floats, row_bytes); });
+}
+
+template <int kTiles>
+void multiply_tall_tiles(const rlhi::ops::TileStrip& t) {
+  const char *a = static_cast<const char*>(t.a), *b = static_cast<const char*>(t.b);
+  multiply_strip<kTiles>(t, kTileEdge * t.sums_stride, [&](int64_t s) {
+    tile_load<7>(b + s * 2 * kTileBytes);
+    for_tiles<kTiles>([&](auto i) {
+      constexpr int kA = 4 + i % 3;
+      tile_load_once<kA>(a + i * kTileEdge * t.a_stride + s * 64, t.a_stride);
+      tile_multiply<i, kA, 7>();
+    });
+  });
+}
+
+template <int kTiles>
+void multiply_wide_tiles(const rlhi::ops::TileStrip& t) {
+  const char *a = static_cast<const char*>(t.a), *b = static_cast<const char*>(t.b);
+  multiply_strip<kTiles>(t, kTileEdge, [&](int64_t s) {
+    tile_load<7>(a + s * kTileBytes);
+    for_tiles<kTiles>([&](auto i) {
+      constexpr int kB = 4 + i % 3;
+      tile_load<kB>(b + i / 2 * t.b_panel + (s * 2 + i % 2) * kTileBytes);
+      tile_multiply<i, 7, kB>();
+    });
+  });
+}
+
+void multiply_tall(const rlhi::ops::TileStrip& t) {
+  switch (t.tiles) {
+    case 1: return multiply_tall_tiles<1>(t);
+    case 2: return multiply_tall_tiles<2>(t);
+    case 3: return multiply_tall_tiles<3>(t);
+    default: return multiply_tall_tiles<4>(t);
+  }
+}
+void multiply_wide(const rlhi::ops::TileStrip& t) {
+  switch (t.tiles) {
+    case 1: return multiply_wide_tiles<1>(t);
+    case 2: return multiply_wide_tiles<2>(t);
+    case 3: return multiply_wide_tiles<3>(t);
+    default: return multiply_wide_tiles<4>(t);
+  }
+}
+
 void finish_block(const rlhi::ops::TileFinish& f) { finish_tile_rows(f, 0, kTilePanel); }
 
 // Eight factors of random numbers near 1 (a processor slows down with the bits that flip), four sums that do not wait for one another.
@@ -106,6 +171,8 @@ constexpr rlhi::ops::TileKernels make_tile_kernels() {
   k.pack_rows = pack_tile_rows;
   k.pack_columns = pack_tile_columns;
   k.multiply = multiply_block;
+  k.multiply_tall = multiply_tall;
+  k.multiply_wide = multiply_wide;
   k.finish = finish_block;
   k.peak_loop = tile_peak_loop;
   return k;

@@ -91,6 +91,21 @@ struct TileProduct {
   int64_t next_lines = 0, next_stride = 0;
 };
 
+// A product of few rows or few columns, which are one tile: sums (+)= a b. Sums are rows of f32, sums_stride apart.
+//   tall: up to 64 rows of a, read as they are, by 16 columns of a packed panel
+//   wide: 16 packed rows by up to 64 columns, of one or two packed panels
+struct TileStrip {
+  const void* a = nullptr;
+  int64_t a_stride = 0;                // tall: bytes between rows
+  const void* b = nullptr;
+  int64_t b_panel = 0;                 // wide: bytes to the second panel
+  int64_t steps = 0;
+  int tiles = 4;                       // of sums
+  bool add = false;
+  float* sums = nullptr;
+  int64_t sums_stride = 0;
+};
+
 struct TileKernels {
   int64_t stream_bytes;                // results this large are written past the caches
 
@@ -101,6 +116,8 @@ struct TileKernels {
   // A panel of up to 32 columns: b [k, cols], or [cols, k] when transposed; ceil(k / 32) steps of 2 KB.
   void (*pack_columns)(void* to, const void* b, DType dtype, int64_t stride, bool transposed, int cols, int64_t k);
   void (*multiply)(const TileProduct& product);
+  void (*multiply_tall)(const TileStrip& strip);
+  void (*multiply_wide)(const TileStrip& strip);
   void (*finish)(const TileFinish& finish);
   double (*peak_loop)(int64_t steps, double* flops);  // products of tiles that stay in registers
 };

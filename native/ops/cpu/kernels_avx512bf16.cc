@@ -58,6 +58,43 @@ void multiply_block(const TileProduct& t) {
   for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, row);
 }
 
+// Rows [first, first + 8) of a strip, a vector of columns each: row i's pair p is the word a[i * a_row + p].
+void multiply_strip_rows(const TileStrip& t, const uint32_t* a, int64_t a_row, int64_t a_step, const uint32_t* b, float* to) {
+  constexpr int kRows = 8, kTileWords = kTileEdge * kTileEdge;
+  __m512 sums[kRows];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) sums[i] = t.add ? _mm512_loadu_ps(to + i * t.sums_stride) : _mm512_setzero_ps();
+  for (int64_t s = 0; s < t.steps; ++s, a += a_step, b += 2 * kTileWords) {
+    for (int p = 0; p < kTileStep / 2; ++p) {
+      const auto columns = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + p * kTileEdge));
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        sums[i] = _mm512_dpbf16_ps(sums[i], reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[i * a_row + p]))), columns);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(to + i * t.sums_stride, sums[i]);
+}
+
+void multiply_tall(const TileStrip& t) {
+  const int64_t a_row = t.a_stride / static_cast<int64_t>(sizeof(uint32_t));
+  for (int row = 0; row < t.tiles * kTileEdge; row += 8) {
+    multiply_strip_rows(t, static_cast<const uint32_t*>(t.a) + row * a_row, a_row, kTileEdge, static_cast<const uint32_t*>(t.b), t.sums + row * t.sums_stride);
+  }
+}
+
+void multiply_wide(const TileStrip& t) {
+  constexpr int kTileWords = kTileEdge * kTileEdge;
+  for (int tile = 0; tile < t.tiles; ++tile) {
+    const char* b = static_cast<const char*>(t.b) + tile / 2 * t.b_panel;
+    for (int row = 0; row < kTileEdge; row += 8) {
+      multiply_strip_rows(t, static_cast<const uint32_t*>(t.a) + row * kTileEdge, kTileEdge, kTileWords, reinterpret_cast<const uint32_t*>(b) + tile % 2 * kTileWords,
+                          t.sums + row * t.sums_stride + tile * kTileEdge);
+    }
+  }
+}
+
 void finish_block(const TileFinish& f) { finish_tile_rows(f, 0, kTilePanel); }
 void nothing() {}
 constexpr int64_t kStreamBytes = int64_t{8} << 20;
@@ -85,7 +122,8 @@ const Kernels* avx512_bf16_kernels() {
 }
 
 const TileKernels* avx512_bf16_tiles() {
-  static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, finish_block, peak_loop};
+  static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, multiply_tall,
+                                         multiply_wide, finish_block, peak_loop};
   return &kernels;
 }
 

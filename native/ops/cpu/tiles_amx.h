@@ -30,8 +30,8 @@ inline void tile_load(const void* p, int64_t stride = 64) {
 }
 // Of what is read once: leaves the first cache to the other factor.
 template <int kTile>
-inline void tile_load_once(const void* p) {
-  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(int64_t{64}), "i"(kTile));
+inline void tile_load_once(const void* p, int64_t stride = 64) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(kTile));
 }
 template <int kTile>
 inline void tile_store(void* p, int64_t stride) {

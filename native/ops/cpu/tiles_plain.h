@@ -25,7 +25,7 @@ inline void tile_load(const void* p, int64_t stride = 64) {
   for (int i = 0; i < 16; ++i) std::memcpy(plain_tile[kTile].words[i], static_cast<const char*>(p) + i * stride, 64);
 }
 template <int kTile>
-inline void tile_load_once(const void* p) { tile_load<kTile>(p); }
+inline void tile_load_once(const void* p, int64_t stride = 64) { tile_load<kTile>(p, stride); }
 template <int kTile>
 inline void tile_store(void* p, int64_t stride) {
   for (int i = 0; i < 16; ++i) std::memcpy(static_cast<char*>(p) + i * stride, plain_tile[kTile].words[i], 64);
