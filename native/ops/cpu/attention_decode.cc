@@ -163,7 +163,7 @@ class Decode {
       TileStrip t;
       t.a = p.data;
       t.b = values.panel(d / kTilePanel);
-      t.b_panel = values.steps * kStepHalves * static_cast<int64_t>(sizeof(bf16));
+      t.b_panel = values.steps * kStepBytes;
       t.steps = p.steps;
       t.tiles = static_cast<int>(std::min<int64_t>(dims_ - d, 2 * kTilePanel) / kTileEdge);
       t.add = true;
@@ -189,7 +189,7 @@ class Decode {
     b.window = static_cast<float>(a_.window);
     b.position = columns.position + first;
     b.running_max = columns.running_max + first, b.running_sum = columns.running_sum + first, b.rescale = columns.rescale + first;
-    kernels_.attention_softmax(b);
+    tiles_.attention_softmax(b, AttentionFactors());
   }
 
   void store(int s) {

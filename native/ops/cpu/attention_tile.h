@@ -63,12 +63,13 @@ struct QueryTile {
   template <class F>
   void for_parts(const KeyBlock& block, const F& f) const {
     for (int c = 0; c < columns; c += kScoreStride) {
-      const QueryTile part{args, segment, kv_head, group, first + c, std::min(kScoreStride, columns - c)};
+      const QueryTile part = this->part(c);
       const KeyBlock of_part = part.seen(block);
       if (of_part.keys > 0) f(part, c, of_part);
     }
   }
 
+  QueryTile part(int column) const { return {args, segment, kv_head, group, first + column, std::min(kScoreStride, columns - column)}; }
   KeyBlock seen(const KeyBlock& block) const { return block.seen_by(position(0), position(columns - 1), args.window); }
 };
 

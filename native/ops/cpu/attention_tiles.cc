@@ -9,7 +9,7 @@ namespace {
 class Forward {
  public:
   Forward(const Backend& backend, Scratch& scratch, const QueryTile& tile)
-      : kernels_(backend.kernels), products_(*backend.tiles), tile_(tile), a_(tile.args), n_(a_.head_dim), dims_(round_up(n_, kTilePanel)),
+      : kernels_(backend.kernels), tiles_(*backend.tiles), products_(tiles_), tile_(tile), a_(tile.args), n_(a_.head_dim), dims_(round_up(n_, kTilePanel)),
         memory_(scratch, floats(dims_)) {
     const int64_t width = round_up(tile.columns, kTilePanel);
     queries_ = halves(width * dims_);
@@ -65,13 +65,15 @@ class Forward {
     b.scores = scores_;
     b.scale = a_.scale;
     b.keys = seen.keys;
-    b.columns = static_cast<int>(round_up(part.columns, kernels_.width));
+    b.columns = static_cast<int>(round_up(part.columns, kTilePanel));
     b.masked = seen.masked;
     b.first_position = static_cast<float>(seen.position);
     b.window = static_cast<float>(a_.window);
     b.position = position_ + first;
     b.running_max = running_max_ + first, b.running_sum = running_sum_ + first, b.rescale = rescale_ + first;
-    kernels_.attention_softmax(b);
+    AttentionFactors to;
+    to.right = probabilities_, to.right_panel = steps_of(seen.keys) * kStepHalves;
+    tiles_.attention_softmax(b, to);
   }
 
   // sums [head_dim][columns] = rescale sums + values^T probabilities
@@ -81,7 +83,7 @@ class Forward {
     if (std::any_of(rescale, rescale + part.columns, [](float r) { return r != 1.0f; })) {
       kernels_.scale_columns(sums, kScoreStride, n_, rescale, part.columns);
     }
-    const Panels p = products_.pack_right(probabilities_, scores_, DType::f32, kScoreStride, false, round_up(part.columns, kTilePanel), seen.keys);
+    const Panels p{probabilities_, steps_of(seen.keys)};
     products_.multiply(values, n_, p, 0, part.columns, p.steps, sums, kScoreStride, true);
   }
 
@@ -90,7 +92,7 @@ class Forward {
 
   void store() {
     for (int first = 0; first < tile_.columns; first += kScoreStride) {
-      const QueryTile part{a_, tile_.segment, tile_.kv_head, tile_.group, tile_.first + first, std::min(kScoreStride, tile_.columns - first)};
+      const QueryTile part = tile_.part(first);
       for (int c = first; c < first + part.columns; ++c) rescale_[c] = share(c);
       scatter_columns(kernels_, part, sums_of_part(first), rescale_ + first, turned_, a_.out);
     }
@@ -103,6 +105,7 @@ class Forward {
   }
 
   const Kernels& kernels_;
+  const TileKernels& tiles_;
   const TileProducts products_;
   const QueryTile& tile_;
   const AttentionArgs& a_;

@@ -12,6 +12,7 @@
 namespace rlhi::ops {
 
 constexpr int64_t kStepHalves = int64_t{kTilePanel} * kTileStep;  // of a panel's step: bf16 values
+constexpr int64_t kStepBytes = kStepHalves * static_cast<int64_t>(sizeof(bf16));
 
 // Whether attention over these tensors goes by tiles.
 inline bool uses_tiles(const Backend& backend, const AttentionArgs& a) {
@@ -58,19 +59,13 @@ class TileProducts {
   // by whole tiles, up to 31 rows beyond `rows`; beyond those that a has, zeros are added.
   void multiply(const Panels& a, int64_t rows, const Panels& b, int64_t b_panel, int64_t cols, int64_t steps, float* sums, int64_t stride,
                 bool add) const {
-    TileProduct t;
+    TileGrid t;
+    t.a = a.data, t.a_panel = a.steps * kStepBytes, t.a_rows = static_cast<int>(a.rows), t.rows = static_cast<int>(rows);
+    t.b = b.panel(b_panel), t.b_panel = b.steps * kStepBytes, t.cols = static_cast<int>(cols);
     t.steps = steps;
-    t.sums_stride = stride;
-    for (int64_t i = 0; i * kTilePanel < rows; ++i) {
-      t.a = a.panel(i);
-      t.row_tiles = row_tiles_of(a.rows - i * kTilePanel);
-      for (int64_t j = 0; j * kTilePanel < cols; ++j) {
-        t.b = b.panel(b_panel + j);
-        t.sums = sums + i * kTilePanel * stride + j * kTilePanel;
-        t.start = add ? t.sums : nullptr;
-        tiles_.multiply(t);
-      }
-    }
+    t.add = add;
+    t.sums = sums, t.sums_stride = stride;
+    tiles_.multiply_grid(t);
   }
 
  private:

@@ -6,6 +6,7 @@ namespace {
 
 using rlhi::bf16;
 using rlhi::DType;
+using rlhi::ops::kNoScore;
 
 // e^x to about 1 ulp: x = n ln 2 + r, a polynomial of degree 6 in r (minimax in relative error, 4e-9), times 2^n.
 // 0 below -87.33, where results would be denormal (hundreds of cycles each, and masked scores are all there); +inf above
@@ -25,6 +26,12 @@ inline V vexp(V x) {
 }
 // 1 / (1 + e^-x); at least e^-86, so that the denominator stays within vreciprocal; NaN stays NaN.
 inline V vsigmoid(V x) { return vreciprocal(vset(1.0f) + vexp(vmin(vset(86.0f), vzero() - x))); }
+
+// The score where a query at p sees a key: where p - window < key <= p, else -inf.
+inline V mask_score(V score, V position, V oldest, float key) {  // oldest = position - window
+  const V hidden = vset(-__builtin_inff()), k = vset(key);
+  return vselect_less(position, k, hidden, vselect_less(oldest, k, score, hidden));
+}
 
 // Calls f(offset, count) for every vector of n elements; count is kWidth but in a shorter last one.
 // f is called with the constant kWidth, so that after inlining whole vectors have no branch.

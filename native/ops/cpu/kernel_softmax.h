@@ -4,8 +4,6 @@
 
 namespace {
 
-using rlhi::ops::kNoScore;
-
 float row_max(const float* x, int64_t n) {
   V m = vset(-__builtin_inff());
   for_vectors(n, [&](int64_t i, int count) {
@@ -32,12 +30,6 @@ void softmax_gradient(float* x, int64_t n, float lse, float factor) {
   });
 }
 
-// The score where p - window < key <= p, else -inf.
-inline V mask_score(V score, V position, V oldest, float key) {  // oldest = position - window
-  const V hidden = vset(-__builtin_inff()), k = vset(key);
-  return vselect_less(position, k, hidden, vselect_less(oldest, k, score, hidden));
-}
-
 // Online softmax: new maximum, probabilities against it, new sum, and the factor for what was summed before.
 void attention_softmax(const rlhi::ops::AttentionBlock& b) {
   for (int c = 0; c < b.columns; c += kWidth) {
@@ -45,7 +37,6 @@ void attention_softmax(const rlhi::ops::AttentionBlock& b) {
     const V position = vload(b.position + c);
     const V oldest = b.window > 0 ? position - vset(b.window) : vset(kNoScore);
     V maximum = vload(b.running_max + c);
-    const V scale = vset(b.scale);
     const V before = maximum;
     for (int i = 0; i < b.keys; ++i) {
       V s = vload(column + i * rlhi::ops::kScoreStride);
@@ -53,12 +44,12 @@ void attention_softmax(const rlhi::ops::AttentionBlock& b) {
         s = mask_score(s, position, oldest, b.first_position + static_cast<float>(i));
         vstore(column + i * rlhi::ops::kScoreStride, s);
       }
-      maximum = vmax(maximum, s * scale);
+      maximum = vmax(maximum, s);
     }
     const V rescale = vexp(before - maximum);
     V sum = vzero();
     for (int i = 0; i < b.keys; ++i) {
-      const V p = vexp(vload(column + i * rlhi::ops::kScoreStride) * scale - maximum);
+      const V p = vexp(vload(column + i * rlhi::ops::kScoreStride) - maximum);
       vstore(column + i * rlhi::ops::kScoreStride, p);
       sum = sum + p;
     }
@@ -77,13 +68,12 @@ void attention_softmax_backward(const rlhi::ops::AttentionBlock& b) {
   for (int c = 0; c < b.columns; c += kWidth) {
     const V position = vload(b.position + c), lse = vload(b.lse + c), delta = vload(b.delta + c);
     const V oldest = b.window > 0 ? position - vset(b.window) : vset(kNoScore);
-    const V scale = vset(b.scale);
     Wide sum = wload(b.imbalance + c);
     for (int i = 0; i < b.keys; ++i) {
       const int64_t at = c + static_cast<int64_t>(i) * rlhi::ops::kScoreStride;
       V s = vload(b.scores + at);
       if (b.masked) s = mask_score(s, position, oldest, b.first_position + static_cast<float>(i));
-      const V p = vexp(s * scale - lse), ds = p * (vload(b.dscores + at) - delta);
+      const V p = vexp(s - lse), ds = p * (vload(b.dscores + at) - delta);
       vstore(b.scores + at, p);
       vstore(b.dscores + at, ds);
       sum = wadd(sum, ds);

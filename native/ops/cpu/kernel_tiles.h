@@ -144,10 +144,10 @@ void pack_tile_columns(void* to, const void* from, DType dtype, int64_t stride, 
 
 // Where the four tiles of a block of sums begin, in floats, and how far apart a tile's rows are.
 struct SumsLayout {
-  explicit SumsLayout(const rlhi::ops::TileProduct& t) : right(t.sums_stride ? kTileEdge : kTileEdge * kTileEdge),
-      below(t.sums_stride ? kTileEdge * t.sums_stride : 2 * kTileEdge * kTileEdge), row_floats(t.sums_stride ? t.sums_stride : kTileEdge),
-      row_bytes(row_floats * static_cast<int64_t>(sizeof(float))) {}
-  int64_t right, below, row_floats, row_bytes;
+  SumsLayout() = default;            // tiles one after the other
+  explicit SumsLayout(int64_t stride) : right(kTileEdge), below(kTileEdge * stride), row_floats(stride) {}
+  int64_t row_bytes() const { return row_floats * static_cast<int64_t>(sizeof(float)); }
+  int64_t right = kTileEdge * kTileEdge, below = 2 * kTileEdge * kTileEdge, row_floats = kTileEdge;
 };
 
 // Columns [j, j + kWidth) of row i of a block of sums: its right half lies a tile further.

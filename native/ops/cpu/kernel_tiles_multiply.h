@@ -2,7 +2,7 @@
 #pragma once
 #include <type_traits>
 
-#include "ops/cpu/kernel_tiles.h"
+#include "ops/cpu/kernel_tiles_softmax.h"
 
 namespace {
 
@@ -11,17 +11,14 @@ constexpr int kTileBytes = 1024;       // of a tile of a factor, and of sums
 // The left factor is read once while the right one is used by every row panel, so the loads of the left one bypass the first
 // cache: a right panel of 18 steps stays there, and the product runs at nine tenths of what it does in registers.
 template <int kRowTiles>
-void multiply_tiles(const rlhi::ops::TileProduct& t) {
-  const char* a = static_cast<const char*>(t.a);
-  const char* b = static_cast<const char*>(t.b);
+inline void begin_sums(const float* start, const SumsLayout& at) {
   tiles_see_memory();
-  const SumsLayout at(t);
-  if (const float* start = t.start) {
-    tile_load<0>(start, at.row_bytes);
-    tile_load<1>(start + at.right, at.row_bytes);
+  if (start) {
+    tile_load<0>(start, at.row_bytes());
+    tile_load<1>(start + at.right, at.row_bytes());
     if constexpr (kRowTiles == 2) {
-      tile_load<2>(start + at.below, at.row_bytes);
-      tile_load<3>(start + at.below + at.right, at.row_bytes);
+      tile_load<2>(start + at.below, at.row_bytes());
+      tile_load<3>(start + at.below + at.right, at.row_bytes());
     }
   } else {
     tile_zero<0>();
@@ -31,22 +28,45 @@ void multiply_tiles(const rlhi::ops::TileProduct& t) {
       tile_zero<3>();
     }
   }
+}
+
+template <int kRowTiles>
+inline void store_sums(float* sums, const SumsLayout& at) {
+  tile_store<0>(sums, at.row_bytes());
+  tile_store<1>(sums + at.right, at.row_bytes());
+  if constexpr (kRowTiles == 2) {
+    tile_store<2>(sums + at.below, at.row_bytes());
+    tile_store<3>(sums + at.below + at.right, at.row_bytes());
+  }
+}
+
+template <int kRowTiles, bool kOnce>
+inline void multiply_step(const char* a, const char* b) {
+  kOnce ? tile_load_once<4>(a) : tile_load<4>(a);
+  tile_load<6>(b);
+  tile_load<7>(b + kTileBytes);
+  tile_multiply<0, 4, 6>();
+  if constexpr (kRowTiles == 2) kOnce ? tile_load_once<5>(a + kTileBytes) : tile_load<5>(a + kTileBytes);
+  tile_multiply<1, 4, 7>();
+  if constexpr (kRowTiles == 2) {
+    tile_multiply<2, 5, 6>();
+    tile_multiply<3, 5, 7>();
+  }
+}
+
+template <int kRowTiles>
+void multiply_tiles(const rlhi::ops::TileProduct& t) {
+  const char* a = static_cast<const char*>(t.a);
+  const char* b = static_cast<const char*>(t.b);
+  const SumsLayout at;
+  begin_sums<kRowTiles>(t.start, at);
   const int steps = static_cast<int>(t.steps);
   const int rows_a_step = t.finish && steps > 0 ? (kTilePanel + steps - 1) / steps : 0;
   const int64_t lines_a_step = steps > 0 ? (t.next_lines + steps - 1) / steps : 0;
   const char* next = t.next;
   int row = 0;
   for (int s = 0; s < steps; ++s) {
-    tile_load_once<4>(a);
-    tile_load<6>(b);
-    tile_load<7>(b + kTileBytes);
-    tile_multiply<0, 4, 6>();
-    if constexpr (kRowTiles == 2) tile_load_once<5>(a + kTileBytes);
-    tile_multiply<1, 4, 7>();
-    if constexpr (kRowTiles == 2) {
-      tile_multiply<2, 5, 6>();
-      tile_multiply<3, 5, 7>();
-    }
+    multiply_step<kRowTiles, true>(a, b);
     if (t.ahead > 0) {
       for (int line = 0; line < 2 * kTileBytes; line += 64) __builtin_prefetch(b + t.ahead + line);
     }
@@ -59,11 +79,26 @@ void multiply_tiles(const rlhi::ops::TileProduct& t) {
     }
   }
   if (t.finish && row < kTilePanel) finish_tile_rows(*t.finish, row, kTilePanel);
-  tile_store<0>(t.sums, at.row_bytes);
-  tile_store<1>(t.sums + at.right, at.row_bytes);
-  if constexpr (kRowTiles == 2) {
-    tile_store<2>(t.sums + at.below, at.row_bytes);
-    tile_store<3>(t.sums + at.below + at.right, at.row_bytes);
+  store_sums<kRowTiles>(t.sums, at);
+}
+
+template <int kRowTiles>
+inline void multiply_in_cache(const char* a, const char* b, int64_t steps, float* sums, int64_t stride, bool add) {
+  const SumsLayout at(stride);
+  begin_sums<kRowTiles>(add ? sums : nullptr, at);
+  for (int64_t s = 0; s < steps; ++s, a += kRowTiles * kTileBytes, b += 2 * kTileBytes) multiply_step<kRowTiles, false>(a, b);
+  store_sums<kRowTiles>(sums, at);
+}
+
+void multiply_grid(const rlhi::ops::TileGrid& t) {
+  for (int i = 0; i * kTilePanel < t.rows; ++i) {
+    const char* a = static_cast<const char*>(t.a) + i * t.a_panel;
+    for (int j = 0; j * kTilePanel < t.cols; ++j) {
+      const char* b = static_cast<const char*>(t.b) + j * t.b_panel;
+      float* sums = t.sums + i * kTilePanel * t.sums_stride + j * kTilePanel;
+      if (t.a_rows - i * kTilePanel > kTileEdge) multiply_in_cache<2>(a, b, t.steps, sums, t.sums_stride, t.add);
+      else multiply_in_cache<1>(a, b, t.steps, sums, t.sums_stride, t.add);
+    }
   }
 }
 
@@ -171,9 +206,12 @@ constexpr rlhi::ops::TileKernels make_tile_kernels() {
   k.pack_rows = pack_tile_rows;
   k.pack_columns = pack_tile_columns;
   k.multiply = multiply_block;
+  k.multiply_grid = multiply_grid;
   k.multiply_tall = multiply_tall;
   k.multiply_wide = multiply_wide;
   k.finish = finish_block;
+  k.attention_softmax = attention_softmax_factors;
+  k.attention_softmax_backward = attention_softmax_backward_factors;
   k.peak_loop = tile_peak_loop;
   return k;
 }

@@ -41,7 +41,7 @@ struct GemmTile {
 // One block of attention scores, transposed: scores[key * kScoreStride + column], a column is one (query, head).
 struct AttentionBlock {
   float* scores = nullptr;           // scores in, probabilities out
-  float scale = 1;                   // the scores are multiplied by this first
+  float scale = 1;                   // tiles: the scores are multiplied by this first
   int keys = 0, columns = 0;         // columns are padded to whole vectors
   bool masked = false;               // false: every column sees every key
   float first_position = 0;          // of the block's first key; positions are exact in f32 (below 2^24)
@@ -57,6 +57,17 @@ struct AttentionBlock {
 };
 
 // ---- products of bf16 tiles (kernel_tiles.h) ----
+// Where a block's probabilities and d scores go, rounded to bf16, as packed factors.
+struct AttentionFactors {
+  bf16* right = nullptr;             // [keys, columns] of probabilities, or backward of d scores; null: probabilities stay in `scores`, in f32
+  int64_t right_panel = 0;           // values between panels of 32 columns
+  // Backward, by strips of a panel of keys:
+  bf16* probability_rows = nullptr;  // [left_keys, all columns of the tile] as left factors
+  bf16* dscore_rows = nullptr;
+  int64_t left_panel = 0;            // values between panels of 32 keys
+  int left_keys = 0;
+  int key = 0, column = 0;           // where the strip begins in the factors' rows, and in the left ones' columns
+};
 constexpr int kTileEdge = 16;          // rows, or columns, of a tile of sums
 constexpr int kTileStep = 32;          // of k that one tile of a factor holds
 constexpr int kTilePanel = 32;         // rows of a packed left panel, columns of a right one
@@ -75,8 +86,7 @@ struct TileFinish {
 };
 
 // sums = start (or 0) + a b over `steps` steps of k, in order. While the tiles are multiplied, `finish` is carried out.
-// Sums (and start) are whole tiles one after the other, [two or one][two][16][16], or where sums_stride is given rows of 32 floats that
-// far apart.
+// Sums (and start) are whole tiles one after the other, [two or one][two][16][16].
 struct TileProduct {
   const void* a = nullptr;             // of a packed row panel
   const void* b = nullptr;             // of a packed column panel
@@ -84,7 +94,6 @@ struct TileProduct {
   int row_tiles = 2;                   // 1: a has at most 16 rows
   const float* start = nullptr;        // sums of the steps before, or null
   float* sums = nullptr;               // may be `start`
-  int64_t sums_stride = 0;
   const TileFinish* finish = nullptr;  // or null; of another block's sums
   int64_t ahead = 0;                   // bytes that b is prefetched ahead of use, or 0
   const char* next = nullptr;          // or: what is needed next, `next_lines` cache lines, `next_stride` bytes apart
@@ -106,6 +115,21 @@ struct TileStrip {
   int64_t sums_stride = 0;
 };
 
+// sums (+)= a b of small packed matrices that are in the first cache.
+struct TileGrid {
+  const void* a = nullptr;             // row panels
+  int64_t a_panel = 0;                 // bytes from one to the next
+  int a_rows = 0;                      // of a: its last panel may be of one tile
+  int rows = 0;                        // of sums
+  const void* b = nullptr;             // column panels
+  int64_t b_panel = 0;
+  int cols = 0;                        // of sums
+  int64_t steps = 0;
+  bool add = false;
+  float* sums = nullptr;               // rows sums_stride apart, written by whole panels; to rows beyond a's, zeros are added
+  int64_t sums_stride = 0;
+};
+
 struct TileKernels {
   int64_t stream_bytes;                // results this large are written past the caches
 
@@ -116,9 +140,13 @@ struct TileKernels {
   // A panel of up to 32 columns: b [k, cols], or [cols, k] when transposed; ceil(k / 32) steps of 2 KB.
   void (*pack_columns)(void* to, const void* b, DType dtype, int64_t stride, bool transposed, int cols, int64_t k);
   void (*multiply)(const TileProduct& product);
+  void (*multiply_grid)(const TileGrid& grid);
   void (*multiply_tall)(const TileStrip& strip);
   void (*multiply_wide)(const TileStrip& strip);
   void (*finish)(const TileFinish& finish);
+  void (*attention_softmax)(const AttentionBlock& block, const AttentionFactors& to);  // columns: whole vectors
+  // Of a strip: 32 rows of scores of which the first `keys` are seen, whole panels of columns; no imbalance.
+  void (*attention_softmax_backward)(const AttentionBlock& strip, const AttentionFactors& to);
   double (*peak_loop)(int64_t steps, double* flops);  // products of tiles that stay in registers
 };
 

@@ -4,16 +4,15 @@
 #include "ops/cpu/vector_avx512.h"
 // after a vector layer
 #include "ops/cpu/kernel_table.h"
-#include "ops/cpu/kernel_tiles.h"
+#include "ops/cpu/kernel_tiles_softmax.h"
 
 namespace rlhi::ops {
 namespace {
 
 // Rows [first, first + kRows) of a block. Of the factor's tiles, row i's pair p is the word a[i][p], and b[p] is a vector.
 template <int kRows>
-void multiply_rows(const TileProduct& t, int first) {
+void multiply_rows(const TileProduct& t, const SumsLayout& layout, int first) {
   constexpr int kTileWords = kTileEdge * kTileEdge;
-  const SumsLayout layout(t);
   const auto place = [&](int i) { return (first + i) / kTileEdge * layout.below + (first + i) % kTileEdge * layout.row_floats; };
   __m512 sums[kRows][2];
 #pragma GCC unroll 16
@@ -55,7 +54,22 @@ void multiply_rows(const TileProduct& t, int first) {
 // Eight rows by two vectors: sixteen sums, so that none waits for the one before.
 void multiply_block(const TileProduct& t) {
   if (t.finish) finish_tile_rows(*t.finish, 0, kTilePanel);
-  for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, row);
+  for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, SumsLayout(), row);
+}
+
+void multiply_grid(const TileGrid& g) {
+  for (int i = 0; i * kTilePanel < g.rows; ++i) {
+    TileProduct t;
+    t.a = static_cast<const char*>(g.a) + i * g.a_panel;
+    t.row_tiles = g.a_rows - i * kTilePanel > kTileEdge ? 2 : 1;
+    t.steps = g.steps;
+    for (int j = 0; j * kTilePanel < g.cols; ++j) {
+      t.b = static_cast<const char*>(g.b) + j * g.b_panel;
+      t.sums = g.sums + i * kTilePanel * g.sums_stride + j * kTilePanel;
+      t.start = g.add ? t.sums : nullptr;
+      for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, SumsLayout(g.sums_stride), row);
+    }
+  }
 }
 
 // Rows [first, first + 8) of a strip, a vector of columns each: row i's pair p is the word a[i * a_row + p].
@@ -122,8 +136,8 @@ const Kernels* avx512_bf16_kernels() {
 }
 
 const TileKernels* avx512_bf16_tiles() {
-  static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, multiply_tall,
-                                         multiply_wide, finish_block, peak_loop};
+  static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, multiply_grid, multiply_tall,
+                                         multiply_wide, finish_block, attention_softmax_factors, attention_softmax_backward_factors, peak_loop};
   return &kernels;
 }
 
