@@ -1,12 +1,15 @@
 // The matrix product by tiles of bf16: what gemm.cc is for f32, for products with a bf16 factor (the other one is rounded to
 // bf16 as it is packed).
 //
-// The sum over k of one element is made in order, in one register, whatever the blocks: a block of k that is not the first
-// starts from the sums the one before left, in f32. So neither tasks, nor blocks, nor rows beside it change an element's bits.
+// The sum over k of one element is made in order, in one register, by blocks of k that depend on k alone; blocks are added in f32:
+// (((start + block 0) + block 1) + ...), start being c when accumulating, or nothing. So neither tasks nor the rows beside it change
+// an element's bits. A block's sums are added to those before while the next are multiplied.
 //
-// A right panel's block of k (at most 36 KB) stays in the first cache while the task's rows (at most about 1 MB) stream past it
-// from the second. Caches beyond the second are slow where many cores share them: what comes from there comes once a task.
+// A right panel's block of k (at most 36 KB) stays in the first cache while the task's rows of it stream past from the second,
+// where the sums stay as well while k has further blocks. Caches beyond the second are slow where many cores share them: tasks are
+// cut so that little comes from there (parts_of).
 #include <algorithm>
+#include <cmath>
 
 #include "ops/cpu/backend.h"
 
@@ -15,10 +18,9 @@ namespace {
 
 constexpr int64_t kStepBytes = 2048;                      // of a panel's step of k
 constexpr int64_t kBlockSteps = 18;                       // of k, at most, that are summed at once
-constexpr int64_t kRowsBytes = int64_t{5} << 18;          // of a task's rows, within a block of k
-constexpr int64_t kSumsBytes = int64_t{512} << 10;        // of a task's sums where they are kept from block to block
+constexpr int64_t kRowsBytes = int64_t{640} << 10;        // of a task's rows, within a block of k
+constexpr int64_t kSumsBytes = int64_t{896} << 10;        // of a task's sums where k has several blocks
 constexpr int64_t kSums = int64_t{kTilePanel} * kTilePanel;  // floats of a block of sums
-constexpr int64_t kColumnPanels = 16;                     // of a task, at most
 constexpr int64_t kColumnsBytes = int64_t{96} << 20;      // of columns packed at once
 constexpr int64_t kAhead = 4096;                          // bytes that a right panel is prefetched where it is read once
 
@@ -35,9 +37,34 @@ struct Product {
   int64_t panel_bytes() const { return steps * kStepBytes; }
   int64_t blocks() const { return std::max<int64_t>(1, (steps + kBlockSteps - 1) / kBlockSteps); }
   int64_t block_begin(int64_t block) const { return block * steps / blocks(); }
+  int64_t block_steps() const { return (steps + blocks() - 1) / blocks(); }  // of the longest
   int panel_rows(int64_t panel) const { return static_cast<int>(std::min<int64_t>(kTilePanel, m - panel * kTilePanel)); }
   int panel_cols(int64_t first_col) const { return static_cast<int>(std::min<int64_t>(kTilePanel, n - first_col)); }
   int row_tiles(int64_t panel) const { return panel_rows(panel) > kTileEdge ? 2 : 1; }
+
+  // How many panels a task packs: some tens of KB of them, or where they lie side by side in the matrix several, if there are enough.
+  int64_t panels_a_task(int64_t panels, int64_t threads, bool side_by_side) const {
+    const int64_t some = std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, panel_bytes()));
+    return side_by_side ? std::max(some, std::min<int64_t>(8, panels / (4 * threads))) : some;
+  }
+
+  // Steps [begin, end) of the row panels [r0, r1), one panel after the other. Where a panel's rows are columns of the matrix, a row of
+  // the matrix holds a line of each: then a step of all panels is packed before the next.
+  void pack_row_panels(char* to, int64_t r0, int64_t r1, int64_t begin, int64_t end) const {
+    const int64_t together = args.form == GemmForm::tn ? 1 : end - begin;
+    for (int64_t step = begin; step < end; step += together) {
+      for (int64_t i = r0; i < r1; ++i) {
+        pack_rows(to + (i - r0) * (end - begin) * kStepBytes + (step - begin) * row_tiles(i) * (kStepBytes / 2), i, step, step + together);
+      }
+    }
+  }
+  // The same for the column panels from `col` on.
+  void pack_column_panels(char* to, int64_t col, int64_t panels) const {
+    const int64_t together = args.form == GemmForm::nt ? steps : 1;
+    for (int64_t step = 0; step < steps; step += together) {
+      for (int64_t j = 0; j < panels; ++j) pack_columns(to + j * panel_bytes() + step * kStepBytes, col + j * kTilePanel, step, step + together);
+    }
+  }
 
   // Steps [begin, end) of a panel; `to` is where its step `begin` goes.
   void pack_rows(char* to, int64_t panel, int64_t begin, int64_t end) const {
@@ -59,20 +86,20 @@ class TileTask {
  public:
   TileTask(const Product& p, Scratch& scratch, int64_t r0, int64_t r1, int64_t c0, int64_t c1, int64_t first_col)
       : p_(p), r0_(r0), r1_(r1), c0_(c0), c1_(c1), first_col_(first_col) {
-    const int64_t kept = p.blocks() > 1 ? (r1 - r0) * (c1 - c0) : 2;
-    const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.panel_bytes(), own_columns = p.columns ? 0 : kBlockSteps * kStepBytes;
-    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(kept * kSums * 4 + own_rows + own_columns)));
+    const bool keeps = p.blocks() > 1 && (p.args.c.dtype != DType::f32 || p.stream);
+    const int64_t sums = 2 * kSums * 4, kept = keeps ? (r1 - r0) * (c1 - c0) * kSums * 4 : 0;
+    const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.block_steps() * kStepBytes, own_columns = p.columns ? 0 : kBlockSteps * kStepBytes;
+    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns)));
     sums_ = reinterpret_cast<float*>(memory);
-    rows_ = p.rows ? nullptr : memory + kept * kSums * 4;
-    columns_ = p.columns ? nullptr : memory + kept * kSums * 4 + own_rows;
+    kept_ = keeps ? reinterpret_cast<float*>(memory + sums) : nullptr;
+    rows_ = p.rows ? nullptr : memory + sums + kept;
+    columns_ = p.columns ? nullptr : memory + sums + kept + own_rows;
   }
 
   void run() {
     p_.tiles.begin();
-    if (rows_) {
-      for (int64_t i = r0_; i < r1_; ++i) p_.pack_rows(rows_ + (i - r0_) * p_.panel_bytes(), i, 0, p_.steps);
-    }
     for (int64_t block = 0; block < p_.blocks(); ++block) {
+      if (rows_) pack_own_rows(block);
       for (int64_t j = c0_; j < c1_; ++j) run_panel(block, j);
     }
     if (finish_.out) p_.tiles.finish(finish_);
@@ -80,6 +107,11 @@ class TileTask {
   }
 
  private:
+  void pack_own_rows(int64_t block) {
+    const int64_t begin = p_.block_begin(block), end = p_.block_begin(block + 1);
+    p_.pack_row_panels(rows_, r0_, r1_, begin, end);
+  }
+
   void run_panel(int64_t block, int64_t j) {
     const int64_t begin = p_.block_begin(block), end = p_.block_begin(block + 1);
     TileProduct t;
@@ -91,19 +123,15 @@ class TileTask {
       t.b = p_.columns + j * p_.panel_bytes() + begin * kStepBytes;
       if (r1_ - r0_ == 1) t.ahead = kAhead;
     }
-    const bool last = block + 1 == p_.blocks(), keep = p_.blocks() > 1;
     find_next(block, j);
     for (int64_t i = r0_; i < r1_; ++i) {
       t.row_tiles = p_.row_tiles(i);
-      const char* panel = rows_ ? rows_ + (i - r0_) * p_.panel_bytes() : p_.rows + i * p_.panel_bytes();
-      t.a = panel + begin * kStepBytes * t.row_tiles / 2;
-      t.sums = sums_ + (keep ? (j - c0_) * (r1_ - r0_) + (i - r0_) : turn_ ^= 1) * kSums;
-      t.start = block > 0 ? t.sums : nullptr;
+      t.a = rows_ ? rows_ + (i - r0_) * t.steps * kStepBytes : p_.rows + i * p_.panel_bytes() + begin * kStepBytes * t.row_tiles / 2;
+      t.sums = sums_ + (turn_ ^= 1) * kSums;
       t.finish = finish_.out ? &finish_ : nullptr;
       prefetch_share(t, i - r0_);
       p_.tiles.multiply(t);
-      finish_.out = nullptr;
-      if (last) finish_ = finish_of(t.sums, i, j);
+      finish_ = finish_of(t.sums, block, i, j);
     }
   }
 
@@ -137,27 +165,31 @@ class TileTask {
     t.next_stride = next_stride_;
   }
 
-  TileFinish finish_of(const float* sums, int64_t i, int64_t j) const {
+  // What becomes of a block's sums: the block of c, or until k's last block what its sums are so far.
+  TileFinish finish_of(const float* sums, int64_t block, int64_t i, int64_t j) const {
     const Tensor& c = p_.args.c;
     const int64_t row = i * kTilePanel, col = first_col_ + j * kTilePanel;
+    const bool first = block == 0, last = block + 1 == p_.blocks();
     TileFinish f;
     f.sums = sums;
     f.rows = p_.panel_rows(i);
     f.cols = p_.panel_cols(col);
-    f.out = row_pointer(c, row, col);
-    f.out_dtype = c.dtype;
-    f.out_stride = c.row_stride;
-    f.bias = p_.bias ? p_.bias + col : nullptr;
-    f.in = p_.args.accumulate ? static_cast<const float*>(f.out) : nullptr;
-    f.in_stride = c.row_stride;
-    f.stream = p_.stream && f.cols == kTilePanel;
+    f.bias = first && p_.bias ? p_.bias + col : nullptr;
+    float* kept = kept_ ? kept_ + ((j - c0_) * (r1_ - r0_) + (i - r0_)) * kSums : nullptr;
+    f.out = kept && !last ? static_cast<void*>(kept) : row_pointer(c, row, col);
+    f.out_dtype = kept && !last ? DType::f32 : c.dtype;
+    f.out_stride = kept && !last ? kTilePanel : c.row_stride;
+    if (kept && !first) f.in = kept, f.in_stride = kTilePanel;
+    else if (!first || p_.args.accumulate) f.in = reinterpret_cast<const float*>(row_pointer(c, row, col)), f.in_stride = c.row_stride;
+    f.stream = p_.stream && last && f.cols == kTilePanel;
     return f;
   }
 
   const Product& p_;
   int64_t r0_, r1_, c0_, c1_, first_col_;
-  float* sums_;
-  char* rows_;                     // own packed rows, or null
+  float* sums_;                    // of this block and the one before, in turn
+  float* kept_;                    // sums of the blocks of k so far, or null: they are in c
+  char* rows_;                     // own packed rows of the block of k, or null
   char* columns_;                  // own packed block of a column panel, or null
   TileFinish finish_;              // of the block before; `out` is null where there is none
   const char* next_ = nullptr;     // of the next column panel (find_next)
@@ -169,37 +201,48 @@ struct Parts {
   int64_t rows, cols;
 };
 
-// Into how many tasks the product is cut: none too large for the caches, at least four a thread where it is large enough.
+// Into how many tasks the product is cut: rows and sums fit a second cache, and of what is left the cut that takes least time by a
+// simple account: what is multiplied, what comes from beyond the second cache (rows that several tasks share are packed there, and
+// writing costs twice as much as reading), and threads that wait for the last tasks.
 Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
-  const bool keep = p.blocks() > 1;
-  const int64_t block_bytes = (p.steps + p.blocks() - 1) / p.blocks() * kStepBytes;
-  const int64_t tall = std::max<int64_t>(1, (keep ? kRowsBytes / 2 : kRowsBytes) / std::max<int64_t>(1, block_bytes));
-  Parts parts;
-  parts.rows = (p.row_panels() + tall - 1) / tall;
-  const int64_t rows = (p.row_panels() + parts.rows - 1) / parts.rows;
-  const int64_t wide = keep ? std::clamp<int64_t>(kSumsBytes / (kSums * 4 * rows), 1, kColumnPanels) : kColumnPanels;
-  parts.cols = (col_panels + wide - 1) / wide;
-  while (parts.rows * parts.cols < 4 * threads) {
-    if (2 * parts.cols <= col_panels) parts.cols *= 2;
-    else if (2 * parts.rows <= p.row_panels()) parts.rows *= 2;
-    else break;
+  constexpr double kStepCycles = 64, kBytesACycle = 8;      // of one core: four products of tiles; from the third cache
+  constexpr int64_t kTall[] = {1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32};
+  const auto ceil_of = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t rows = p.row_panels(), block_bytes = std::max<int64_t>(1, p.block_steps() * kStepBytes);
+  const double work = static_cast<double>(rows * col_panels * p.steps) * kStepCycles;
+  Parts best{rows, col_panels};
+  double least = 0;
+  for (const int64_t most : kTall) {
+    const Parts by_rows{ceil_of(rows, most), 1};
+    const int64_t tall = ceil_of(rows, by_rows.rows);
+    if (tall > 1 && tall * block_bytes > kRowsBytes) break;
+    const int64_t wide = p.blocks() > 1 ? std::clamp<int64_t>(kSumsBytes / (kSums * 4 * tall), 1, col_panels) : col_panels;
+    const int64_t fewest = ceil_of(col_panels, wide);
+    for (int64_t cols = fewest; cols <= std::min(col_panels, fewest + 4 * threads); ++cols) {
+      const auto tasks = static_cast<double>(by_rows.rows * cols), rounds = std::ceil(tasks / static_cast<double>(threads));
+      const int64_t row_reads = cols == 1 ? 1 : 3 + cols;
+      const double far = static_cast<double>((rows * row_reads + col_panels * by_rows.rows) * p.panel_bytes()) / kBytesACycle;
+      const double cycles = (work + far) / tasks * (rounds + 0.25);
+      if (least == 0 || cycles < least) least = cycles, best = {by_rows.rows, cols};
+    }
+    if (by_rows.rows == 1) break;
   }
-  return parts;
+  return best;
 }
 
 void pack_all_rows(Backend& backend, Product& p) {
   char* to = static_cast<char*>(backend.pack_a.bytes(static_cast<size_t>(p.row_panels() * p.panel_bytes())));
-  const int64_t grain = std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, p.panel_bytes()));
+  const int64_t grain = p.panels_a_task(p.row_panels(), backend.pool.threads(), p.args.form == GemmForm::tn);
   for_ranges(backend, p.row_panels(), grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) p.pack_rows(to + i * p.panel_bytes(), i, 0, p.steps);
+    p.pack_row_panels(to + begin * p.panel_bytes(), begin, end, 0, p.steps);
   });
   p.rows = to;
 }
 
 void pack_columns(Backend& backend, const Product& p, char* to, int64_t first_col, int64_t panels) {
-  const int64_t grain = std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, p.panel_bytes()));
+  const int64_t grain = p.panels_a_task(panels, backend.pool.threads(), p.args.form != GemmForm::nt);
   for_ranges(backend, panels, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t j = begin; j < end; ++j) p.pack_columns(to + j * p.panel_bytes(), first_col + j * kTilePanel, 0, p.steps);
+    p.pack_column_panels(to + begin * p.panel_bytes(), first_col + begin * kTilePanel, end - begin);
   });
 }
 

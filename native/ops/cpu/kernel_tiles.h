@@ -166,7 +166,7 @@ inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end
       V low = tile_sums(f, i, j), high = tile_sums(f, i, j + kWidth);
       if constexpr (kBias) low = low + vload(f.bias + j), high = high + vload(f.bias + j + kWidth);
       if constexpr (kIn) low = vload(f.in + i * f.in_stride + j) + low, high = vload(f.in + i * f.in_stride + j + kWidth) + high;
-      if (!kIn && f.stream) vstream(to + j, low, high);
+      if (f.stream) vstream(to + j, low, high);
       else vstore(to + j, low), vstore(to + j + kWidth, high);
     }
   }

@@ -59,7 +59,7 @@ void multiply_tiles(const rlhi::ops::TileProduct& t) {
   const char* a = static_cast<const char*>(t.a);
   const char* b = static_cast<const char*>(t.b);
   const SumsLayout at;
-  begin_sums<kRowTiles>(t.start, at);
+  begin_sums<kRowTiles>(nullptr, at);
   const int steps = static_cast<int>(t.steps);
   const int rows_a_step = t.finish && steps > 0 ? (kTilePanel + steps - 1) / steps : 0;
   const int64_t lines_a_step = steps > 0 ? (t.next_lines + steps - 1) / steps : 0;

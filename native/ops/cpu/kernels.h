@@ -82,18 +82,17 @@ struct TileFinish {
   void* out = nullptr;                 // out[i * out_stride + j], f32 or bf16; may be `in`
   DType out_dtype = DType::f32;
   int64_t out_stride = 0;
-  bool stream = false;                 // past the caches: 32 columns, 64-byte aligned rows, no `in`
+  bool stream = false;                 // past the caches: 32 columns, 64-byte aligned rows, `in` elsewhere or null
 };
 
-// sums = start (or 0) + a b over `steps` steps of k, in order. While the tiles are multiplied, `finish` is carried out.
-// Sums (and start) are whole tiles one after the other, [two or one][two][16][16].
+// sums = a b over `steps` steps of k, in order. While the tiles are multiplied, `finish` is carried out.
+// Sums are whole tiles one after the other, [two or one][two][16][16].
 struct TileProduct {
   const void* a = nullptr;             // of a packed row panel
   const void* b = nullptr;             // of a packed column panel
   int64_t steps = 0;
   int row_tiles = 2;                   // 1: a has at most 16 rows
-  const float* start = nullptr;        // sums of the steps before, or null
-  float* sums = nullptr;               // may be `start`
+  float* sums = nullptr;
   const TileFinish* finish = nullptr;  // or null; of another block's sums
   int64_t ahead = 0;                   // bytes that b is prefetched ahead of use, or 0
   const char* next = nullptr;          // or: what is needed next, `next_lines` cache lines, `next_stride` bytes apart

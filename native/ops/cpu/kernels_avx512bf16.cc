@@ -11,15 +11,15 @@ namespace {
 
 // Rows [first, first + kRows) of a block. Of the factor's tiles, row i's pair p is the word a[i][p], and b[p] is a vector.
 template <int kRows>
-void multiply_rows(const TileProduct& t, const SumsLayout& layout, int first) {
+void multiply_rows(const TileProduct& t, const float* start, const SumsLayout& layout, int first) {
   constexpr int kTileWords = kTileEdge * kTileEdge;
   const auto place = [&](int i) { return (first + i) / kTileEdge * layout.below + (first + i) % kTileEdge * layout.row_floats; };
   __m512 sums[kRows][2];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
     const int64_t at = place(i);
-    sums[i][0] = t.start ? _mm512_loadu_ps(t.start + at) : _mm512_setzero_ps();
-    sums[i][1] = t.start ? _mm512_loadu_ps(t.start + at + layout.right) : _mm512_setzero_ps();
+    sums[i][0] = start ? _mm512_loadu_ps(start + at) : _mm512_setzero_ps();
+    sums[i][1] = start ? _mm512_loadu_ps(start + at + layout.right) : _mm512_setzero_ps();
   }
   const auto* a = static_cast<const uint32_t*>(t.a) + first / kTileEdge * kTileWords + first % kTileEdge * kTileEdge;
   const auto* b = static_cast<const uint32_t*>(t.b);
@@ -54,7 +54,7 @@ void multiply_rows(const TileProduct& t, const SumsLayout& layout, int first) {
 // Eight rows by two vectors: sixteen sums, so that none waits for the one before.
 void multiply_block(const TileProduct& t) {
   if (t.finish) finish_tile_rows(*t.finish, 0, kTilePanel);
-  for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, SumsLayout(), row);
+  for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, nullptr, SumsLayout(), row);
 }
 
 void multiply_grid(const TileGrid& g) {
@@ -66,8 +66,7 @@ void multiply_grid(const TileGrid& g) {
     for (int j = 0; j * kTilePanel < g.cols; ++j) {
       t.b = static_cast<const char*>(g.b) + j * g.b_panel;
       t.sums = g.sums + i * kTilePanel * g.sums_stride + j * kTilePanel;
-      t.start = g.add ? t.sums : nullptr;
-      for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, SumsLayout(g.sums_stride), row);
+      for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, g.add ? t.sums : nullptr, SumsLayout(g.sums_stride), row);
     }
   }
 }
