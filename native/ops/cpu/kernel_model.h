@@ -1,5 +1,7 @@
 // Rows of the transformer: normalisation, rotation, gated activation.
 #pragma once
+#include <type_traits>
+
 #include "ops/cpu/kernel_math.h"
 
 namespace {
@@ -49,13 +51,20 @@ void rope(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_si
   with_type(x, dtype, [&](auto* p) { rope_heads(p, heads, head_dim, cos_sin, direction); });
 }
 
+// As exactly as what is written can hold.
+template <class T>
+inline V vsigmoid_for(V x) {
+  if constexpr (sizeof(T) == sizeof(bf16)) return vsigmoid_coarse(x);
+  else return vsigmoid(x);
+}
+
 // gate_up: n gates, then n ups. out = gate sigmoid(gate) up
 void swiglu(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_t n) {
   with_type(out, out_dtype, [&](auto* to) {
     with_type(gate_up, dtype, [&](const auto* gate) {
       for_vectors(n, [&](int64_t i, int count) {
         const V g = load_up_to(gate + i, count);
-        store_up_to(to + i, g * vsigmoid(g) * load_up_to(gate + n + i, count), count);
+        store_up_to(to + i, g * vsigmoid_for<std::remove_pointer_t<decltype(to)>>(g) * load_up_to(gate + n + i, count), count);
       });
     });
   });
@@ -68,7 +77,7 @@ void swiglu_backward(void* dgate_up, DType to_dtype, const void* dout, DType dou
       with_type(gate_up, dtype, [&](const auto* gate) {
         for_vectors(n, [&](int64_t i, int count) {
           const V g = load_up_to(gate + i, count), u = load_up_to(gate + n + i, count), d = load_up_to(from + i, count);
-          const V s = vsigmoid(g);
+          const V s = vsigmoid_for<std::remove_pointer_t<decltype(to)>>(g);
           store_up_to(to + i, d * u * s * vfma(g, vset(1.0f) - s, vset(1.0f)), count);
           store_up_to(to + n + i, d * g * s, count);
         });

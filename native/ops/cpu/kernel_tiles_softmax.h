@@ -5,19 +5,6 @@
 
 namespace {
 
-constexpr float kLog2E = 1.44269504f;
-
-// 2^t for t <= 127, to 3e-6: a polynomial of degree 4 on [-1/2, 1/2] (minimax in relative error, 1 at 0). 0 below -126.
-inline V vexp2_coarse(V t) {
-  const V lowest = vset(-126.0f), clamped = vmax(lowest, t);
-  const V n = vround(clamped), r = clamped - n;
-  V p = vset(9.582852945e-3f);
-  p = vfma(p, r, vset(5.590642616e-2f));
-  p = vfma(p, r, vset(2.402409911e-1f));
-  p = vfma(p, r, vset(6.931241751e-1f));
-  return vselect_less(t, lowest, vzero(), vscale2(vfma(p, r, vset(1.0f)), n));
-}
-
 // Where the pair of keys 2q and 2q + 1 of column c lies in a right factor.
 inline float* pair_place(const rlhi::ops::AttentionFactors& to, int q, int c) {
   bf16* tile = to.right + c / kTilePanel * to.right_panel + q / (kTileStep / 2) * 2 * kTileHalves + c % kTilePanel / kTileEdge * kTileHalves;
