@@ -10,14 +10,15 @@ import { KeptPairs } from "../../pairs/kept-pairs.js";
 import { pairFilters } from "../../pairs/types.js";
 import type { CandidateRecord, FilteredRecord, PairMethod, PairRecord } from "../../pairs/types.js";
 import { rewriteJudgePrompt } from "../../prompts/reward.js";
+import { readAhead } from "../../read-ahead.js";
 import { writePairsArrow } from "../../tokens/arrow.js";
 import type { PairRow } from "../../tokens/arrow.js";
 import { isTooLong, tokenizePair } from "../../tokens/pair-tokens.js";
 import type { ChatTokenizer } from "../../tokens/types.js";
 import type { Stage, StageContext } from "../stage.js";
 
-/** Candidates judged and filtered at once. */
-const windowSize = 256;
+/** Candidates judged at once: enough to fill a batch, few enough that the next are prepared meanwhile. */
+const windowSize = 16;
 
 /**
  * Candidates into pairs.jsonl, filtered.jsonl and pairs.arrow. The files appear whole at the end; what took long, the
@@ -59,17 +60,28 @@ async function filterAll(context: StageContext, tokenizer: ChatTokenizer, kept: 
   let total = 0;
   for await (const candidate of readJsonl<CandidateRecord>(folder.candidates)) total += isWanted(candidate, config) ? 1 : 0;
   progress.start("choosing pairs", total);
-  for await (const window of windows(folder.candidates, config)) {
+  for await (const { window, scores } of readAhead(judged(context, readAhead(preparedWindows(context, tokenizer))))) {
     signal.throwIfAborted();
-    const prepared = window.map((candidate) => preparePair(candidate, config, tokenizer));
-    const scores = await rewriteScores(context, prepared);
-    prepared.forEach((one, index) => {
+    window.forEach((one, index) => {
       const built = buildPair(one, config, scores[index]);
       if ("pair" in built) kept.append(built.pair);
       else filtered.append(built.filtered);
     });
     progress.advance(window.length);
   }
+}
+
+async function* preparedWindows({ folder, config }: StageContext, tokenizer: ChatTokenizer): AsyncGenerator<PreparedPair[]> {
+  for await (const window of windows(folder.candidates, config)) yield window.map((candidate) => preparePair(candidate, config, tokenizer));
+}
+
+interface JudgedWindow {
+  window: PreparedPair[];
+  scores: (RewriteScores | undefined)[];
+}
+
+async function* judged(context: StageContext, prepared: AsyncIterable<PreparedPair[]>): AsyncGenerator<JudgedWindow> {
+  for await (const window of prepared) yield { window, scores: await rewriteScores(context, window) };
 }
 
 /** Candidates of a method that is switched off stay in their file and make no pairs. */
@@ -94,16 +106,16 @@ async function rewriteScores(context: StageContext, window: readonly PreparedPai
   const { config, signal } = context;
   const scores = window.map((): RewriteScores | undefined => undefined);
   if (!config.pairs.judge_rewrites) return scores;
-  const judged = window.flatMap((one, index) => (one.candidate.method !== "reward" && "pair" in buildPair(one, config) ? [index] : []));
-  if (judged.length === 0) return scores;
+  const places = window.flatMap((one, index) => (one.candidate.method !== "reward" && "pair" in buildPair(one, config) ? [index] : []));
+  if (places.length === 0) return scores;
   const judge = await context.model("judge");
-  const requests = judged.flatMap((index) => {
+  const requests = places.flatMap((index) => {
     const { answers, persona, prompt, follow_up } = (window[index] as PreparedPair).candidate;
     return [answers.find(({ origin }) => origin === "rewrite"), answers.find(({ origin }) => origin !== "rewrite")].map((answer) =>
       judgeRequest(judge, { persona, conversation: prompt, follow_up, answer: answer?.text ?? "" }));
   });
   const results = await judge.score(requests, { signal });
-  judged.forEach((index, place) => {
+  places.forEach((index, place) => {
     scores[index] = { rewrite: results[2 * place]?.expected ?? Number.NaN, rejected: results[2 * place + 1]?.expected ?? Number.NaN };
   });
   return scores;
