@@ -62,6 +62,7 @@ TrainOptions read_train_options(Napi::Value value) {
   o.adam_epsilon = fields.number("adamEpsilon", 0, kHuge);
   o.weight_decay = fields.number("weightDecay", 0, kHuge);
   o.max_grad_norm = fields.number("maxGradNorm", 0, kHuge);
+  o.moments = fields.dtype("moments");
   const std::string schedule = fields.string("lrSchedulerType");
   o.warmup_steps = fields.integer("warmupSteps", 0, kSafeInteger);
   o.schedule = schedule_from_name(schedule);
@@ -70,6 +71,8 @@ TrainOptions read_train_options(Napi::Value value) {
   o.max_tokens_per_micro_batch = fields.integer("maxTokensPerMicroBatch", 1, kInt32Max);
   o.max_pair_tokens = fields.integer("maxPairTokens", 0, kInt32Max);
   o.memory_limit_bytes = fields.integer("memoryLimitBytes", 0, kSafeInteger);
+  const std::string recompute = fields.string("recompute");
+  if (recompute != "auto") o.recompute = recompute_from_name(recompute);
   return o;
 }
 
@@ -96,6 +99,16 @@ Napi::Object plan_to_js(Napi::Env env, const MemoryPlan& plan) {
     entries.Set(i, entry);
   }
   result.Set("entries", entries);
+  Napi::Array activations = Napi::Array::New(env, plan.activations.size());
+  for (uint32_t i = 0; i < plan.activations.size(); ++i) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", plan.activations[i].name);
+    entry.Set("bytes", static_cast<double>(plan.activations[i].bytes));
+    entry.Set("kept", plan.activations[i].kept);
+    activations.Set(i, entry);
+  }
+  result.Set("activations", activations);
+  result.Set("recompute", recompute_name(plan.recompute));
   result.Set("total", static_cast<double>(plan.total));
   return result;
 }

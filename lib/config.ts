@@ -29,6 +29,7 @@ export const trainSettingsSchema = z.strictObject({
   adam_beta2: z.number().min(0).lt(1).default(0.95).describe("decay of the squared gradient's running mean"),
   adam_epsilon: z.number().gt(0).default(1e-8).describe("keeps AdamW's division finite"),
   weight_decay: z.number().min(0).default(0).describe("of matrices, not of norms and biases"),
+  moments: z.enum(["f32", "bf16"]).default("f32").describe("storage of AdamW's two moments; bf16 (rounded up or down at random) takes half the memory"),
   max_grad_norm: z.number().gt(0).default(1).describe("longer gradients are scaled down to this norm"),
   lr_scheduler_type: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).default("constant_with_warmup").describe("how the learning rate goes on after the warm-up"),
   warmup_steps: count("steps over which the learning rate grows from 0").default(10),
@@ -36,6 +37,7 @@ export const trainSettingsSchema = z.strictObject({
   num_epochs: positive("passes over the pairs").default(1),
   max_steps: count("0: as the epochs give").default(0),
   max_tokens_per_micro_batch: positive("token budget of one forward and backward").default(2048),
+  recompute: z.enum(["auto", "none", "norms", "layers"]).default("auto").describe("what the backward computes again instead of keeping it, from most to least memory; auto: norms, or layers where that does not fit"),
   save_steps: count("steps between checkpoints; 0: only the last").default(50),
   shuffle: z.boolean().default(true).describe("a new order of the pairs in every epoch, by the seed"),
 }).refine(({ loss_type, label_smoothing }) => loss_type === "sigmoid" || label_smoothing === 0, {

@@ -131,6 +131,8 @@ export interface TrainOptions {
   adamBeta2: number;
   adamEpsilon: number;
   weightDecay: number;
+  /** Storage of AdamW's two moments. */
+  moments: Dtype;
   maxGradNorm: number;
   lrSchedulerType: "constant" | "constant_with_warmup" | "linear" | "cosine";
   warmupSteps: number;
@@ -140,6 +142,8 @@ export interface TrainOptions {
   maxPairTokens: number;
   /** 0: what the machine has available. */
   memoryLimitBytes: number;
+  /** What the backward computes again: nothing, norms' and SwiGLU's outputs, whole layers; auto: norms, or layers where the plan does not fit otherwise. */
+  recompute: Recompute | "auto";
 }
 
 /** TRL's names, as they stand in metrics.jsonl. */
@@ -157,7 +161,13 @@ export interface StepMetrics {
   num_tokens: number;
 }
 
+export const recomputeLevels = ["none", "norms", "layers"] as const;
+export type Recompute = (typeof recomputeLevels)[number];
+
 export interface MemoryPlan {
+  recompute: Recompute;
+  /** What the entry "activations" is made of, all layers together; what is not kept is computed again, `bytes` being what keeping it would take. */
+  activations: { name: string; bytes: number; kept: boolean }[];
   entries: { name: string; bytes: number }[];
   total: number;
 }
@@ -240,7 +250,7 @@ export interface NativeAddon {
   measureGemm(m: number, n: number, k: number, dtype: Dtype, threads: number, repeats: number): Promise<number>;
 }
 
-export const addonAbi = 2;
+export const addonAbi = 3;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {

@@ -42,7 +42,7 @@ void optimizer(const Bench& b, double copy) {
       v(b, DType::f32, 1, n, 0);
   ops::AdamWArgs a;
   a.n = n, a.dtype = DType::bf16, a.weight = weight.tensor().data, a.remainder = static_cast<int16_t*>(remainder.tensor().data);
-  a.grad = static_cast<const float*>(grad.tensor().data), a.m = static_cast<float*>(m.tensor().data), a.v = static_cast<float*>(v.tensor().data);
+  a.grad = static_cast<const float*>(grad.tensor().data), a.m = m.tensor().data, a.v = v.tensor().data;
   a.lr = 1e-6, a.bias_correction1 = 0.1, a.bias_correction2 = 0.05;
   one(b, "adamw, bf16 weight and remainder", 28.0 * n, copy, [&] { b.ops.adamw(b.backend, a); });
   one(b, "sum_of_squares f32", 4.0 * n, copy, [&] { b.ops.sum_of_squares(b.backend, a.grad, n); });

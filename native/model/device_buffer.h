@@ -57,9 +57,10 @@ class BufferCutter {
   explicit BufferCutter(void* base) : base_(static_cast<char*>(base)) {}
   Tensor take(DType dtype, int64_t rows, int64_t cols) {
     Tensor t(base_ ? base_ + bytes_ : nullptr, dtype, rows, cols);
-    bytes_ += (static_cast<size_t>(t.bytes()) + 63) / 64 * 64;
+    bytes_ += taken_by(t);
     return t;
   }
+  static size_t taken_by(const Tensor& t) { return (static_cast<size_t>(t.bytes()) + 63) / 64 * 64; }
   size_t bytes() const { return bytes_; }
 
  private:

@@ -74,18 +74,24 @@ void finish_qkv(const LayerPass& p, int64_t index, const LayerWeights& w, const 
   }
 }
 
+// A norm's output: as it was kept, or from the residual x.
+Tensor normed_again(const LayerPass& p, Tensor kept, Tensor x, Tensor norm, const WorkTensors& work) {
+  if (kept) return kept;
+  p.ops.rms_norm(p.backend, work.normed, x, norm, static_cast<float>(p.config.rms_norm_eps), 1, Tensor(), Tensor());
+  return work.normed;
+}
+
 // work.x: dx after the MLP on entry, before it on return.
 void mlp_backward(const LayerPass& p, const LayerWeights& w, const LayerActivations& a, const WorkTensors& work, const LayerWeights& g) {
   p.ops.copy(p.backend, work.dy, work.x);
-  p.ops.swiglu(p.backend, work.act, a.gate_up);
-  linear_backward_weight(p, g.down, work.dy, work.act);
+  const Tensor act = a.act ? a.act : work.act;
+  if (!a.act) p.ops.swiglu(p.backend, act, a.gate_up);
+  linear_backward_weight(p, g.down, work.dy, act);
   linear_backward_input(p, work.dact, work.dy, w.down);
   const Tensor dgate_up = a.gate_up;
   p.ops.swiglu_backward(p.backend, dgate_up, work.dact, a.gate_up);
 
-  const auto eps = static_cast<float>(p.config.rms_norm_eps);
-  p.ops.rms_norm(p.backend, work.normed, a.x_mlp, w.post_norm, eps, 1, Tensor(), Tensor());
-  linear_backward_weight(p, g.gate_up, dgate_up, work.normed);
+  linear_backward_weight(p, g.gate_up, dgate_up, normed_again(p, a.normed_mlp, a.x_mlp, w.post_norm, work));
   linear_backward_input(p, work.dnormed, dgate_up, w.gate_up);
   p.ops.rms_norm_backward(p.backend, work.x, g.post_norm, work.dnormed, a.x_mlp, w.post_norm, a.rstd_mlp, 1, true);
 }
@@ -116,28 +122,42 @@ void attention_block_backward(const LayerPass& p, int64_t index, const LayerWeig
   finish_qkv_backward(p, w, a, d, g);
 
   if (w.qkv_bias) p.ops.column_sum(p.backend, g.qkv_bias, work.dqkv);
-  const auto eps = static_cast<float>(p.config.rms_norm_eps);
-  p.ops.rms_norm(p.backend, work.normed, a.x_attn, w.input_norm, eps, 1, Tensor(), Tensor());
-  linear_backward_weight(p, g.qkv, work.dqkv, work.normed);
+  linear_backward_weight(p, g.qkv, work.dqkv, normed_again(p, a.normed_attn, a.x_attn, w.input_norm, work));
   linear_backward_input(p, work.dnormed, work.dqkv, w.qkv);
   p.ops.rms_norm_backward(p.backend, work.x, g.input_norm, work.dnormed, a.x_attn, w.input_norm, a.rstd_attn, 1, true);
+}
+
+// All of the forward that the backward reads but SwiGLU's output.
+void forward_to_gate_up(const LayerPass& p, int64_t index, const LayerWeights& w, const LayerPacks* packs, const LayerActivations& a,
+                        const WorkTensors& work) {
+  const auto eps = static_cast<float>(p.config.rms_norm_eps);
+  const Tensor normed_attn = a.normed_attn ? a.normed_attn : work.normed, normed_mlp = a.normed_mlp ? a.normed_mlp : work.normed;
+  p.ops.rms_norm(p.backend, normed_attn, work.x, w.input_norm, eps, 1, a.rstd_attn, a.x_attn);
+  linear(p, a.qkv, normed_attn, w.qkv, packs ? &packs->qkv : nullptr, w.qkv_bias, false);
+  finish_qkv(p, index, w, a);
+  p.ops.attention(p.backend, attention_args(p, index, a));
+  linear(p, work.x, a.attn, w.o, packs ? &packs->o : nullptr, w.o_bias, true);
+
+  p.ops.rms_norm(p.backend, normed_mlp, work.x, w.post_norm, eps, 1, a.rstd_mlp, a.x_mlp);
+  linear(p, a.gate_up, normed_mlp, w.gate_up, packs ? &packs->gate_up : nullptr, Tensor(), false);
 }
 
 }  // namespace
 
 void layer_forward(const LayerPass& p, int64_t index, const LayerWeights& w, const LayerPacks* packs, const LayerActivations& a,
                    const WorkTensors& work) {
-  const auto eps = static_cast<float>(p.config.rms_norm_eps);
-  p.ops.rms_norm(p.backend, work.normed, work.x, w.input_norm, eps, 1, a.rstd_attn, a.x_attn);
-  linear(p, a.qkv, work.normed, w.qkv, packs ? &packs->qkv : nullptr, w.qkv_bias, false);
-  finish_qkv(p, index, w, a);
-  p.ops.attention(p.backend, attention_args(p, index, a));
-  linear(p, work.x, a.attn, w.o, packs ? &packs->o : nullptr, w.o_bias, true);
+  if (a.input) p.ops.copy(p.backend, a.input, work.x);
+  forward_to_gate_up(p, index, w, packs, a, work);
+  const Tensor act = a.act ? a.act : work.act;
+  p.ops.swiglu(p.backend, act, a.gate_up);
+  linear(p, work.x, act, w.down, packs ? &packs->down : nullptr, Tensor(), true);
+}
 
-  p.ops.rms_norm(p.backend, work.normed, work.x, w.post_norm, eps, 1, a.rstd_mlp, a.x_mlp);
-  linear(p, a.gate_up, work.normed, w.gate_up, packs ? &packs->gate_up : nullptr, Tensor(), false);
-  p.ops.swiglu(p.backend, work.act, a.gate_up);
-  linear(p, work.x, work.act, w.down, packs ? &packs->down : nullptr, Tensor(), true);
+void layer_recompute(const LayerPass& p, int64_t index, const LayerWeights& w, const LayerActivations& a, const WorkTensors& work) {
+  WorkTensors again = work;
+  again.x = work.x_again;
+  p.ops.copy(p.backend, again.x, a.input);
+  forward_to_gate_up(p, index, w, nullptr, a, again);
 }
 
 void layer_backward(const LayerPass& p, int64_t index, const LayerWeights& w, const LayerActivations& a, const WorkTensors& work,

@@ -23,6 +23,8 @@ struct LayerPass {
 // not kept. `packs` may be null.
 void layer_forward(const LayerPass& pass, int64_t index, const LayerWeights& w, const LayerPacks* packs, const LayerActivations& a,
                    const WorkTensors& work);
+// A forward's tensors once more, all that the backward reads, from a.input.
+void layer_recompute(const LayerPass& pass, int64_t index, const LayerWeights& w, const LayerActivations& a, const WorkTensors& work);
 // work.x: the gradient of the layer's output on entry, of its input on return; `gradients` are f32.
 // a.gate_up is overwritten.
 void layer_backward(const LayerPass& pass, int64_t index, const LayerWeights& w, const LayerActivations& a, const WorkTensors& work,

@@ -163,16 +163,23 @@ void Transformer::logits(Tensor hidden, Tensor logits) {
 }
 
 // ---- training --------------------------------------------------------------------------------------------------------
-size_t Transformer::activation_bytes(const ModelConfig& config, DType dtype, int64_t max_tokens, int64_t max_output_rows) {
-  return lay_out_training(config, dtype, max_tokens, max_output_rows, nullptr).bytes;
+const char* recompute_name(Recompute level) {
+  return level == Recompute::none ? "none" : level == Recompute::norms ? "norms" : "layers";
+}
+Recompute recompute_from_name(const std::string& name) {
+  for (const Recompute level : {Recompute::none, Recompute::norms, Recompute::layers}) {
+    if (name == recompute_name(level)) return level;
+  }
+  fail(ErrorCode::invalid_argument, "recompute: expected \"none\", \"norms\" or \"layers\", found \"", name, "\"");
 }
 
-std::unique_ptr<Transformer::Activations> Transformer::plan_activations(int64_t max_tokens, int64_t max_output_rows) const {
+std::unique_ptr<Transformer::Activations> Transformer::plan_activations(Recompute recompute, int64_t max_tokens, int64_t max_output_rows) const {
   auto a = std::make_unique<Activations>();
   const DType dtype = impl_->weights.dtype();
   a->max_tokens = max_tokens, a->max_output_rows = max_output_rows;
-  a->buffer = DeviceBuffer(impl_->ops, impl_->backend, activation_bytes(config(), dtype, max_tokens, max_output_rows), "activations");
-  a->t = lay_out_training(config(), dtype, max_tokens, max_output_rows, a->buffer.data());
+  const auto lay_out = [&](void* base) { return lay_out_training(config(), dtype, recompute, max_tokens, max_output_rows, base); };
+  a->buffer = DeviceBuffer(impl_->ops, impl_->backend, lay_out(nullptr).bytes, "activations");
+  a->t = lay_out(a->buffer.data());
   return a;
 }
 
@@ -217,7 +224,10 @@ void Transformer::backward(const PackedTokens& tokens, const std::vector<int32_t
   pass.accumulate = accumulate;
   for (int64_t l = config().n_layers - 1; l >= 0; --l) {
     const auto i = static_cast<size_t>(l);
-    layer_backward(pass, l, m.weights.layers[i], t.layers[i].rows(n), work, gradients.layers[i]);
+    const LayerActivations a = t.layers[i].rows(n);
+    // The last layer's tensors are those of the forward still.
+    if (a.input && l + 1 < config().n_layers) layer_recompute(pass, l, m.weights.layers[i], a, work);
+    layer_backward(pass, l, m.weights.layers[i], a, work, gradients.layers[i]);
   }
   m.ops.scatter_add_rows(m.backend, gradients.embed, dx, tokens.ids.data());
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -72,6 +73,15 @@ class KvCache {
   void* data_ = nullptr;
 };
 
+// What training's backward computes again instead of the forward keeping it (activations.h has the table).
+enum class Recompute {
+  none,                                        // keeps all: the fastest; norms' outputs are those of f32 rows, so the last bits differ
+  norms,                                       // norms' and SwiGLU's outputs
+  layers,                                      // whole layers from their inputs: about a quarter more time, the bits of `norms`
+};
+const char* recompute_name(Recompute level);   // "none", "norms", "layers"
+Recompute recompute_from_name(const std::string& name);  // throws invalid_argument
+
 class Transformer {
  public:
   Transformer(const Weights& weights, const ops::Table& ops, ops::Backend* backend);
@@ -102,8 +112,7 @@ class Transformer {
 
   // ---- training ------------------------------------------------------------------------------------------------------
   struct Activations;                          // everything kept of one micro-batch, in one planned buffer
-  static size_t activation_bytes(const ModelConfig& config, DType dtype, int64_t max_tokens, int64_t max_output_rows);
-  std::unique_ptr<Activations> plan_activations(int64_t max_tokens, int64_t max_output_rows) const;
+  std::unique_ptr<Activations> plan_activations(Recompute recompute, int64_t max_tokens, int64_t max_output_rows) const;
   // hidden [output_rows, D] (model dtype) lives in `activations` until the next forward.
   Tensor forward(const PackedTokens& tokens, const std::vector<int32_t>& output_rows, Activations& activations);
   // dhidden [output_rows, D] f32. The gradients of the layers' matrices are added to where `accumulate`, else written; those of vectors

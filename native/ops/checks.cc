@@ -174,6 +174,8 @@ void check_logprob_backward(const LinearLogprobBackwardArgs& a) {
 void check_adamw(const AdamWArgs& a) {
   check(a.dtype == DType::f32 || (a.dtype == DType::bf16 && a.remainder), ErrorCode::invalid_argument, "adamw: the weight is ",
         dtype_name(a.dtype), ", expected f32, or bf16 with a remainder");
+  check(a.moments == DType::f32 || a.moments == DType::bf16, ErrorCode::invalid_argument, "adamw: the moments are ", dtype_name(a.moments),
+        ", expected f32 or bf16");
 }
 
 }  // namespace rlhi::ops

@@ -18,7 +18,7 @@
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 2;
+constexpr uint32_t kAbiVersion = 3;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -105,8 +105,13 @@ struct AdamWArgs {
   void* weight = nullptr;
   int16_t* remainder = nullptr;  // bf16 only
   const float* grad = nullptr;
-  float* m = nullptr;          // first moment
-  float* v = nullptr;          // second moment
+  // First and second moment, f32 or bf16. To bf16 they are rounded up or down at random, in proportion to the distance: to nearest,
+  // a moment that decays by less than bf16's spacing would never move.
+  DType moments = DType::f32;
+  void* m = nullptr;
+  void* v = nullptr;
+  int64_t first_element = 0;   // index of the first of the n among all parameters: of a multiple of 16, and the same in every step
+  uint32_t rounding_seed = 0;  // of the step
   float grad_scale = 1;        // clipping factor, applied to grad as it is read
   // double, as PyTorch's hyperparameters are: 1 - beta is taken before it is rounded
   double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;

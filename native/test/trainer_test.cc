@@ -161,6 +161,52 @@ TEST("trainer: micro-batches of any size give the same loss and gradient") {
   }
 }
 
+TEST("trainer: layers computed again give the bits of layers kept, and keeping norms' outputs changes no more than rounding does") {
+  for (const BackendChoice& backend : every_backend()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const Architecture architecture : all_architectures()) {
+        TinyModel m(tiny_config(architecture), dtype, backend);
+        const std::vector<Pair> pairs = random_pairs(43, 5, m.weights.config().vocab_size);
+        const auto gradients = [&](Recompute level) {
+          TrainOptions options = train_options(120);
+          options.recompute = level;
+          Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
+          trainer.accumulate_only(pairs);
+          return m.floats(trainer.gradients());
+        };
+        const std::vector<float> norms = gradients(Recompute::norms);
+        EXPECT(gradients(Recompute::layers) == norms);
+        EXPECT_NEAR(relative_difference(gradients(Recompute::none), norms), 0, dtype == DType::f32 ? 1e-6 : 1e-2);
+      }
+    }
+  }
+}
+
+TEST("trainer: the plan says what of the activations is kept, and layers are computed again where keeping them does not fit") {
+  TinyModel m(tiny_config(Architecture::qwen3), DType::bf16);
+  const ModelConfig& c = m.weights.config();
+  TrainOptions options = train_options(2048);
+  const auto plan_at = [&](std::optional<Recompute> level) {
+    options.recompute = level;
+    return plan_training(c, DType::bf16, options);
+  };
+  for (const Recompute level : {Recompute::none, Recompute::norms, Recompute::layers}) {
+    const MemoryPlan plan = plan_at(level);
+    size_t kept = 0;
+    for (const ActivationEntry& e : plan.activations) kept += e.kept ? e.bytes : 0;
+    for (const PlanEntry& e : plan.entries) EXPECT(e.name != "activations" || e.bytes == kept);
+    EXPECT(plan.recompute == level);
+  }
+  const size_t none = plan_at(Recompute::none).total, norms = plan_at(Recompute::norms).total, layers = plan_at(Recompute::layers).total;
+  EXPECT(layers < norms && norms < none);
+  EXPECT(plan_at({}).recompute == Recompute::norms);
+  options.memory_limit_bytes = static_cast<int64_t>(norms - 1);
+  EXPECT(plan_at({}).recompute == Recompute::layers);
+  EXPECT_EQ(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()).plan().total, layers);
+  options.recompute = Recompute::norms;
+  EXPECT_ERROR(Trainer(m.weights, m.transformer, options, m.ops(), m.handle()), ErrorCode::out_of_memory, "recompute layers would fit");
+}
+
 TEST("trainer: the same step twice gives the same bits, whatever the threads") {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     std::vector<char> first;
@@ -262,14 +308,19 @@ TEST("trainer: a loss that is not finite stops the step before the update") {
 }
 
 TEST("trainer: a run stopped after any step and resumed from its files ends in the same bytes") {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const ModelConfig config = tiny_config(dtype == DType::f32 ? Architecture::qwen2 : Architecture::qwen3);
+  struct Case {
+    DType dtype, moments;
+    Architecture architecture;
+  };
+  for (const auto& [dtype, moments, architecture] : {Case{DType::f32, DType::f32, Architecture::qwen2}, Case{DType::bf16, DType::f32, Architecture::qwen3},
+                                                     Case{DType::bf16, DType::bf16, Architecture::llama}}) {
+    const ModelConfig config = tiny_config(architecture);
     const TemporaryFolder parent;
     const std::string stopped = parent.path + "/stopped", resumed_end = parent.path + "/resumed",
                       unbroken_end = parent.path + "/unbroken";
     for (const std::string& folder : {stopped, resumed_end, unbroken_end}) std::filesystem::create_directories(folder);
     TrainOptions options = train_options(70);
-    options.warmup_steps = 2, options.total_steps = 6, options.schedule = ScheduleType::cosine;
+    options.warmup_steps = 2, options.total_steps = 6, options.schedule = ScheduleType::cosine, options.moments = moments;
     const auto save = [](TinyModel& m, Trainer& trainer, const std::string& folder) {
       save_pretrained(folder, m.weights, m.weights.dtype(), m.ops(), m.handle());
       trainer.save_state(folder);
@@ -341,6 +392,11 @@ TEST("trainer: a state of another dtype or model, or a torn one, is refused and 
   Trainer other_trainer(other.weights, other.transformer, train_options(), other.ops(), other.handle());
   EXPECT_ERROR(other_trainer.load_state(folder.path), ErrorCode::invalid_file, "another model");
   EXPECT_EQ(other_trainer.steps_done(), 0);
+  TrainOptions halved = train_options();
+  halved.moments = DType::bf16;
+  TinyModel same(tiny_config(Architecture::llama), DType::f32);
+  Trainer halved_trainer(same.weights, same.transformer, halved, same.ops(), same.handle());
+  EXPECT_ERROR(halved_trainer.load_state(folder.path), ErrorCode::invalid_file, "expected BF16, found F32");
   const std::string path = folder.path + "/optimizer.safetensors";
   const std::string whole = read_text_file(path);
   write_text_file(path, whole.substr(0, whole.size() - 5));
@@ -351,6 +407,7 @@ TEST("trainer: a state of another dtype or model, or a torn one, is refused and 
 TEST("trainer: memory that is not there is refused with the sizes and the budget that would fit") {
   TinyModel m(tiny_config(Architecture::llama), DType::bf16);
   TrainOptions options = train_options(1 << 20);
+  options.recompute = Recompute::layers;
   const ModelConfig& c = m.weights.config();
   TrainOptions fitting = options;
   fitting.max_tokens_per_micro_batch = 777;

@@ -149,7 +149,7 @@ TEST("transformer: training's forward gives the bits of inference") {
       const auto n = static_cast<int64_t>(rows.size()), d = m.weights.config().hidden_size;
       const DeviceMatrix inference(m.ops(), m.handle(), dtype, n, d);
       m.transformer.forward_rows(packed, rows, inference.tensor());
-      const auto activations = m.transformer.plan_activations(packed.size() + 5, n + 3);
+      const auto activations = m.transformer.plan_activations(Recompute::norms, packed.size() + 5, n + 3);
       const Tensor hidden = m.transformer.forward(packed, rows, *activations);
       EXPECT(hidden.dtype == dtype);
       EXPECT(download(m.ops(), m.handle(), hidden.data, static_cast<size_t>(hidden.bytes())) == inference.bytes());

@@ -13,7 +13,8 @@ namespace rlhi {
 // (embeddings included) only. A bf16 weight carries a 16-bit remainder; together they are the f32 master (base/dtype.h).
 class AdamW {
  public:
-  AdamW(Weights& weights, const ops::Table& ops, ops::Backend* backend);  // throws out_of_memory
+  // moments: f32 or bf16 (rounded at random, so that what decays slowly does decay). Throws out_of_memory.
+  AdamW(Weights& weights, DType moments, const ops::Table& ops, ops::Backend* backend);
 
   struct Step {
     int64_t number = 1;          // 1 for the first: the power in the bias corrections
@@ -22,9 +23,10 @@ class AdamW {
   };
   void update(const Weights& gradients, const Step& step);
 
+  DType moments() const { return moments_; }
   // One value an element of the parameter storage.
-  float* first_moment() const { return static_cast<float*>(first_moment_.data()); }
-  float* second_moment() const { return static_cast<float*>(second_moment_.data()); }
+  void* first_moment() const { return first_moment_.data(); }
+  void* second_moment() const { return second_moment_.data(); }
   int16_t* remainder() const { return static_cast<int16_t*>(remainder_.data()); }  // null for f32 weights
 
  private:
@@ -33,6 +35,7 @@ class AdamW {
     bool decays;
   };
   Weights& weights_;
+  DType moments_;
   const ops::Table& ops_;
   ops::Backend* backend_;
   DeviceBuffer first_moment_, second_moment_, remainder_;

@@ -21,6 +21,19 @@ size_t backend_scratch_bytes(const ModelConfig& c, const TrainingSizes& s, int t
 }
 std::string mib(size_t bytes) { return concat((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
 
+// What a plan may take; 0: not known.
+size_t memory_limit(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available) {
+  if (options.memory_limit_bytes > 0) return static_cast<size_t>(options.memory_limit_bytes);
+  if (available == 0) return 0;
+  const auto weights = static_cast<size_t>(parameter_layout(config).elements * dtype_size(dtype));  // which are there already
+  return static_cast<size_t>(available) + weights;
+}
+
+size_t total_with_recompute(const ModelConfig& config, DType dtype, TrainOptions options, Recompute level) {
+  options.recompute = level;
+  return plan_training(config, dtype, options).total;
+}
+
 size_t total_with_budget(const ModelConfig& config, DType dtype, TrainOptions options, int64_t budget) {
   options.max_tokens_per_micro_batch = budget;
   return plan_training(config, dtype, options).total;
@@ -48,11 +61,22 @@ TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& opti
   return s;
 }
 
-MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& options) {
+TrainOptions with_recompute(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available) {
+  if (options.recompute) return options;
+  const size_t limit = memory_limit(config, dtype, options, available);
+  const bool fits = limit == 0 || total_with_recompute(config, dtype, options, Recompute::norms) <= limit;
+  options.recompute = fits ? Recompute::norms : Recompute::layers;
+  return options;
+}
+
+MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& given) {
+  const TrainOptions options = with_recompute(config, dtype, given, 0);
   const TrainingSizes s = training_sizes(config, options);
   const auto elements = static_cast<size_t>(parameter_layout(config).elements);
   const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
   MemoryPlan plan;
+  plan.recompute = *options.recompute;
+  plan.activations = activation_table(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens);
   const auto add = [&](const char* name, size_t bytes) {
     if (bytes > 0) plan.entries.push_back({name, bytes});
     plan.total += bytes;
@@ -60,8 +84,8 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("weights", elements * static_cast<size_t>(dtype_size(dtype)));
   add("master remainder", dtype == DType::bf16 ? elements * sizeof(int16_t) : 0);
   add("gradients", elements * sizeof(float));
-  add("moments", 2 * elements * sizeof(float));
-  add("activations", Transformer::activation_bytes(config, dtype, s.max_tokens, s.max_answer_tokens));
+  add("moments", 2 * elements * static_cast<size_t>(dtype_size(options.moments)));
+  add("activations", lay_out_training(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens, nullptr).bytes);
   add("logits", floats(s.kept_logit_rows * config.vocab_size));
   add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));
   // The table grows by doubling.
@@ -72,20 +96,18 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
 
 void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available) {
   const MemoryPlan plan = plan_training(config, dtype, options);
-  size_t limit = static_cast<size_t>(options.memory_limit_bytes);
-  if (limit == 0) {
-    if (available == 0) return;
-    limit = static_cast<size_t>(available) + plan.entries.front().bytes;
-  }
-  if (plan.total <= limit) return;
+  const size_t limit = memory_limit(config, dtype, options, available);
+  if (limit == 0 || plan.total <= limit) return;
   std::string sizes;
   for (const PlanEntry& e : plan.entries) sizes += concat(sizes.empty() ? "" : ", ", e.name, " ", mib(e.bytes));
   const int64_t budget = largest_budget(config, dtype, options, limit), smallest = std::max<int64_t>(1, options.max_pair_tokens);
-  const std::string advice = budget > 0 ? concat("max_tokens_per_micro_batch ", budget, " would fit")
+  const bool layers_fit = plan.recompute != Recompute::layers && total_with_recompute(config, dtype, options, Recompute::layers) <= limit;
+  const std::string advice = layers_fit ? "recompute layers would fit"
+                             : budget > 0 ? concat("max_tokens_per_micro_batch ", budget, " would fit")
                                         : concat("no max_tokens_per_micro_batch would fit: pairs of ", smallest, " tokens need ",
                                                  mib(total_with_budget(config, dtype, options, smallest)));
-  fail(ErrorCode::out_of_memory, "training with max_tokens_per_micro_batch ", options.max_tokens_per_micro_batch, " needs ", mib(plan.total),
-       " (", sizes, ") and may use ", mib(limit), "; ", advice);
+  fail(ErrorCode::out_of_memory, "training with max_tokens_per_micro_batch ", options.max_tokens_per_micro_batch, " and recompute ",
+       recompute_name(plan.recompute), " needs ", mib(plan.total), " (", sizes, ") and may use ", mib(limit), "; ", advice);
 }
 
 }  // namespace rlhi

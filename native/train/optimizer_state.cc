@@ -18,8 +18,9 @@ struct Kind {
 };
 
 std::vector<Kind> kinds(const AdamW& adamw) {
-  std::vector<Kind> out = {{"exp_avg.", "F32", DType::f32, reinterpret_cast<char*>(adamw.first_moment())},
-                           {"exp_avg_sq.", "F32", DType::f32, reinterpret_cast<char*>(adamw.second_moment())}};
+  const char* moments = adamw.moments() == DType::f32 ? "F32" : "BF16";
+  std::vector<Kind> out = {{"exp_avg.", moments, adamw.moments(), static_cast<char*>(adamw.first_moment())},
+                           {"exp_avg_sq.", moments, adamw.moments(), static_cast<char*>(adamw.second_moment())}};
   if (adamw.remainder()) out.push_back({"remainder.", "I16", DType::bf16, reinterpret_cast<char*>(adamw.remainder())});
   return out;
 }

@@ -6,7 +6,7 @@
 
 namespace rlhi {
 
-// A tensor a parameter and kind: exp_avg.NAME and exp_avg_sq.NAME (F32) and, for bf16 weights, remainder.NAME (I16), in the
+// A tensor a parameter and kind: exp_avg.NAME and exp_avg_sq.NAME (F32 or BF16) and, for bf16 weights, remainder.NAME (I16), in the
 // parameters' checkpoint shapes; metadata "step" and "dtype". Written under a temporary name, then renamed. Throws io.
 void save_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
                           ops::Backend* backend);

@@ -26,6 +26,8 @@ void check_options(const TrainOptions& o) {
   below_one(o.adam_beta2, "adam_beta2");
   check(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, ErrorCode::invalid_argument, "expected adam_epsilon above 0, found ",
         o.adam_epsilon);
+  check(o.moments == DType::f32 || o.moments == DType::bf16, ErrorCode::invalid_argument, "expected moments in f32 or bf16, found ",
+        dtype_name(o.moments));
   at_least(static_cast<double>(o.warmup_steps), 0, "warmup_steps");
   at_least(static_cast<double>(o.max_tokens_per_micro_batch), 1, "max_tokens_per_micro_batch");
   at_least(static_cast<double>(o.max_pair_tokens), 0, "max_pair_tokens");
@@ -81,9 +83,9 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
 
 struct Trainer::Impl {
   Impl(Weights& w, Transformer& t, const TrainOptions& o, const ops::Table& table, ops::Backend* b)
-      : weights(w), transformer(t), options(checked(o, w, table, b)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), o)),
-        sizes(training_sizes(w.config(), o)), gradients(w.config(), DType::f32, table, b), adamw(w, table, b),
-        activations(t.plan_activations(sizes.max_tokens, sizes.max_answer_tokens)),
+      : weights(w), transformer(t), options(checked(o, w, table, b)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), options)),
+        sizes(training_sizes(w.config(), o)), gradients(w.config(), DType::f32, table, b), adamw(w, o.moments, table, b),
+        activations(t.plan_activations(plan.recompute, sizes.max_tokens, sizes.max_answer_tokens)),
         logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
         dhidden(table, b, static_cast<size_t>(sizes.max_answer_tokens * w.config().hidden_size) * sizeof(float), "the hidden gradient"),
         logps(static_cast<size_t>(sizes.max_answer_tokens)), lse(logps.size()), dlogps(logps.size()) {}
@@ -104,9 +106,11 @@ struct Trainer::Impl {
   int64_t steps_done = 0;
 
   // Before anything is allocated.
-  static const TrainOptions& checked(const TrainOptions& options, const Weights& weights, const ops::Table& ops, ops::Backend* backend) {
-    check_options(options);
-    check_plan_fits(weights.config(), weights.dtype(), options, ops.available_bytes(backend));
+  static TrainOptions checked(const TrainOptions& given, const Weights& weights, const ops::Table& ops, ops::Backend* backend) {
+    check_options(given);
+    const int64_t available = ops.available_bytes(backend);
+    const TrainOptions options = with_recompute(weights.config(), weights.dtype(), given, available);
+    check_plan_fits(weights.config(), weights.dtype(), options, available);
     return options;
   }
 

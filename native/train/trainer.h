@@ -3,10 +3,12 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "loss/preference.h"
+#include "model/activations.h"
 #include "model/transformer.h"
 #include "train/schedule.h"
 
@@ -21,12 +23,14 @@ struct TrainOptions {
   LossOptions loss;
   // max_grad_norm 0: no clipping
   double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
+  DType moments = DType::f32;                      // of AdamW, f32 or bf16
   ScheduleType schedule = ScheduleType::constant_with_warmup;
   int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules
   // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size
   int64_t max_tokens_per_micro_batch = 2048;
   int64_t max_pair_tokens = 0;                     // longest pair (prompt+chosen+rejected) that will come: the plan's size; 0: the budget
   int64_t memory_limit_bytes = 0;                  // 0: what the machine has available
+  std::optional<Recompute> recompute;              // none given: norms, or layers where the plan does not fit otherwise
   // Logits of a chunk of whole pairs are kept between forward and backward up to this; above, they are computed twice.
   int64_t kept_logits_bytes = int64_t{128} << 20;
   int threads = 1;                                 // of the backend, whose scratch the plan counts
@@ -48,7 +52,10 @@ struct MemoryPlan {
   // weights, master remainder (bf16), gradients, moments, activations, logits, hidden gradient, rope table, backend scratch
   std::vector<PlanEntry> entries;
   size_t total = 0;
+  Recompute recompute = Recompute::norms;
+  std::vector<ActivationEntry> activations;        // what the entry of that name is made of, and what is computed again
 };
+// Without a level of recomputation in the options: the one that fits into their memory limit, norms where there is none.
 MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& options);
 
 class Trainer {

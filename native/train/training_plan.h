@@ -11,6 +11,9 @@ struct TrainingSizes {
 };
 TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& options);
 
+// The options with a level of recomputation: theirs, or norms, or layers where norms do not fit in the same memory as below.
+TrainOptions with_recompute(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available);
+
 // Throws out_of_memory, with the plan's sizes and the token budget that would fit, where it does not fit into the options'
 // limit or, without one, into `available` bytes (0: not known) beside the weights, which are there already.
 void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available);

@@ -1,4 +1,4 @@
-import type { Dtype } from "../../engine/addon.js";
+import type { Dtype, TrainOptions } from "../../engine/addon.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
 import { computeFlags, requireRange } from "../model-flags.js";
@@ -9,7 +9,7 @@ type What = (typeof kinds)[number];
 
 /** Of the flags that not every kind has, those of each. */
 const flagsOf: Record<What, readonly string[]> = {
-  train: ["steps", "pairs", "prompt", "answer", "max-tokens-per-micro-batch"],
+  train: ["steps", "pairs", "prompt", "answer", "moments", "recompute", "max-tokens-per-micro-batch"],
   generate: ["steps", "sequences", "prompt", "max-new-tokens"],
   forward: ["steps", "sequences", "tokens", "max-tokens-per-micro-batch"],
   gemm: ["steps", "tokens", "shape"],
@@ -25,6 +25,8 @@ interface BenchFlags {
   pairs: number;
   prompt: number;
   answer: number;
+  moments: Dtype;
+  recompute: TrainOptions["recompute"];
   sequences: number;
   tokens: number;
   shape?: string | undefined;
@@ -42,6 +44,8 @@ export const bench = defineCommand({
     .option("pairs", { type: "number", default: 2, describe: "train: pairs a step" })
     .option("prompt", { type: "number", default: 256, describe: "train, generate: tokens of a prompt" })
     .option("answer", { type: "number", default: 256, describe: "train: tokens of each answer" })
+    .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of AdamW's moments" })
+    .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "train: what the backward computes again instead of keeping it" })
     .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
     .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm: rows of the product" })
     .option("shape", { type: "string", requiresArg: true, describe: "gemm: one product by its rows, columns and depth, as 1024,49152,576, instead of the model's" })
@@ -70,10 +74,10 @@ function modeOf({ what, shape }: BenchFlags & { what: What }): Mode {
 
 async function measure(what: What, flags: BenchFlags, { progress, signal }: Tools): Promise<Record<string, unknown> | Record<string, unknown>[]> {
   const { benchForward, benchGemm, benchGenerate, benchTrain } = await import("../../engine/bench.js");
-  const { model, dtype, threads, steps, pairs, prompt, answer, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape } = flags;
+  const { model, dtype, threads, steps, pairs, prompt, answer, moments, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape } = flags;
   const common = { model, dtype, threads, steps };
   const benches: Record<What, () => Promise<Record<string, unknown> | Record<string, unknown>[]>> = {
-    train: () => benchTrain({ ...common, pairs, prompt, answer, maxTokensPerMicroBatch }),
+    train: () => benchTrain({ ...common, pairs, prompt, answer, moments, recompute, maxTokensPerMicroBatch }),
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
     forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
     gemm: () => benchGemm({ ...common, tokens, shape: shape?.split(",").map(Number) as [number, number, number] | undefined }),

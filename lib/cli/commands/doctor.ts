@@ -1,11 +1,13 @@
 import { relative } from "node:path";
-import type { CudaReport, Dtype, MemoryPlan, NativeAddon } from "../../engine/addon.js";
+import type { CudaReport, Dtype, MemoryPlan, NativeAddon, TrainOptions } from "../../engine/addon.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import { formatBytes } from "../output.js";
 
 interface PlanFlags {
   dtype: Dtype;
+  moments: Dtype;
+  recompute: TrainOptions["recompute"];
   maxTokensPerMicroBatch: number;
   maxPairTokens: number;
 }
@@ -16,17 +18,23 @@ export const doctor = defineCommand({
   flags: (yargs) => yargs
     .option("plan", { type: "string", requiresArg: true, describe: "print the memory that training MODEL takes (Hugging Face folder, GGUF file or a shape's name)" })
     .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "of the plan" })
+    .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of AdamW's moments" })
+    .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "of the plan: what the backward computes again instead of keeping it" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "of the plan: token budget of one forward and backward" })
     .option("max-pair-tokens", { type: "number", default: 2048, describe: "of the plan: longest prompt plus both answers" })
     .example("$0 doctor", "is everything here?")
     .example("$0 doctor --plan ./Llama-3.2-1B-Instruct --dtype bf16", "will training it fit in memory?"),
   run: async (flags, { out }) => {
-    const { addonPath, loadAddon, packageRoot, packageVersion } = await import("../../engine/addon.js");
+    const { addonPath, loadAddon, packageRoot, packageVersion, recomputeLevels } = await import("../../engine/addon.js");
     // Both throw, with what to do, where the engine is missing or of another version: exit code 1.
     const path = addonPath();
     const addon = loadAddon();
     out.facts(machineFacts(addon, path, packageRoot, packageVersion()), "rlhi-native");
-    if (flags.plan !== undefined) printPlan(out, flags.plan, planOf(addon, flags.plan, flags), addon.systemInfo().availableMemoryBytes);
+    const { plan: model } = flags;
+    if (model === undefined) return;
+    const available = addon.systemInfo().availableMemoryBytes;
+    const levels = recomputeLevels.map((level) => planOf(addon, model, flags, level, 0));
+    printPlan(out, model, planOf(addon, model, flags, flags.recompute, available), levels, available);
   },
 });
 
@@ -69,20 +77,29 @@ function missing(isas: readonly string[]): string[] {
   return isas.includes("avx2") ? ["AVX-512: training runs on AVX2, at about half the speed"] : ["AVX2 and AVX-512: training runs on the portable path, which is slow"];
 }
 
-function planOf(addon: NativeAddon, model: string, flags: PlanFlags): MemoryPlan {
+/** Within `memoryLimitBytes`, where recompute is auto. */
+function planOf(addon: NativeAddon, model: string, flags: PlanFlags, recompute: TrainOptions["recompute"], memoryLimitBytes: number): MemoryPlan {
   return addon.planTraining(model, flags.dtype, {
     lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 1e-6, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8,
-    weightDecay: 0, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
-    maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, maxPairTokens: flags.maxPairTokens, memoryLimitBytes: 0,
+    weightDecay: 0, moments: flags.moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
+    maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, maxPairTokens: flags.maxPairTokens, memoryLimitBytes, recompute,
   });
 }
 
-function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, available: number): void {
+function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: readonly MemoryPlan[], available: number): void {
+  const fits = ({ total }: MemoryPlan): boolean => total <= available;
   if (out.json) {
-    out.facts({ plan: model, entries: plan.entries, total_bytes: plan.total, available_memory_bytes: available, fits: plan.total <= available });
+    out.facts({
+      plan: model, entries: plan.entries, activations: plan.activations, recompute: plan.recompute, total_bytes: plan.total, available_memory_bytes: available, fits: fits(plan),
+      levels: levels.map((level) => ({ recompute: level.recompute, total_bytes: level.total, fits: fits(level) })),
+    });
     return;
   }
   out.text("");
   out.table(plan.entries.map((entry) => ({ buffer: entry.name, size: formatBytes(entry.bytes) })), `memory plan of training ${model}`);
-  out.text(`total ${formatBytes(plan.total)} of ${formatBytes(available)} available: ${plan.total <= available ? "fits" : "does not fit"}`);
+  out.text("");
+  out.table(plan.activations.map(({ name, bytes, kept }) => ({ tensor: name, size: formatBytes(bytes), kept: kept ? "kept" : "computed again" })), "its activations");
+  out.text("");
+  out.table(levels.map((level) => ({ recompute: level.recompute, total: formatBytes(level.total), "": level.recompute === plan.recompute ? "this plan" : fits(level) ? "fits too" : "does not fit" })), "levels of recomputation");
+  out.text(`total ${formatBytes(plan.total)} of ${formatBytes(available)} available: ${fits(plan) ? "fits" : "does not fit"}`);
 }

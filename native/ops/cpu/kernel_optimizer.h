@@ -4,7 +4,9 @@
 
 namespace {
 
+using rlhi::ops::AdamWRange;
 using rlhi::ops::AdamWStep;
+using rlhi::ops::kGolden;
 
 inline V adamw_update(const AdamWStep& s, V weight, V grad, V& m, V& v) {
   const V g = grad * vset(s.grad_scale);
@@ -14,28 +16,42 @@ inline V adamw_update(const AdamWStep& s, V weight, V grad, V& m, V& v) {
   return weight * vset(s.decay) - vset(s.step_size) * (m / denominator);
 }
 
-void adamw(const AdamWStep& step, DType dtype, void* weight, int16_t* remainder, const float* grad, float* m, float* v, int64_t n) {
-  for_vectors(n, [&](int64_t i, int count) {
+inline void adamw_weight(const AdamWStep& step, const AdamWRange& r, int64_t i, int count, V grad, V& m, V& v) {
+  if (r.dtype == DType::f32) {
+    float* w = static_cast<float*>(r.weight) + i;
+    store_up_to(w, adamw_update(step, load_up_to(w, count), grad, m, v), count);
+    return;
+  }
+  bf16* w = static_cast<bf16*>(r.weight) + i;
+  int16_t* remainder = r.remainder + i;
+  if (count == kWidth) {
+    vstore_master(w, remainder, adamw_update(step, vload_master(w, remainder), grad, m, v));
+    return;
+  }
+  bf16 high[kWidth] = {};
+  int16_t low[kWidth] = {};
+  for (int j = 0; j < count; ++j) high[j] = w[j], low[j] = remainder[j];
+  vstore_master(high, low, adamw_update(step, vload_master(high, low), grad, m, v));
+  for (int j = 0; j < count; ++j) w[j] = high[j], remainder[j] = low[j];
+}
+
+template <class Moment>
+void adamw_range(const AdamWStep& step, const AdamWRange& r, Moment* m, Moment* v) {
+  for_vectors(r.n, [&](int64_t i, int count) {
     V mi = load_up_to(m + i, count), vi = load_up_to(v + i, count);
-    const V gi = load_up_to(grad + i, count);
-    if (dtype == DType::f32) {
-      float* w = static_cast<float*>(weight) + i;
-      store_up_to(w, adamw_update(step, load_up_to(w, count), gi, mi, vi), count);
-    } else {
-      bf16* w = static_cast<bf16*>(weight) + i;
-      bf16 high[kWidth] = {};
-      int16_t low[kWidth] = {};
-      if (count == kWidth) {
-        vstore_master(w, remainder + i, adamw_update(step, vload_master(w, remainder + i), gi, mi, vi));
-      } else {
-        for (int j = 0; j < count; ++j) high[j] = w[j], low[j] = remainder[i + j];
-        vstore_master(high, low, adamw_update(step, vload_master(high, low), gi, mi, vi));
-        for (int j = 0; j < count; ++j) w[j] = high[j], remainder[i + j] = low[j];
-      }
+    adamw_weight(step, r, i, count, load_up_to(r.grad + i, count), mi, vi);
+    if constexpr (sizeof(Moment) == sizeof(bf16)) {
+      const V random = vhash_bits(r.rounding + static_cast<uint32_t>(i) * kGolden, kGolden);
+      mi = vround_up_at_random(mi, vlower_halves(random)), vi = vround_up_at_random(vi, vupper_halves(random));
     }
     store_up_to(m + i, mi, count);
     store_up_to(v + i, vi, count);
   });
+}
+
+void adamw(const AdamWStep& step, const AdamWRange& r) {
+  if (r.moments == DType::f32) adamw_range(step, r, static_cast<float*>(r.m), static_cast<float*>(r.v));
+  else adamw_range(step, r, static_cast<bf16*>(r.m), static_cast<bf16*>(r.v));
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "base/tensor.h"
-#include "ops/ops.h"
+#include "ops/adamw_step.h"
 
 namespace rlhi::ops {
 
@@ -149,8 +149,15 @@ struct TileKernels {
   double (*peak_loop)(int64_t steps, double* flops);  // products of tiles that stay in registers
 };
 
-struct AdamWStep {                   // AdamWArgs with its constants worked out in double
-  float grad_scale, decay, one_minus_beta1, beta2, one_minus_beta2, step_size, inverse_sqrt_correction2, eps;
+// n neighbouring elements; the remainder is null where the weight is f32. rounding: of the first of them, for moments in bf16.
+struct AdamWRange {
+  DType dtype, moments;
+  void* weight;
+  int16_t* remainder;
+  const float* grad;
+  void *m, *v;
+  int64_t n;
+  uint32_t rounding;                 // first element's index * kGolden + rounding_key
 };
 
 struct Kernels {
@@ -190,7 +197,7 @@ struct Kernels {
   void (*attention_softmax_backward)(const AttentionBlock& block);
 
   // ---- optimizer (kernel_optimizer.h) ----
-  void (*adamw)(const AdamWStep& step, DType dtype, void* weight, int16_t* remainder, const float* grad, float* m, float* v, int64_t n);
+  void (*adamw)(const AdamWStep& step, const AdamWRange& range);
 
   // ---- measuring ----
   double (*fma_loop)(int64_t steps, double* flops);  // register-only; returns a value that depends on all of it

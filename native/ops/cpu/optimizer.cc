@@ -1,5 +1,5 @@
 // AdamW and the gradient's norm.
-#include <cmath>
+#include <algorithm>
 
 #include "ops/cpu/backend.h"
 
@@ -7,24 +7,31 @@ namespace rlhi::ops {
 namespace {
 
 constexpr int64_t kBlock = 16384;  // elements of one partial sum: fixed, so that threads do not matter
+constexpr int64_t kUpperHalf = int64_t{1} << 32;
 
 }  // namespace
 
 void adamw(Backend* backend, const AdamWArgs& a) {
   check_adamw(a);
-  AdamWStep step;
-  step.grad_scale = a.grad_scale;
-  step.decay = static_cast<float>(1.0 - a.lr * a.weight_decay);
-  step.one_minus_beta1 = static_cast<float>(1.0 - a.beta1);
-  step.beta2 = static_cast<float>(a.beta2);
-  step.one_minus_beta2 = static_cast<float>(1.0 - a.beta2);
-  step.step_size = static_cast<float>(a.lr / a.bias_correction1);
-  step.inverse_sqrt_correction2 = static_cast<float>(1.0 / std::sqrt(a.bias_correction2));
-  step.eps = static_cast<float>(a.eps);
+  const AdamWStep step = adamw_step(a);
+  const auto at = [](void* p, DType dtype, int64_t i) { return static_cast<char*>(p) + i * dtype_size(dtype); };
+  const auto update = [&](int64_t begin, int64_t end) {
+    const auto index = static_cast<uint64_t>(a.first_element + begin);
+    AdamWRange r;
+    r.dtype = a.dtype, r.moments = a.moments;
+    r.weight = at(a.weight, a.dtype, begin);
+    r.remainder = a.remainder ? a.remainder + begin : nullptr;
+    r.grad = a.grad + begin;
+    r.m = at(a.m, a.moments, begin), r.v = at(a.v, a.moments, begin);
+    r.n = end - begin;
+    r.rounding = static_cast<uint32_t>(index) * kGolden + rounding_key(a.rounding_seed, static_cast<uint32_t>(index >> 32));
+    backend->kernels.adamw(step, r);
+  };
   for_ranges(*backend, a.n, kBlock, [&](int64_t begin, int64_t end, int) {
-    char* weight = static_cast<char*>(a.weight) + begin * dtype_size(a.dtype);
-    backend->kernels.adamw(step, a.dtype, weight, a.remainder ? a.remainder + begin : nullptr, a.grad + begin, a.m + begin, a.v + begin,
-                           end - begin);
+    // The key is of the index's upper half, so a range ends where that half grows.
+    const int64_t cut = std::min(end, begin + (kUpperHalf - (a.first_element + begin) % kUpperHalf));
+    update(begin, cut);
+    if (cut < end) update(cut, end);
   });
 }
 

@@ -50,8 +50,8 @@ void OperationCost::add(const LinearLogprobBackwardArgs& a) {
 }
 
 void OperationCost::add(const AdamWArgs& a) {
-  // Four bytes of weight (bf16 has its remainder) and eight of moments are read and written, four of gradient read.
-  bytes += static_cast<double>(a.n) * (2 * 4 + 2 * 8 + 4);
+  // Four bytes of weight (bf16 has its remainder) and two moments are read and written, four bytes of gradient read.
+  bytes += static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * dtype_size(a.moments) + 4);
 }
 
 }  // namespace rlhi::ops

@@ -101,6 +101,20 @@ inline void vstore_master(rlhi::bf16* weight, int16_t* remainder, V v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(remainder), low_halves(_mm256_and_si256(u, _mm256_set1_epi32(0xffff))));  // u - (high << 16)
 }
 
+inline V vhash_bits(uint32_t first, uint32_t step) {
+  const __m256i lanes = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(static_cast<int>(step)));
+  __m256i x = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), lanes);
+  x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32(x, 16)), _mm256_set1_epi32(0x7feb352d));
+  x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32(x, 15)), _mm256_set1_epi32(static_cast<int>(0x846ca68bu)));
+  return {_mm256_castsi256_ps(_mm256_xor_si256(x, _mm256_srli_epi32(x, 16)))};
+}
+inline V vlower_halves(V bits) { return {_mm256_and_ps(bits.x, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff)))}; }
+inline V vupper_halves(V bits) { return {_mm256_castsi256_ps(_mm256_srli_epi32(_mm256_castps_si256(bits.x), 16))}; }
+inline V vround_up_at_random(V v, V random) {
+  const __m256i sum = _mm256_add_epi32(_mm256_castps_si256(v.x), _mm256_castps_si256(random.x));
+  return {_mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
+
 // 8 x 8: pairs, fours, then 128-bit halves.
 inline void vtranspose(V (&r)[kWidth]) {
   __m256 t[8], s[8];

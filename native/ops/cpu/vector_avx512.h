@@ -127,6 +127,22 @@ inline void vstore_master(rlhi::bf16* weight, int16_t* remainder, V v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(remainder), _mm512_maskz_cvtepi32_epi16(kAllLanes, u));
 }
 
+inline V vhash_bits(uint32_t first, uint32_t step) {
+  const __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i lanes = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(static_cast<int>(step)));
+  const auto folded = [](__m512i x, unsigned by) { return _mm512_xor_si512(x, _mm512_maskz_srli_epi32(kAllLanes, x, by)); };
+  __m512i x = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)), lanes);
+  x = _mm512_mullo_epi32(folded(x, 16), _mm512_set1_epi32(0x7feb352d));
+  x = _mm512_mullo_epi32(folded(x, 15), _mm512_set1_epi32(static_cast<int>(0x846ca68bu)));
+  return {_mm512_castsi512_ps(folded(x, 16))};
+}
+inline V vlower_halves(V bits) { return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(bits.x), _mm512_set1_epi32(0xffff)))}; }
+inline V vupper_halves(V bits) { return {_mm512_castsi512_ps(_mm512_maskz_srli_epi32(kAllLanes, _mm512_castps_si512(bits.x), 16))}; }
+inline V vround_up_at_random(V v, V random) {
+  const __m512i sum = _mm512_add_epi32(_mm512_castps_si512(v.x), _mm512_castps_si512(random.x));
+  return {_mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
+
 // 16 x 16: pairs, fours, then 128-bit blocks twice.
 inline void vtranspose(V (&r)[kWidth]) {
   __m512 t[16], s[16];

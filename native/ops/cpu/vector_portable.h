@@ -132,6 +132,20 @@ inline void vstore_master(rlhi::bf16* weight, int16_t* remainder, V v) {
     remainder[i] = static_cast<int16_t>(r[i]);
   }
 }
+// Lane l: rlhi::ops::hash_bits(first + l * step).
+inline V vhash_bits(uint32_t first, uint32_t step) {
+  Bits x = Bits{first, first + step, first + 2 * step, first + 3 * step};
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return {reinterpret_cast<Floats>(x ^ (x >> 16))};
+}
+inline V vlower_halves(V bits) { return {reinterpret_cast<Floats>(reinterpret_cast<Bits>(bits.x) & 0xffffu)}; }
+inline V vupper_halves(V bits) { return {reinterpret_cast<Floats>(reinterpret_cast<Bits>(bits.x) >> 16)}; }
+// The bf16 at or next to v, away from zero where the 16 random bits and v's lower half carry; exact as a float.
+inline V vround_up_at_random(V v, V random) {
+  const Bits sum = reinterpret_cast<Bits>(v.x) + reinterpret_cast<Bits>(random.x);
+  return {reinterpret_cast<Floats>(sum & 0xffff0000u)};
+}
 // Rows become columns.
 inline void vtranspose(V (&r)[kWidth]) {
   const Floats a = __builtin_shuffle(r[0].x, r[1].x, Ints{0, 4, 1, 5}), b = __builtin_shuffle(r[2].x, r[3].x, Ints{0, 4, 1, 5});

@@ -1,17 +1,11 @@
 // AdamW over any number of parameters in one pass, and sums of squares in a fixed order.
-#include <cmath>
-
+#include "ops/adamw_step.h"
 #include "ops/cuda/kernels/rows.cuh"
 
 namespace rlhi::ops::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-// What every element needs, rounded once on the host as the CPU's kernels have it.
-struct AdamWStep {
-  float grad_scale, decay, one_minus_beta1, beta2, one_minus_beta2, step_size, inverse_sqrt_correction2, eps;
-};
 
 // The same operations in the same order as ops/cpu/kernel_optimizer.h, each rounded by IEEE: the same bits.
 RLHI_DEVICE float adamw_update(const AdamWStep& s, float weight, float grad, float& m, float& v) {
@@ -37,14 +31,40 @@ struct alignas(sizeof(T) * kGroup) Run {
   T x[kGroup];
 };
 
+template <int kGroup>
+RLHI_DEVICE Run<float, kGroup> load_moments(const void* p, bool is_f32, int64_t i) {
+  if (is_f32) return load_words<Run<float, kGroup>>(static_cast<const float*>(p) + i * kGroup);
+  const auto halves = load_words<Run<uint16_t, kGroup>>(static_cast<const uint16_t*>(p) + i * kGroup);
+  Run<float, kGroup> run;
+  RLHI_UNROLL
+  for (int j = 0; j < kGroup; ++j) run.x[j] = as_float(static_cast<uint32_t>(halves.x[j]) << 16);
+  return run;
+}
+// random: 16 bits an element, for bf16.
+template <int kGroup>
+RLHI_DEVICE void store_moments(void* p, bool is_f32, int64_t i, const Run<float, kGroup>& run, const Run<uint16_t, kGroup>& random) {
+  if (is_f32) return store_words(static_cast<float*>(p) + i * kGroup, run);
+  Run<uint16_t, kGroup> halves;
+  RLHI_UNROLL
+  for (int j = 0; j < kGroup; ++j) halves.x[j] = static_cast<uint16_t>((as_bits(run.x[j]) + random.x[j]) >> 16);
+  store_words(static_cast<uint16_t*>(p) + i * kGroup, halves);
+}
+
+struct Moments {
+  void *m, *v;
+  bool is_f32;
+  int64_t first_element;
+  uint32_t rounding_seed;
+};
+
 template <int kGroup, bool kMaster>
 RLHI_KERNEL(kThreads, 4)
-void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, const float* grad, float* m, float* v, int64_t groups) {
+void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, const float* grad, Moments moments, int64_t groups) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   if (i >= groups) return;
   using Floats = Run<float, kGroup>;
   const auto g = load_words<Floats>(grad + i * kGroup);
-  auto mi = load_words<Floats>(m + i * kGroup), vi = load_words<Floats>(v + i * kGroup);
+  auto mi = load_moments<kGroup>(moments.m, moments.is_f32, i), vi = load_moments<kGroup>(moments.v, moments.is_f32, i);
   if constexpr (kMaster) {
     auto* high_at = static_cast<uint16_t*>(weight) + i * kGroup;
     auto high = load_words<Run<uint16_t, kGroup>>(high_at);
@@ -62,14 +82,26 @@ void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, const float*
     for (int j = 0; j < kGroup; ++j) w.x[j] = adamw_update(step, w.x[j], g.x[j], mi.x[j], vi.x[j]);
     store_words(at, w);
   }
-  store_words(m + i * kGroup, mi);
-  store_words(v + i * kGroup, vi);
+  Run<uint16_t, kGroup> lower = {}, upper = {};
+  if (!moments.is_f32) {
+    RLHI_UNROLL
+    for (int j = 0; j < kGroup; ++j) {
+      const auto index = static_cast<uint64_t>(moments.first_element + i * kGroup + j);
+      const uint32_t key = rounding_key(moments.rounding_seed, static_cast<uint32_t>(index >> 32));
+      const uint32_t random = hash_bits(static_cast<uint32_t>(index) * kGolden + key);
+      lower.x[j] = static_cast<uint16_t>(random), upper.x[j] = static_cast<uint16_t>(random >> 16);
+    }
+  }
+  store_moments(moments.m, moments.is_f32, i, mi, lower);
+  store_moments(moments.v, moments.is_f32, i, vi, upper);
 }
 
 template <int kGroup>
 void launch_adamw(const Launch& at, const AdamWStep& step, const AdamWArgs& a, int64_t begin, int64_t groups) {
+  const auto from_begin = [&](void* p) { return static_cast<char*>(p) + begin * dtype_size(a.moments); };
+  const Moments moments{from_begin(a.m), from_begin(a.v), a.moments == DType::f32, a.first_element + begin, a.rounding_seed};
   const auto go = [&](auto kernel, void* weight, int16_t* remainder) {
-    launch(at, ceil_div(groups, kThreads), kThreads, 0, kernel, step, weight, remainder, a.grad + begin, a.m + begin, a.v + begin, groups);
+    launch(at, ceil_div(groups, kThreads), kThreads, 0, kernel, step, weight, remainder, a.grad + begin, moments, groups);
   };
   if (a.dtype == DType::f32) go(adamw_kernel<kGroup, false>, static_cast<float*>(a.weight) + begin, nullptr);
   else go(adamw_kernel<kGroup, true>, static_cast<uint16_t*>(a.weight) + begin, a.remainder + begin);
@@ -114,18 +146,9 @@ void add_squares_kernel(const double* partial, int64_t n, double* result) {
 
 void adamw(const Launch& at, const AdamWArgs& a) {
   if (a.n <= 0) return;
-  AdamWStep step;
-  step.grad_scale = a.grad_scale;
-  step.decay = static_cast<float>(1.0 - a.lr * a.weight_decay);
-  step.one_minus_beta1 = static_cast<float>(1.0 - a.beta1);
-  step.beta2 = static_cast<float>(a.beta2);
-  step.one_minus_beta2 = static_cast<float>(1.0 - a.beta2);
-  step.step_size = static_cast<float>(a.lr / a.bias_correction1);
-  step.inverse_sqrt_correction2 = static_cast<float>(1.0 / std::sqrt(a.bias_correction2));
-  step.eps = static_cast<float>(a.eps);
+  const AdamWStep step = adamw_step(a);
   bool vectors = true;
-  for (const void* p : {static_cast<const void*>(a.grad), static_cast<const void*>(a.m), static_cast<const void*>(a.v),
-                        static_cast<const void*>(a.weight), static_cast<const void*>(a.remainder)}) {
+  for (const void* p : std::initializer_list<const void*>{a.grad, a.m, a.v, a.weight, a.remainder}) {
     vectors = vectors && reinterpret_cast<uintptr_t>(p) % 16 == 0;
   }
   const int64_t whole = vectors ? a.n / 4 * 4 : 0;
