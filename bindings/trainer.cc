@@ -64,6 +64,7 @@ Napi::Value NativeTrainer::create(Napi::Env env, const std::shared_ptr<Session>&
   return AddonState::of(env).start(env, session, {{}, env.Undefined()}, [s = session.get(), planned, facts](TaskLine&) -> Finish {
     Engine& engine = s->engine;
     engine.transformer->release_inference_memory();
+    engine.generator->release_memory();
     TrainOptions options = planned;
     if (!engine.backend->is_cpu()) options.kept_logits_bytes = kGpuLogitsBytes;
     std::optional<Failure> failure;
@@ -106,6 +107,7 @@ Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Step method, bool
     const TaskInputs inputs{{}, to_optional_signal(info[1], "signal")};
     if (changes_weights) session.weights_changed = true;
     auto work = [&engine = session.engine, facts = facts_, method, pairs = std::move(pairs)](TaskLine& line) -> Finish {
+      engine.generator->release_memory();  // which the trainer's plan does not count
       const StepMetrics metrics = (engine.trainer.get()->*method)(pairs, &line.abort());
       const int64_t steps = engine.trainer->steps_done();
       return [facts, metrics, steps](Napi::Env e, Task&) {

@@ -13,6 +13,7 @@
 namespace rlhi {
 namespace {
 
+constexpr int64_t kRunsRemembered = 4;  // room for beginnings is that of the prompts of so many runs like this one, if that is less
 constexpr int64_t kLogitRows = 64;  // logits are computed and read for so many samples at a time
 
 void check_request(const GenerateRequest& r, size_t index, const ModelConfig& config, bool has_token_bytes) {
@@ -41,12 +42,16 @@ void check_request(const GenerateRequest& r, size_t index, const ModelConfig& co
 int64_t prompt_blocks(const GenerateRequest& r) { return blocks_for(static_cast<int64_t>(r.prompt.size())); }
 int64_t answer_blocks(const GenerateRequest& r) { return blocks_for(r.max_new_tokens - 1); }
 
-// Blocks that the max_sequences most demanding samples take together, but no more than memory allows.
-int64_t plan_cache_rows(const std::vector<GenerateRequest>& requests, const GeneratorOptions& options, const ModelConfig& config, DType dtype,
-                        int64_t available) {
+struct CacheDemand {
+  int64_t largest = 0;               // blocks of the longest prompt and answer: without them nothing runs
+  int64_t wanted = 0;                // of the max_sequences most demanding samples together
+  int64_t prompts = 0;               // of all prompts
+};
+CacheDemand cache_demand(const std::vector<GenerateRequest>& requests, const GeneratorOptions& options) {
   std::vector<int64_t> demands;
-  int64_t largest = 0;
+  int64_t largest = 0, prompts = 0;
   for (const GenerateRequest& r : requests) {
+    prompts += prompt_blocks(r);
     largest = std::max(largest, prompt_blocks(r) + answer_blocks(r));
     for (int32_t i = 0; i < std::min<int64_t>(r.n, options.max_sequences); ++i) demands.push_back(answer_blocks(r) + (i == 0 ? prompt_blocks(r) : 0));
   }
@@ -55,9 +60,14 @@ int64_t plan_cache_rows(const std::vector<GenerateRequest>& requests, const Gene
   int64_t wanted = 0;
   for (size_t i = 0; i < slots; ++i) wanted += demands[i];
   // Samples of a request whose first sample is not among the most demanding still need its prompt.
-  wanted = std::max(wanted, largest);
+  return {largest, std::max(wanted, largest), prompts};
+}
 
+// What is wanted and room for beginnings, but no more than memory allows.
+int64_t plan_cache_rows(const CacheDemand& demand, const GeneratorOptions& options, const ModelConfig& config, DType dtype, int64_t available) {
+  const int64_t largest = demand.largest;
   const auto block_bytes = static_cast<int64_t>(KvCache::bytes(config, dtype, kRowBlock));
+  const int64_t wanted = demand.wanted + std::min(options.prefix_cache_bytes / block_bytes, kRunsRemembered * demand.prompts);
   int64_t limit = options.memory_limit_bytes > 0 ? options.memory_limit_bytes : available / 2;
   if (limit <= 0) limit = wanted * block_bytes;
   const int64_t blocks = options.cache_rows > 0 ? options.cache_rows / kRowBlock : std::min(wanted, limit / block_bytes);
@@ -70,6 +80,15 @@ int64_t plan_cache_rows(const std::vector<GenerateRequest>& requests, const Gene
 
 }  // namespace
 
+// Keys and values, who owns their rows, and the weights they were computed by.
+struct Cache {
+  Cache(const ModelConfig& config, DType dtype, int64_t rows, uint64_t version, const ops::Table& ops, ops::Backend* backend)
+      : values(config, dtype, rows, ops, backend), blocks(rows), weights_version(version) {}
+  KvCache values;
+  RowBlocks blocks;
+  uint64_t weights_version;
+};
+
 struct Generator::Impl {
   Transformer& transformer;
   GeneratorOptions options;
@@ -79,6 +98,22 @@ struct Generator::Impl {
   std::vector<uint8_t> bytes;
   ThreadPool sampling;
   std::vector<Sampler> samplers;         // one a thread
+  std::unique_ptr<Cache> cache = nullptr;  // of the run before, all of its blocks free or idle
+
+  // The kept cache where it is large enough and of these weights; else a new one.
+  std::unique_ptr<Cache> cache_for(const std::vector<GenerateRequest>& requests) {
+    const CacheDemand demand = cache_demand(requests, options);
+    const uint64_t version = transformer.weights_version();
+    if (cache && cache->weights_version == version && cache->blocks.total() >= demand.wanted) return std::move(cache);
+    cache.reset();
+    const ModelConfig& config = transformer.config();
+    const DType dtype = transformer.weights().dtype();
+    return std::make_unique<Cache>(config, dtype, plan_cache_rows(demand, options, config, dtype, ops.available_bytes(backend)), version, ops, backend);
+  }
+  void keep(std::unique_ptr<Cache> used) {
+    const auto bytes = static_cast<int64_t>(KvCache::bytes(transformer.config(), transformer.weights().dtype(), used->values.rows()));
+    if (bytes <= options.kept_cache_bytes) cache = std::move(used);
+  }
 
   std::string_view token_bytes(int32_t token) const {
     const auto t = static_cast<size_t>(token);
@@ -88,15 +123,13 @@ struct Generator::Impl {
 
 namespace {
 
-// What one run owns: cache, schedule, and the rows on their way from hidden state to token.
+// What one run owns: schedule, and the rows on their way from hidden state to token.
 class Run {
  public:
   Run(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend, ThreadPool& sampling, std::vector<Sampler>& samplers,
-      const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
+      Cache& cache, const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
       : transformer_(transformer), options_(options), ops_(ops), backend_(backend), sampling_(sampling), samplers_(samplers),
-        cache_(transformer.config(), transformer.weights().dtype(), plan_cache_rows(requests, options, transformer.config(), transformer.weights().dtype(), ops.available_bytes(backend)),
-               ops, backend),
-        schedule_(requests, cache_.rows(), options.max_sequences, std::move(token_bytes)) {
+        cache_(cache.values), schedule_(requests, cache.blocks, options.max_sequences, std::move(token_bytes)) {
     const ModelConfig& config = transformer.config();
     const size_t hidden = static_cast<size_t>(options.max_sequences * config.hidden_size) * sizeof(float);
     hidden_buffer_ = DeviceBuffer(ops, backend, hidden, "hidden rows of generation");
@@ -184,7 +217,7 @@ class Run {
   ops::Backend* backend_;
   ThreadPool& sampling_;
   std::vector<Sampler>& samplers_;
-  KvCache cache_;
+  KvCache& cache_;
   Scheduler schedule_;
   DeviceBuffer hidden_buffer_, logits_buffer_;
   std::vector<float> logits_;    // host
@@ -221,11 +254,15 @@ void Generator::run(const std::vector<GenerateRequest>& requests, const std::fun
   Impl& m = *impl_;
   for (size_t i = 0; i < requests.size(); ++i) check_request(requests[i], i, m.transformer.config(), !m.byte_offsets.empty());
   if (requests.empty()) return;
-  Run run(m.transformer, m.options, m.ops, m.backend, m.sampling, m.samplers, requests, [&m](int32_t token) { return m.token_bytes(token); });
+  std::unique_ptr<Cache> cache = m.cache_for(requests);  // given up with whatever ends the run early
+  Run run(m.transformer, m.options, m.ops, m.backend, m.sampling, m.samplers, *cache, requests, [&m](int32_t token) { return m.token_bytes(token); });
   while (!run.done()) {
     if (abort && abort->load()) fail(ErrorCode::aborted, "generation was aborted");
     run.step(on_result, on_token);
   }
+  m.keep(std::move(cache));
 }
+
+void Generator::release_memory() { impl_->cache.reset(); }
 
 }  // namespace rlhi

@@ -43,6 +43,10 @@ struct GeneratorOptions {
   int32_t max_sequences = 64;      // decoded at once
   int64_t cache_rows = 0;          // 0: from max_sequences and the requests at hand, bounded by memory_limit_bytes
   int64_t memory_limit_bytes = 0;  // 0: half of what the machine has available
+  // Room beside the running samples' for the keys and values of beginnings that may come again, in this run or the next.
+  int64_t prefix_cache_bytes = int64_t{256} << 20;
+  // The whole cache stays between runs up to this size: its pages need not be made again, and beginnings are found.
+  int64_t kept_cache_bytes = int64_t{1} << 30;
   int64_t max_prefill_tokens = 2048;  // a forward's token budget
   // Of the host, for choosing tokens; they change no choice. On a CPU the forward's own threads need the cores: 1.
   int32_t sampling_threads = 1;
@@ -64,9 +68,13 @@ class Generator {
   // token_ids hold every chosen token: the stop token, or the token that completes a stop string, is the last (so the answer's
   // bytes may go on past the stop string's end).
   // A sample's tokens depend on its prompt, parameters and seed only, not on its neighbours.
+  // Beginnings of earlier runs' prompts are not read again while they are kept and the transformer's weights are the same.
   // Throws invalid_argument naming the request's index for bad values or when prompt + max_new_tokens exceeds the context.
   void run(const std::vector<GenerateRequest>& requests, const std::function<void(GenerateResult&&)>& on_result,
            const std::function<void(int64_t request, int32_t sample, int32_t token)>& on_token = {}, const std::atomic<bool>* abort = nullptr);
+
+  // Frees the cache that was kept.
+  void release_memory();
 
  private:
   struct Impl;

@@ -1,6 +1,7 @@
 #include "infer/scheduler.h"
 
 #include <algorithm>
+#include <map>
 
 namespace rlhi {
 namespace {
@@ -16,10 +17,25 @@ void add_spans(PackedTokens& tokens, const std::vector<int32_t>& blocks, int64_t
   }
 }
 
+// Requests whose first blocks are alike follow the first of them, sorted by their prompts: what they share is then in use or just read.
+std::vector<size_t> order_of(const std::vector<GenerateRequest>& requests) {
+  std::map<std::vector<int32_t>, size_t> groups;         // a first block, to the first request that has it
+  std::vector<size_t> group(requests.size()), order(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) {
+    order[i] = group[i] = i;
+    const std::vector<int32_t>& prompt = requests[i].prompt;
+    if (static_cast<int64_t>(prompt.size()) > kRowBlock) group[i] = groups.try_emplace({prompt.begin(), prompt.begin() + kRowBlock}, i).first->second;
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return group[a] != group[b] ? group[a] < group[b] : requests[a].prompt < requests[b].prompt;
+  });
+  return order;
+}
+
 }  // namespace
 
-Scheduler::Scheduler(const std::vector<GenerateRequest>& requests, int64_t cache_rows, int64_t max_sequences, TokenBytes token_bytes)
-    : requests_(requests), blocks_(cache_rows), max_sequences_(max_sequences), token_bytes_(std::move(token_bytes)) {}
+Scheduler::Scheduler(const std::vector<GenerateRequest>& requests, RowBlocks& blocks, int64_t max_sequences, TokenBytes token_bytes)
+    : requests_(requests), order_(order_of(requests)), blocks_(blocks), max_sequences_(max_sequences), token_bytes_(std::move(token_bytes)) {}
 
 void Scheduler::admit() {
   while (static_cast<int64_t>(samples_.size()) < max_sequences_ && start_sample()) {
@@ -29,17 +45,18 @@ void Scheduler::admit() {
 // Takes a sample's blocks for its longest possible answer, so that nothing that runs can ever be short of rows.
 bool Scheduler::start_sample() {
   if (!opened_ && next_request_ == requests_.size()) return false;
-  const GenerateRequest& request = opened_ ? *opened_->params : requests_[next_request_];
+  const GenerateRequest& request = opened_ ? *opened_->params : requests_[order_[next_request_]];
   // The last token of an answer is never fed back, so it needs no row.
   const int64_t answer_blocks = blocks_for(request.max_new_tokens - 1);
   std::vector<int32_t> beginning;
-  int64_t prompt_blocks = 0;
+  int64_t prompt_blocks = 0, found_idle = 0;
   if (!opened_) {
     beginning = blocks_.find_beginning(request.prompt);
     prompt_blocks = blocks_for(static_cast<int64_t>(request.prompt.size())) - static_cast<int64_t>(beginning.size());
+    found_idle = blocks_.idle_among(beginning);
   }
-  if (blocks_.free() < answer_blocks + prompt_blocks) return false;
-  if (!opened_) open_request(request, std::move(beginning), prompt_blocks);
+  if (blocks_.free() - found_idle < answer_blocks + prompt_blocks) return false;
+  if (!opened_) open_request(order_[next_request_++], std::move(beginning), prompt_blocks);
   Sample& sample = samples_.emplace_back();
   sample.prompt = opened_;
   sample.prompt_blocks = opened_->blocks;
@@ -57,9 +74,10 @@ bool Scheduler::start_sample() {
 
 // A beginning shared with an earlier prompt is not read again: prompts are read in order, so its rows are there by then, or
 // are written by the same forward (each layer writes all new rows before it attends to any).
-void Scheduler::open_request(const GenerateRequest& request, std::vector<int32_t> beginning, int64_t more_blocks) {
+void Scheduler::open_request(size_t index, std::vector<int32_t> beginning, int64_t more_blocks) {
+  const GenerateRequest& request = requests_[index];
   opened_ = std::make_shared<Prompt>();
-  opened_->request = static_cast<int64_t>(next_request_++);
+  opened_->request = static_cast<int64_t>(index);
   opened_->params = &request;
   opened_->read = static_cast<int64_t>(beginning.size()) * kRowBlock;
   blocks_.share(beginning);

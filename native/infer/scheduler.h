@@ -1,6 +1,6 @@
 // Which tokens the next forward computes: one for every sample that decodes, and chunks of the prompts that are being read,
-// under one token budget. Waiting samples enter as soon as a slot and cache blocks are free, in the order of their requests;
-// a finished sample's blocks are free at once.
+// under one token budget. Waiting samples enter as soon as a slot and cache blocks are free, in the order of their requests, those
+// whose prompts begin alike one after the other; a finished sample's blocks are free at once.
 #pragma once
 #include <deque>
 #include <functional>
@@ -46,7 +46,8 @@ struct ForwardBatch {
 class Scheduler {
  public:
   using TokenBytes = std::function<std::string_view(int32_t token)>;
-  Scheduler(const std::vector<GenerateRequest>& requests, int64_t cache_rows, int64_t max_sequences, TokenBytes token_bytes);
+  // blocks: the cache's, all of them free; they are again when all is done.
+  Scheduler(const std::vector<GenerateRequest>& requests, RowBlocks& blocks, int64_t max_sequences, TokenBytes token_bytes);
 
   bool done() const { return samples_.empty() && next_request_ == requests_.size() && !opened_; }
   // Starts waiting samples while slots and blocks last.
@@ -60,15 +61,16 @@ class Scheduler {
 
  private:
   bool start_sample();
-  void open_request(const GenerateRequest& request, std::vector<int32_t> beginning, int64_t more_blocks);
+  void open_request(size_t request, std::vector<int32_t> beginning, int64_t more_blocks);
   void add_decoding(ForwardBatch& batch, Sample& sample);
   void add_prompt_chunk(ForwardBatch& batch, const std::shared_ptr<Prompt>& prompt, int64_t max_tokens);
 
   const std::vector<GenerateRequest>& requests_;
-  RowBlocks blocks_;
+  std::vector<size_t> order_;                    // of the requests
+  RowBlocks& blocks_;
   int64_t max_sequences_;
   TokenBytes token_bytes_;
-  size_t next_request_ = 0;
+  size_t next_request_ = 0;                      // in order_
   std::shared_ptr<Prompt> opened_;               // the request whose samples are being started
   std::deque<std::shared_ptr<Prompt>> unread_;   // prompts not wholly read yet, in order
   std::list<Sample> samples_;                    // started and not ended; addresses stay

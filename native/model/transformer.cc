@@ -16,6 +16,7 @@ struct Transformer::Impl {
   const ops::Table& ops;
   ops::Backend* backend;
   std::unique_ptr<PackedWeights> packs;
+  uint64_t version = 0;
   DeviceBuffer rope_buffer;
   int64_t rope_positions = 0;
   DeviceBuffer scratch;                  // of inference
@@ -119,7 +120,11 @@ const Weights& Transformer::weights() const { return impl_->weights; }
 void Transformer::pack() {
   if (!impl_->packs && packed_bytes() > 0) impl_->packs = std::make_unique<PackedWeights>(impl_->weights, impl_->ops, impl_->backend);
 }
-void Transformer::weights_changed() { impl_->packs.reset(); }
+void Transformer::weights_changed() {
+  impl_->packs.reset();
+  ++impl_->version;
+}
+uint64_t Transformer::weights_version() const { return impl_->version; }
 void Transformer::release_inference_memory() {
   impl_->packs.reset();
   impl_->scratch.reset();

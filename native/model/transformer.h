@@ -94,6 +94,7 @@ class Transformer {
   // weights_changed() drops the packs.
   void pack();
   void weights_changed();
+  uint64_t weights_version() const;            // another one after every change: what was computed before no longer holds
   // Frees packs and scratch that generation and scoring left: before a training, whose plan does not count them.
   void release_inference_memory();
   size_t packed_bytes() const;                 // what pack() takes

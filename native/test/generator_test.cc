@@ -306,7 +306,71 @@ TEST("generator: prompts that begin alike share the beginning and change no samp
   EXPECT(generate(model, requests, options_of(8, 200, 6 * kRowBlock)) == expected);
 }
 
-TEST("generator: a prompt's beginning is found while it is held, and not after") {
+// The rows that every forward's embedding is asked for.
+int64_t rows_computed = 0;
+void (*plain_embedding)(ops::Backend*, Tensor, Tensor, const int32_t*) = nullptr;
+void counting_embedding(ops::Backend* b, Tensor out, Tensor table, const int32_t* ids) {
+  rows_computed += out.rows;
+  plain_embedding(b, out, table, ids);
+}
+
+TEST("generator: beginnings are read once for all requests and for the runs that follow, until the weights change") {
+  ModelConfig config = tiny_config(Architecture::mistral);
+  config.max_position = 400;
+  TinyModel model(config, DType::f32);
+  ops::Table counting = model.ops();
+  plain_embedding = counting.embedding;
+  counting.embedding = counting_embedding;
+  Transformer transformer(model.weights, counting, model.handle());
+  Generator generator(transformer, options_of(1), counting, model.handle());  // one sample after the other
+  Numbers numbers(29);
+  const std::vector<int32_t> common[2] = {random_ids(numbers, 2 * kRowBlock, config.vocab_size), random_ids(numbers, kRowBlock, config.vocab_size)};
+  std::vector<GenerateRequest> requests;                                      // of the two beginnings in turn
+  for (size_t i = 0; i < 6; ++i) {
+    std::vector<int32_t> prompt = common[i % 2];
+    for (const int32_t id : random_ids(numbers, 5, config.vocab_size)) prompt.push_back(id);
+    requests.push_back(request_of(prompt, 1, 3, 0, i));
+  }
+  const Outcomes expected = alone(model, requests);
+  const auto rows_of_run = [&] {
+    rows_computed = 0;
+    Outcomes outcomes;
+    generator.run(requests, [&](GenerateResult&& r) { outcomes[{r.request, r.sample}] = {r.token_ids, r.logps, r.finish}; });
+    EXPECT(outcomes == expected);
+    return rows_computed;
+  };
+  const int64_t tails = 6 * (5 + 2);                                          // the last of three tokens is not fed back
+  EXPECT_EQ(rows_of_run(), tails + 3 * kRowBlock);
+  EXPECT_EQ(rows_of_run(), tails);
+  transformer.weights_changed();
+  EXPECT_EQ(rows_of_run(), tails + 3 * kRowBlock);
+  generator.release_memory();
+  EXPECT_EQ(rows_of_run(), tails + 3 * kRowBlock);
+}
+
+TEST("generator: without room for beginnings, requests that begin alike still follow one another") {
+  ModelConfig config = tiny_config(Architecture::mistral);
+  config.max_position = 400;
+  TinyModel model(config, DType::f32);
+  ops::Table counting = model.ops();
+  plain_embedding = counting.embedding;
+  counting.embedding = counting_embedding;
+  Transformer transformer(model.weights, counting, model.handle());
+  Generator generator(transformer, options_of(1, 2048, 3 * kRowBlock), counting, model.handle());
+  Numbers numbers(31);
+  const std::vector<int32_t> common[2] = {random_ids(numbers, kRowBlock, config.vocab_size), random_ids(numbers, kRowBlock, config.vocab_size)};
+  std::vector<GenerateRequest> requests;
+  for (size_t i = 0; i < 6; ++i) {
+    std::vector<int32_t> prompt = common[i % 2];
+    for (const int32_t id : random_ids(numbers, 5, config.vocab_size)) prompt.push_back(id);
+    requests.push_back(request_of(prompt, 1, 3, 0, i));
+  }
+  rows_computed = 0;
+  generator.run(requests, [](GenerateResult&&) {});
+  EXPECT_EQ(rows_computed, 6 * (5 + 2) + 2 * kRowBlock);
+}
+
+TEST("generator: a prompt's beginning is found while it is held, and then until its rows are needed") {
   RowBlocks blocks(20 * kRowBlock);
   std::vector<int32_t> prompt(3 * kRowBlock);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i % 50);
@@ -321,8 +385,23 @@ TEST("generator: a prompt's beginning is found while it is held, and not after")
   EXPECT(blocks.find_beginning(other) == std::vector<int32_t>(held.begin(), held.begin() + 1));
   EXPECT(blocks.find_beginning({1}).empty());
   blocks.release(held);
-  EXPECT(blocks.find_beginning(longer).empty());
   EXPECT_EQ(blocks.free(), 20);
+  EXPECT_EQ(blocks.idle(), 3);
+  std::vector<int32_t> again = blocks.find_beginning(longer);
+  EXPECT_EQ(again.size(), size_t{3});
+  EXPECT_EQ(blocks.idle_among(again), 3);
+  blocks.share(again);
+  EXPECT_EQ(blocks.free(), 17);
+  EXPECT_EQ(blocks.idle_among(again), 0);
+  blocks.release(again);
+  std::vector<int32_t> most = blocks.take(18);                        // one of the idle ones: the last block of the prompt goes first
+  EXPECT_EQ(blocks.find_beginning(longer).size(), size_t{2});
+  std::vector<int32_t> rest = blocks.take(2);
+  EXPECT(blocks.find_beginning(longer).empty());
+  blocks.release(most);
+  blocks.release(rest);
+  EXPECT_EQ(blocks.free(), 20);
+  EXPECT_EQ(blocks.idle(), 0);
 }
 
 TEST("generator: cache blocks are shared by count and come back") {
