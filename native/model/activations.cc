@@ -11,12 +11,12 @@ LayerActivations take_shared_layer(const ModelConfig& c, DType m, int64_t tokens
   LayerActivations a;
   a.qkv = cut.take(m, tokens, c.qkv_width());
   a.attn = cut.take(m, tokens, c.q_width());
-  a.gate_up = cut.take(m, tokens, 2 * c.intermediate_size);
   return a;
 }
 
 LayerActivations take_layer(const ModelConfig& c, DType m, int64_t tokens, bool outputs_too, BufferCutter& cut) {
   LayerActivations a = take_shared_layer(c, m, tokens, cut);
+  a.gate_up = cut.take(m, tokens, 2 * c.intermediate_size);
   a.x_attn = cut.take(m, tokens, c.hidden_size);
   a.x_mlp = cut.take(m, tokens, c.hidden_size);
   a.rstd_attn = cut.take(DType::f32, tokens, 1);

@@ -127,7 +127,7 @@ void attention_block_backward(const LayerPass& p, int64_t index, const LayerWeig
   p.ops.rms_norm_backward(p.backend, work.x, g.input_norm, work.dnormed, a.x_attn, w.input_norm, a.rstd_attn, 1, true);
 }
 
-// All of the forward that the backward reads but SwiGLU's output.
+// All of the forward that the backward reads but SwiGLU's output; where gate_up is not kept, that output.
 void forward_to_gate_up(const LayerPass& p, int64_t index, const LayerWeights& w, const LayerPacks* packs, const LayerActivations& a,
                         const WorkTensors& work) {
   const auto eps = static_cast<float>(p.config.rms_norm_eps);
@@ -139,7 +139,11 @@ void forward_to_gate_up(const LayerPass& p, int64_t index, const LayerWeights& w
   linear(p, work.x, a.attn, w.o, packs ? &packs->o : nullptr, w.o_bias, true);
 
   p.ops.rms_norm(p.backend, normed_mlp, work.x, w.post_norm, eps, 1, a.rstd_mlp, a.x_mlp);
-  linear(p, a.gate_up, normed_mlp, w.gate_up, packs ? &packs->gate_up : nullptr, Tensor(), false);
+  ops::GemmArgs g;
+  g.form = ops::GemmForm::nt;
+  g.a = normed_mlp, g.b = w.gate_up, g.packed_b = packs ? &packs->gate_up : nullptr;
+  g.c = a.gate_up ? a.gate_up : work.act, g.swiglu_c = !a.gate_up;
+  p.ops.gemm(p.backend, g);
 }
 
 }  // namespace
@@ -149,7 +153,7 @@ void layer_forward(const LayerPass& p, int64_t index, const LayerWeights& w, con
   if (a.input) p.ops.copy(p.backend, a.input, work.x);
   forward_to_gate_up(p, index, w, packs, a, work);
   const Tensor act = a.act ? a.act : work.act;
-  p.ops.swiglu(p.backend, act, a.gate_up);
+  if (a.gate_up) p.ops.swiglu(p.backend, act, a.gate_up);
   linear(p, work.x, act, w.down, packs ? &packs->down : nullptr, Tensor(), true);
 }
 

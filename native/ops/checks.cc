@@ -21,7 +21,8 @@ GemmShape check_gemm(const GemmArgs& g) {
   check_float("gemm", "a", g.a);
   check_float("gemm", "c", g.c);
   const bool tn = g.form == GemmForm::tn, nt = g.form == GemmForm::nt;
-  const GemmShape s{tn ? g.a.cols : g.a.rows, g.c.cols, tn ? g.a.rows : g.a.cols};
+  check(!g.swiglu_c || (nt && !g.bias && !g.accumulate), ErrorCode::invalid_argument, "gemm: swiglu_c needs the form nt, no bias and no accumulation");
+  const GemmShape s{tn ? g.a.cols : g.a.rows, g.swiglu_c ? 2 * g.c.cols : g.c.cols, tn ? g.a.rows : g.a.cols};
   if (g.packed_b) {
     check(nt, ErrorCode::invalid_argument, "gemm: a packed weight needs the form nt");
     check(g.packed_b->n == s.n && g.packed_b->k == s.k, ErrorCode::invalid_argument,
@@ -29,7 +30,7 @@ GemmShape check_gemm(const GemmArgs& g) {
   } else {
     check_shape("gemm", "b", g.b, nt ? s.n : s.k, nt ? s.k : s.n);
   }
-  check_shape("gemm", "c", g.c, s.m, s.n);
+  check_shape("gemm", "c", g.c, s.m, g.swiglu_c ? s.n / 2 : s.n);
   if (g.bias) check_shape("gemm", "bias", g.bias, 1, s.n);
   check(!g.accumulate || g.c.dtype == DType::f32, ErrorCode::invalid_argument, "gemm: only an f32 c can be accumulated to");
   return s;

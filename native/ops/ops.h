@@ -40,6 +40,9 @@ struct GemmArgs {
   const PackedWeight* packed_b = nullptr;  // form nt only: used in place of b (b may then be empty)
   Tensor bias;                           // [1,n] or empty: added to every row
   bool accumulate = false;               // c += instead of c = (c f32)
+  // Form nt, without bias or accumulation: b is [2F, k], the rows of gate, then those of up; c is [m, F], what swiglu makes of the product in
+  // c's type, to the bit. The product itself need not lie in memory.
+  bool swiglu_c = false;
 };
 
 // ---- attention over packed prefix trees and caches -------------------------------------------------------------------

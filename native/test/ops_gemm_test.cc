@@ -1,6 +1,7 @@
 // The matrix product against sums in double: every form, edge shapes, element types, bias and accumulation; and the bits of
 // a row, which must not depend on the rows beside it, on packing, or on threads.
 #include <algorithm>
+#include <array>
 
 #include "test/ops_support.h"
 
@@ -243,6 +244,29 @@ TEST("gemm: a shape that does not fit is refused") {
   Matrix b8(5, 8);
   g.b = b8.tensor(), g.c = half.tensor(), g.accumulate = true;
   EXPECT_ERROR(backend.table().gemm(backend.handle(), g), ErrorCode::invalid_argument, "only an f32 c");
+}
+
+TEST("gemm: a product that SwiGLU follows gives the bits of gemm and swiglu one after the other") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const auto& [m, f, k] : {std::array<int64_t, 3>{1, 32, 3}, {3, 33, 31}, {17, 64, 64}, {33, 96, 577}, {70, 32, 1536}, {200, 352, 1200}}) {
+      for (const bool packed : {false, true}) {
+        on_every_backend([&](const Table& ops, ops::Backend* backend) {
+          Matrix x = Matrix::random(m, k, dtype, 5), w = Matrix::random(2 * f, k, dtype, 6), gate_up(m, 2 * f, dtype), expected(m, f, dtype), found(m, f, dtype);
+          const Pack pack(ops, backend, w.tensor());
+          GemmArgs g;
+          g.a = x.tensor(), g.b = w.tensor(), g.c = gate_up.tensor();
+          if (packed && pack.bytes > 0) g.packed_b = &pack.weight;
+          ops.gemm(backend, g);
+          ops.swiglu(backend, expected.tensor(), gate_up.tensor());
+          g.c = found.tensor(), g.swiglu_c = true;
+          ops.gemm(backend, g);
+          found.expect_gaps_untouched();
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t j = 0; j < f; ++j) EXPECT_EQ(found.at(i, j), expected.at(i, j));
+        });
+      }
+    }
+  }
 }
 
 }  // namespace

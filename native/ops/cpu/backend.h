@@ -57,7 +57,7 @@ struct Backend {
   const TileKernels* tiles;              // of products with a bf16 factor, or null: the factor is widened to f32
   ThreadPool pool;
   // Shared between threads, one a purpose: an operation that calls another must not lose its own.
-  Scratch pack_a, pack_b, bias;          // gemm
+  Scratch pack_a, pack_b, bias, gate_up;  // gemm
   Scratch logits, statistics, gradient;  // linear_logprob
   Scratch partial;                       // sums of chunks of rows
   std::vector<AttentionTask> attention_tasks;

@@ -200,9 +200,26 @@ int64_t packed_offset(const Backend& backend, const PackedWeight& w, int64_t col
                                                  : column * w.k * dtype_size(w.dtype);
 }
 
+namespace {
+
+bool can_gate(const Backend& backend, const GemmArgs& g) {
+  return backend.tiles && g.packed_b && g.packed_b->dtype == DType::bf16 && g.c.cols % kTilePanel == 0;
+}
+
+void multiply_and_gate(Backend* backend, const GemmArgs& g, const GemmShape& s) {
+  GemmArgs plain = g;
+  plain.swiglu_c = false;
+  plain.c = Tensor(backend->gate_up.bytes(static_cast<size_t>(s.m * s.n * dtype_size(g.c.dtype))), g.c.dtype, s.m, s.n);
+  gemm(backend, plain);
+  swiglu(backend, g.c, plain.c);
+}
+
+}  // namespace
+
 void gemm(Backend* backend, const GemmArgs& g) {
   const GemmShape s = check_gemm(g);
   if (s.m == 0 || s.n == 0) return;
+  if (g.swiglu_c && !can_gate(*backend, g)) return multiply_and_gate(backend, g, s);
   const DType b_dtype = g.packed_b ? g.packed_b->dtype : g.b.dtype;
   const bool halves = b_dtype == DType::bf16 || (g.a.dtype == DType::bf16 && !g.packed_b);
   if (backend->tiles && halves) return gemm_tiles(backend, g, s.m, s.n, s.k);

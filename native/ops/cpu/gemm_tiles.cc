@@ -32,7 +32,10 @@ struct Product {
   const char* rows = nullptr;      // packed, or null: each task packs its own
   const char* columns = nullptr;   // packed, from the round's first column on, or null: each task packs its own
   bool stream = false;
+  int64_t gate_panels = 0;         // where c is SwiGLU's: column panels are taken in pairs, one of gate and its one of up
 
+  // The panel of b that is the j-th in the order of tasks.
+  int64_t panel_at(int64_t j) const { return gate_panels == 0 ? j : j / 2 + (j % 2 == 0 ? 0 : gate_panels); }
   int64_t row_panels() const { return (m + kTilePanel - 1) / kTilePanel; }
   int64_t panel_bytes() const { return steps * kStepBytes; }
   int64_t blocks() const { return std::max<int64_t>(1, (steps + kBlockSteps - 1) / kBlockSteps); }
@@ -86,14 +89,16 @@ class TileTask {
  public:
   TileTask(const Product& p, Scratch& scratch, int64_t r0, int64_t r1, int64_t c0, int64_t c1, int64_t first_col)
       : p_(p), r0_(r0), r1_(r1), c0_(c0), c1_(c1), first_col_(first_col) {
-    const bool keeps = p.blocks() > 1 && (p.args.c.dtype != DType::f32 || p.stream);
+    const bool keeps = p.blocks() > 1 && (p.args.c.dtype != DType::f32 || p.stream || p.gate_panels > 0);
+    const int64_t gates = p.gate_panels > 0 ? (r1 - r0) * kSums * dtype_size(p.args.c.dtype) : 0;
     const int64_t sums = 2 * kSums * 4, kept = keeps ? (r1 - r0) * (c1 - c0) * kSums * 4 : 0;
     const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.block_steps() * kStepBytes, own_columns = p.columns ? 0 : kBlockSteps * kStepBytes;
-    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns)));
+    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns + gates)));
     sums_ = reinterpret_cast<float*>(memory);
     kept_ = keeps ? reinterpret_cast<float*>(memory + sums) : nullptr;
     rows_ = p.rows ? nullptr : memory + sums + kept;
     columns_ = p.columns ? nullptr : memory + sums + kept + own_rows;
+    gates_ = memory + sums + kept + own_rows + own_columns;
   }
 
   void run() {
@@ -120,7 +125,7 @@ class TileTask {
       p_.pack_columns(columns_, first_col_ + j * kTilePanel, begin, end);
       t.b = columns_;
     } else {
-      t.b = p_.columns + j * p_.panel_bytes() + begin * kStepBytes;
+      t.b = p_.columns + p_.panel_at(j) * p_.panel_bytes() + begin * kStepBytes;
       if (r1_ - r0_ == 1) t.ahead = kAhead;
     }
     find_next(block, j);
@@ -144,7 +149,7 @@ class TileTask {
     }
     const int64_t begin = p_.block_begin(block), steps = p_.block_begin(block + 1) - begin;
     if (!columns_) {
-      next_ = p_.columns + (j + 1) * p_.panel_bytes() + begin * kStepBytes;
+      next_ = p_.columns + p_.panel_at(j + 1) * p_.panel_bytes() + begin * kStepBytes;
       next_lines_ = steps * kStepBytes / 64, next_stride_ = 64;
       return;
     }
@@ -168,12 +173,13 @@ class TileTask {
   // What becomes of a block's sums: the block of c, or until k's last block what its sums are so far.
   TileFinish finish_of(const float* sums, int64_t block, int64_t i, int64_t j) const {
     const Tensor& c = p_.args.c;
-    const int64_t row = i * kTilePanel, col = first_col_ + j * kTilePanel;
+    const bool gated = p_.gate_panels > 0;
+    const int64_t row = i * kTilePanel, col = first_col_ + (gated ? j / 2 : j) * kTilePanel;
     const bool first = block == 0, last = block + 1 == p_.blocks();
     TileFinish f;
     f.sums = sums;
     f.rows = p_.panel_rows(i);
-    f.cols = p_.panel_cols(col);
+    f.cols = gated ? kTilePanel : p_.panel_cols(col);
     f.bias = first && p_.bias ? p_.bias + col : nullptr;
     float* kept = kept_ ? kept_ + ((j - c0_) * (r1_ - r0_) + (i - r0_)) * kSums : nullptr;
     f.out = kept && !last ? static_cast<void*>(kept) : row_pointer(c, row, col);
@@ -182,6 +188,11 @@ class TileTask {
     if (kept && !first) f.in = kept, f.in_stride = kTilePanel;
     else if (!first || p_.args.accumulate) f.in = reinterpret_cast<const float*>(row_pointer(c, row, col)), f.in_stride = c.row_stride;
     f.stream = p_.stream && last && f.cols == kTilePanel;
+    if (gated && last) {                 // gates wait for their ups, which are the next panel
+      char* gates = gates_ + (i - r0_) * kSums * dtype_size(c.dtype);
+      if (j % 2 == 0) f.out = gates, f.out_stride = kTilePanel, f.stream = false;
+      else f.gate = gates;
+    }
     return f;
   }
 
@@ -191,6 +202,7 @@ class TileTask {
   float* kept_;                    // sums of the blocks of k so far, or null: they are in c
   char* rows_;                     // own packed rows of the block of k, or null
   char* columns_;                  // own packed block of a column panel, or null
+  char* gates_;                    // of c's type, [kTilePanel][kTilePanel] a row panel
   TileFinish finish_;              // of the block before; `out` is null where there is none
   const char* next_ = nullptr;     // of the next column panel (find_next)
   int64_t next_lines_ = 0, next_stride_ = 0;
@@ -248,9 +260,9 @@ void pack_columns(Backend& backend, const Product& p, char* to, int64_t first_co
 
 void share_out(Backend& backend, const Product& p, const Parts& parts, int64_t first_col, int64_t col_panels) {
   backend.pool.parallel_for(parts.rows * parts.cols, [&](int64_t task, int thread) {
-    const int64_t r = task / parts.cols, c = task % parts.cols;
+    const int64_t r = task / parts.cols, c = task % parts.cols, together = p.gate_panels > 0 ? 2 : 1, units = col_panels / together;
     TileTask t(p, backend.local[static_cast<size_t>(thread)], r * p.row_panels() / parts.rows, (r + 1) * p.row_panels() / parts.rows,
-               c * col_panels / parts.cols, (c + 1) * col_panels / parts.cols, first_col);
+               c * units / parts.cols * together, (c + 1) * units / parts.cols * together, first_col);
     t.run();
   });
 }
@@ -282,7 +294,8 @@ void gemm_tiles(Backend* backend, const GemmArgs& g, int64_t m, int64_t n, int64
     p.bias = bias;
   }
   const int64_t col_panels = (n + kTilePanel - 1) / kTilePanel, threads = backend->pool.threads();
-  const Parts whole = parts_of(p, col_panels, threads);
+  Parts whole = parts_of(p, col_panels, threads);
+  if (g.swiglu_c) p.gate_panels = col_panels / 2, whole.cols = std::min(whole.cols, p.gate_panels);
   if (whole.cols > 1) pack_all_rows(*backend, p);  // else each task packs its own, into its own cache
   if (g.packed_b) p.columns = static_cast<const char*>(g.packed_b->data);
   if (g.packed_b || whole.rows == 1) {             // a column panel serves one task, which packs it as it goes

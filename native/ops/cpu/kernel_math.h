@@ -42,6 +42,20 @@ inline V vexp2_coarse(V t) {
 inline V vsigmoid(V x) { return vreciprocal(vset(1.0f) + vexp(vmin(vset(86.0f), vzero() - x))); }
 inline V vsigmoid_coarse(V x) { return vreciprocal(vset(1.0f) + vexp2_coarse(vmin(vset(126.0f), x * vset(-kLog2E)))); }
 
+// As exactly as a T can hold.
+template <class T>
+inline V vsigmoid_for(V x) {
+  if constexpr (sizeof(T) == sizeof(bf16)) return vsigmoid_coarse(x);
+  else return vsigmoid(x);
+}
+// silu(gate) times what `up` is as a T.
+template <class T>
+inline V vgated(V gate, V up) {
+  T rounded[kWidth];
+  vstore(rounded, up);
+  return gate * vsigmoid_for<T>(gate) * vload(rounded);
+}
+
 // The score where a query at p sees a key: where p - window < key <= p, else -inf.
 inline V mask_score(V score, V position, V oldest, float key) {  // oldest = position - window
   const V hidden = vset(-__builtin_inff()), k = vset(key);

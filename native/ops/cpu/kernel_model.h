@@ -51,13 +51,6 @@ void rope(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_si
   with_type(x, dtype, [&](auto* p) { rope_heads(p, heads, head_dim, cos_sin, direction); });
 }
 
-// As exactly as what is written can hold.
-template <class T>
-inline V vsigmoid_for(V x) {
-  if constexpr (sizeof(T) == sizeof(bf16)) return vsigmoid_coarse(x);
-  else return vsigmoid(x);
-}
-
 // gate_up: n gates, then n ups. out = gate sigmoid(gate) up
 void swiglu(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_t n) {
   with_type(out, out_dtype, [&](auto* to) {

@@ -157,7 +157,7 @@ inline V tile_sums(const rlhi::ops::TileFinish& f, int i, int64_t j) {
 }
 
 // Rows [begin, end) of whole rows of 32.
-template <bool kBias, bool kIn, class T>
+template <bool kBias, bool kIn, bool kGate, class T>
 inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end, T* out) {
   for (int i = begin; i < end; ++i) {
     T* to = out + i * f.out_stride;
@@ -166,6 +166,10 @@ inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end
       V low = tile_sums(f, i, j), high = tile_sums(f, i, j + kWidth);
       if constexpr (kBias) low = low + vload(f.bias + j), high = high + vload(f.bias + j + kWidth);
       if constexpr (kIn) low = vload(f.in + i * f.in_stride + j) + low, high = vload(f.in + i * f.in_stride + j + kWidth) + high;
+      if constexpr (kGate) {
+        const T* gate = static_cast<const T*>(f.gate) + i * kTilePanel + j;
+        low = vgated<T>(vload(gate), low), high = vgated<T>(vload(gate + kWidth), high);
+      }
       if (f.stream) vstream(to + j, low, high);
       else vstore(to + j, low), vstore(to + j + kWidth, high);
     }
@@ -189,13 +193,16 @@ inline void finish_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end)
   with_type(f.out, f.out_dtype, [&](auto* out) {
     if (f.cols < kTilePanel) {
       for (int i = begin; i < end; ++i) finish_cut_row(f, i, out + i * f.out_stride);
+    } else if (f.gate) {
+      if (f.in) finish_whole_rows<false, true, true>(f, begin, end, out);
+      else finish_whole_rows<false, false, true>(f, begin, end, out);
     } else if (f.in) {
-      if (f.bias) finish_whole_rows<true, true>(f, begin, end, out);
-      else finish_whole_rows<false, true>(f, begin, end, out);
+      if (f.bias) finish_whole_rows<true, true, false>(f, begin, end, out);
+      else finish_whole_rows<false, true, false>(f, begin, end, out);
     } else if (f.bias) {
-      finish_whole_rows<true, false>(f, begin, end, out);
+      finish_whole_rows<true, false, false>(f, begin, end, out);
     } else {
-      finish_whole_rows<false, false>(f, begin, end, out);
+      finish_whole_rows<false, false, false>(f, begin, end, out);
     }
   });
 }

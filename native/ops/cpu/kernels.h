@@ -72,7 +72,8 @@ constexpr int kTileEdge = 16;          // rows, or columns, of a tile of sums
 constexpr int kTileStep = 32;          // of k that one tile of a factor holds
 constexpr int kTilePanel = 32;         // rows of a packed left panel, columns of a right one
 
-// What becomes of a block of sums, [two or one][two] tiles of 16 x 16 floats: out[i,j] = in[i,j] + (sums[i,j] + bias[j]).
+// What becomes of a block of sums, [two or one][two] tiles of 16 x 16 floats: out[i,j] = in[i,j] + (sums[i,j] + bias[j]), or of whole rows of
+// 32 where `gate` is given: silu(gate[i,j]) times that, rounded.
 struct TileFinish {
   const float* sums = nullptr;
   int rows = 0, cols = 0;              // of the block, up to kTilePanel
@@ -82,6 +83,7 @@ struct TileFinish {
   void* out = nullptr;                 // out[i * out_stride + j], f32 or bf16; may be `in`
   DType out_dtype = DType::f32;
   int64_t out_stride = 0;
+  const void* gate = nullptr;          // gate[i * kTilePanel + j], of out's type, or null
   bool stream = false;                 // past the caches: 32 columns, 64-byte aligned rows, `in` elsewhere or null
 };
 

@@ -5,7 +5,7 @@
 namespace rlhi::ops {
 
 void OperationCost::add(const GemmArgs& g) {
-  const double m = static_cast<double>(g.c.rows), n = static_cast<double>(g.c.cols);
+  const double m = static_cast<double>(g.c.rows), n = static_cast<double>(g.swiglu_c ? 2 * g.c.cols : g.c.cols);
   const double k = static_cast<double>(g.form == GemmForm::tn ? g.a.rows : g.a.cols);
   flops += 2 * m * n * k;
   bytes += static_cast<double>(g.a.bytes() + (g.accumulate ? 2 : 1) * g.c.bytes());

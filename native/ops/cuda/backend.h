@@ -22,6 +22,7 @@ struct CudaBackend {
   HostArrays arrays;
   // One a purpose: an operation that calls another must not lose its own.
   DeviceScratch operand_a, operand_b, wide_result, bias;       // gemm, where types differ
+  DeviceScratch gate_up;                                       // gemm, what SwiGLU is made of
   DeviceScratch logits, statistics, logps, dlogps, gradient;   // linear_logprob
   DeviceScratch kernel;                                        // a kernel's own
   AttentionLists lists;

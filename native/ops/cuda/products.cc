@@ -45,6 +45,13 @@ void gemm(Backend* backend, const GemmArgs& g) {
   check(g.packed_b == nullptr, ErrorCode::unsupported, "gemm: the CUDA backend packs no weights");
   if (shape.m == 0 || shape.n == 0) return;
   CudaBackend& cuda = enter(backend);
+  if (g.swiglu_c) {
+    GemmArgs plain = g;
+    plain.swiglu_c = false;
+    plain.c = Tensor(cuda.gate_up.bytes(static_cast<size_t>(shape.m * shape.n * dtype_size(g.c.dtype))), g.c.dtype, shape.m, shape.n);
+    gemm(backend, plain);
+    return swiglu(cuda.launch, g.c, plain.c);
+  }
   if (shape.k == 0) return multiply_nothing(cuda, g);
   multiply(cuda, g, 0);
 }
