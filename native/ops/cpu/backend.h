@@ -51,7 +51,9 @@ struct AttentionTask {
 };
 
 struct Backend {
-  Backend(CpuIsa isa, int threads) : kernels(kernels_of(isa)), tiles(tiles_of(isa)), pool(threads), local(static_cast<size_t>(threads)) {}
+  Backend(CpuIsa isa, int threads) : Backend(kernels_of(isa), tiles_of(isa), threads) {}
+  Backend(const Kernels& kernels, const TileKernels* tiles, int threads, LoopRunner* runner = nullptr)
+      : kernels(kernels), tiles(tiles), pool(threads, runner), local(static_cast<size_t>(threads)) {}
 
   const Kernels& kernels;
   const TileKernels* tiles;              // of products with a bf16 factor, or null: the factor is widened to f32
