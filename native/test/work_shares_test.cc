@@ -40,7 +40,7 @@ class Clocks : public LoopRunner {
     }
     longest_ += last;
     work_ += work;
-    if (work > 0) loops_ += concat(" ", tasks, " tasks: ", last * kWorkers / work, " of ", work, ";");
+    if (work > 0 && ++loops_ <= 8) text_ += concat(", ", tasks, " tasks ", last * kWorkers / work);
     seen_ = counted_cycles();
   }
   // The longest share of an operation over the mean, its loops one after the other, what is done outside of them by one worker.
@@ -48,11 +48,13 @@ class Clocks : public LoopRunner {
     serial_ += counted_cycles() - seen_;
     return (longest_ + serial_) * kWorkers / (work_ + serial_);
   }
-  std::string loops() const { return concat("serial ", serial_, ";", loops_); }
+  // The first loops, each with its longest share.
+  std::string loops() const { return concat(serial_ / (work_ + serial_) * 100, " % by one", text_, loops_ > 8 ? ", ..." : ""); }
 
  private:
   double seen_ = counted_cycles(), serial_ = 0, longest_ = 0, work_ = 0;
-  std::string loops_;
+  int loops_ = 0;
+  std::string text_;
 };
 
 // Memory that is there once written, which hardly any is: every tensor of a call begins at its start.
@@ -79,8 +81,8 @@ void expect_even(CountedPath path, const std::string& what, const F& operation, 
   ops::Backend backend(counting_kernels(path), counting_tiles(path), kWorkers, &clocks);
   operation(&backend);
   const double share = clocks.longest_share();
-  if (std::getenv("RLHI_SHARES")) std::printf("      %s %s: %.3f  %s\n", path_name(path), what.c_str(), share, clocks.loops().c_str());
-  if (share > most) throw std::runtime_error(concat(path_name(path), ": ", what, ": one of ", kWorkers, " workers has ", share, " of the mean; ", clocks.loops()));
+  if (std::getenv("RLHI_SHARES")) std::printf("%s   %s %s: %.3f  %s\n", share > most ? "!!" : "", path_name(path), what.c_str(), share, clocks.loops().c_str());
+  else if (share > most) throw std::runtime_error(concat(path_name(path), ": ", what, ": one of ", kWorkers, " workers has ", share, " of the mean; ", clocks.loops()));
 }
 
 struct Matmul {

@@ -101,7 +101,7 @@ void move_bytes(Backend*, void* to, const void* from, size_t bytes) {
 void zero(Backend* backend, void* p, size_t bytes) {
   constexpr int64_t grain = int64_t{1} << 20;
   for_ranges(*backend, static_cast<int64_t>(bytes), grain,
-             [&](int64_t begin, int64_t end, int) { std::memset(static_cast<char*>(p) + begin, 0, static_cast<size_t>(end - begin)); });
+             [&](int64_t begin, int64_t end, int) { std::memset(static_cast<char*>(p) + begin, 0, static_cast<size_t>(end - begin)); }, 4096);
 }
 
 int64_t available_bytes(Backend*) { return available_memory_bytes(); }
