@@ -3,13 +3,9 @@
 // rule, tasks in order to whoever is free first, is played with a clock for each worker.
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <cstdio>
-#include <cstdlib>
-#include <queue>
-
 #include "model/config.h"
 #include "ops/cpu/backend.h"
+#include "ops/cpu/list_schedule.h"
 #include "test/attention_layout.h"
 #include "test/check.h"
 #include "test/counting_kernels.h"
@@ -27,20 +23,17 @@ class Clocks : public LoopRunner {
  public:
   void run(int64_t tasks, const std::function<void(int64_t)>& run_task) override {
     serial_ += counted_cycles() - seen_;
-    std::priority_queue<double, std::vector<double>, std::greater<>> free_at(std::greater<>(), std::vector<double>(kWorkers, 0.0));
-    double last = 0, work = 0;
+    std::vector<double> costs;
+    double work = 0;
     for (int64_t task = 0; task < tasks; ++task) {
       const double before = counted_cycles();
       run_task(task);
-      const double cost = counted_cycles() - before, end = free_at.top() + cost;
-      free_at.pop();
-      free_at.push(end);
-      last = std::max(last, end);
-      work += cost;
+      costs.push_back(counted_cycles() - before);
+      work += costs.back();
     }
-    longest_ += last;
+    longest_ += ops::end_of(costs, kWorkers);
     work_ += work;
-    if (work > 0 && ++loops_ <= 8) text_ += concat(", ", tasks, " tasks ", last * kWorkers / work);
+    if (work > 0 && ++loops_ <= 8) text_ += concat(", ", tasks, " tasks ", ops::longest_share(costs, kWorkers));
     seen_ = counted_cycles();
   }
   // The longest share of an operation over the mean, its loops one after the other, what is done outside of them by one worker.
@@ -76,13 +69,12 @@ DType weights_of(CountedPath path) { return path == CountedPath::tiles ? DType::
 
 // Runs `operation` for kWorkers on the path's counting kernels.
 template <class F>
-void expect_even(CountedPath path, const std::string& what, const F& operation, double most = kMost) {
+void expect_even(CountedPath path, const std::string& what, const F& operation) {
   Clocks clocks;
   ops::Backend backend(counting_kernels(path), counting_tiles(path), kWorkers, &clocks);
   operation(&backend);
   const double share = clocks.longest_share();
-  if (std::getenv("RLHI_SHARES")) std::printf("%s   %s %s: %.3f  %s\n", share > most ? "!!" : "", path_name(path), what.c_str(), share, clocks.loops().c_str());
-  else if (share > most) throw std::runtime_error(concat(path_name(path), ": ", what, ": one of ", kWorkers, " workers has ", share, " of the mean; ", clocks.loops()));
+  if (share > kMost) throw std::runtime_error(concat(path_name(path), ": ", what, ": one of ", kWorkers, " workers has ", share, " of the mean; ", clocks.loops()));
 }
 
 struct Matmul {

@@ -62,6 +62,7 @@ struct Backend {
   Scratch pack_a, pack_b, bias;          // gemm
   Scratch logits, statistics, gradient;  // linear_logprob
   Scratch partial;                       // sums of chunks of rows
+  Scratch key_gradients;                 // attention_backward
   std::vector<AttentionTask> attention_tasks;
   std::vector<Scratch> local;            // one a thread, within one task
   std::unique_ptr<Trace> trace;          // null: nobody asked
