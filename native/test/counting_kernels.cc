@@ -78,7 +78,7 @@ Kernels make_kernels(const char* name, int width, int mr) {
   k.softmax_gradient = [](float*, int64_t n, float, float) { count_bytes(8 * static_cast<double>(n)); };
   k.attention_softmax = [](const AttentionBlock& b) { softmax_of_block(b, 1); };
   k.attention_softmax_backward = [](const AttentionBlock& b) { softmax_of_block(b, 2); };
-  k.adamw = [](const AdamWStep&, DType, void*, int16_t*, const float*, float*, float*, int64_t n) { count_bytes(28 * static_cast<double>(n)); };
+  k.adamw = [](const AdamWStep&, const AdamWRange& r) { count_bytes((12 + 4 * static_cast<double>(dtype_size(r.moments))) * static_cast<double>(r.n)); };
   return k;
 }
 
