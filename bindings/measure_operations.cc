@@ -28,10 +28,13 @@ Napi::Value measure_operations(const Napi::CallbackInfo& info) {
     const int64_t tokens = to_integer(info[2], "tokens", 4, 1 << 20);
     const int threads = static_cast<int>(to_integer(info[3], "threads", 0, 4096));
     const int64_t repeats = to_integer(info[4], "repeats", 1, 1 << 20);
-    check(tokens <= config.max_position, ErrorCode::invalid_argument, "tokens: expected at most the model's context of ", config.max_position, ", found ", tokens);
+    check(tokens <= config.max_position, ErrorCode::invalid_argument, "tokens: expected at most the model's context of ",
+          config.max_position, ", found ", tokens);
     AddonState& state = AddonState::of(info.Env());
     return state.start(info.Env(), state.new_session(), {{}, info.Env().Undefined()}, [=](TaskLine&) -> Finish {
-      return [speeds = operation_speeds(config, dtype, tokens, threads, repeats)](Napi::Env env, Task&) -> Napi::Value { return to_js(env, speeds); };
+      return [speeds = operation_speeds(config, dtype, tokens, threads, repeats)](Napi::Env env, Task&) -> Napi::Value {
+        return to_js(env, speeds);
+      };
     });
   });
 }

@@ -38,8 +38,8 @@ PackedTokens pairs_of(int64_t tokens) {
 class Measurement {
  public:
   Measurement(const ModelConfig& config, DType dtype, int64_t tokens, int threads, int64_t repeats)
-      : c_(config), dtype_(dtype), tokens_(tokens), repeats_(repeats), cpu_(on_threads(threads)), ops_(cpu_.table()), backend_(cpu_.handle()), random_(ops_, backend_),
-        packed_(pairs_of(tokens)) {
+      : c_(config), dtype_(dtype), tokens_(tokens), repeats_(repeats), cpu_(on_threads(threads)), ops_(cpu_.table()),
+        backend_(cpu_.handle()), random_(ops_, backend_), packed_(pairs_of(tokens)) {
     for (int64_t i = 0; i < tokens; ++i) {
       rows_.push_back(static_cast<int32_t>(tokens - 1 - i));
       ids_.push_back(static_cast<int32_t>(i * 7919 % config.vocab_size));
@@ -49,8 +49,10 @@ class Measurement {
   std::vector<OperationSpeed> run() {
     measure_movement();
     measure_norms();
-    for (const Linear& w : {Linear{"qkv", c_.qkv_width(), c_.hidden_size, false}, Linear{"attention_out", c_.hidden_size, c_.q_width(), true},
-                            Linear{"gate_up", 2 * c_.intermediate_size, c_.hidden_size, false}, Linear{"down", c_.hidden_size, c_.intermediate_size, true}}) {
+    for (const Linear& w :
+         {Linear{"qkv", c_.qkv_width(), c_.hidden_size, false}, Linear{"attention_out", c_.hidden_size, c_.q_width(), true},
+          Linear{"gate_up", 2 * c_.intermediate_size, c_.hidden_size, false},
+          Linear{"down", c_.hidden_size, c_.intermediate_size, true}}) {
       measure_products(w);
     }
     measure_attention();
@@ -64,7 +66,7 @@ class Measurement {
   struct Linear {
     const char* name;
     int64_t out, in;
-    bool to_residual;                    // added to the f32 stream; its gradient comes rounded, the others' goes on in f32 (layer.cc)
+    bool to_residual;  // added to the f32 stream; its gradient comes rounded, the others' goes on in f32 (layer.cc)
   };
 
   // A random matrix that lives until the operations at hand are measured.
@@ -82,8 +84,9 @@ class Measurement {
   void time(const char* operation, const std::string& part, const std::string& shape, const F& call) {
     constexpr double kEnough = 0.05;
     std::vector<double> seconds;
-    call(ops_, backend_);                // grows scratch, wakes the threads
-    for (double total = 0; static_cast<int64_t>(seconds.size()) < repeats_ || (total < kEnough && seconds.size() < 1000); total += seconds.back()) {
+    call(ops_, backend_);  // grows scratch, wakes the threads
+    for (double total = 0; static_cast<int64_t>(seconds.size()) < repeats_ || (total < kEnough && seconds.size() < 1000);
+         total += seconds.back()) {
       const auto begin = std::chrono::steady_clock::now();
       call(ops_, backend_);
       seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
@@ -96,33 +99,41 @@ class Measurement {
 
   void measure_movement() {
     const Tensor residual = floats(tokens_, c_.hidden_size), x = activation(c_.hidden_size), other = activation(c_.hidden_size);
-    const Tensor table = tensor(dtype_, c_.vocab_size, c_.hidden_size), sum = floats(1, c_.hidden_size), keys = activation(c_.kv_width()), cache = activation(c_.kv_width());
+    const Tensor table = tensor(dtype_, c_.vocab_size, c_.hidden_size), sum = floats(1, c_.hidden_size),
+                 keys = activation(c_.kv_width()), cache = activation(c_.kv_width());
     const std::string hidden = rows_by(c_.hidden_size);
-    time("zero", "gradients", hidden, [&](const auto& ops, auto* b) { ops.zero(b, residual.data, static_cast<size_t>(residual.bytes())); });
+    time("zero", "gradients", hidden,
+         [&](const auto& ops, auto* b) { ops.zero(b, residual.data, static_cast<size_t>(residual.bytes())); });
     time("copy", "residual gradient", hidden, [&](const auto& ops, auto* b) { ops.copy(b, x, residual); });
     time("gather_rows", "answer rows", hidden, [&](const auto& ops, auto* b) { ops.gather_rows(b, other, x, rows_.data()); });
-    time("scatter_rows", "keys to the cache", rows_by(c_.kv_width()), [&](const auto& ops, auto* b) { ops.scatter_rows(b, cache, keys, rows_.data()); });
+    time("scatter_rows", "keys to the cache", rows_by(c_.kv_width()),
+         [&](const auto& ops, auto* b) { ops.scatter_rows(b, cache, keys, rows_.data()); });
     time("add", "residual", hidden, [&](const auto& ops, auto* b) { ops.add(b, residual, x); });
     time("column_sum", "bias gradient", hidden, [&](const auto& ops, auto* b) { ops.column_sum(b, sum, x); });
     time("embedding", "embedding", hidden, [&](const auto& ops, auto* b) { ops.embedding(b, residual, table, ids_.data()); });
     buffers_.clear();
     const Tensor gradient = floats(c_.vocab_size, c_.hidden_size), dx = floats(tokens_, c_.hidden_size);
-    time("scatter_add_rows", "embedding gradient", hidden, [&](const auto& ops, auto* b) { ops.scatter_add_rows(b, gradient, dx, ids_.data()); });
+    time("scatter_add_rows", "embedding gradient", hidden,
+         [&](const auto& ops, auto* b) { ops.scatter_add_rows(b, gradient, dx, ids_.data()); });
     buffers_.clear();
   }
 
   void measure_norms() {
-    const Tensor residual = floats(tokens_, c_.hidden_size), kept = activation(c_.hidden_size), y = activation(c_.hidden_size), weight = tensor(dtype_, 1, c_.hidden_size);
-    const Tensor rstd = floats(tokens_, 1), dweight = floats(1, c_.hidden_size), dy = floats(tokens_, c_.hidden_size), dx = floats(tokens_, c_.hidden_size);
+    const Tensor residual = floats(tokens_, c_.hidden_size), kept = activation(c_.hidden_size), y = activation(c_.hidden_size),
+                 weight = tensor(dtype_, 1, c_.hidden_size);
+    const Tensor rstd = floats(tokens_, 1), dweight = floats(1, c_.hidden_size), dy = floats(tokens_, c_.hidden_size),
+                 dx = floats(tokens_, c_.hidden_size);
     const std::string hidden = rows_by(c_.hidden_size);
     time("rms_norm", "norm", hidden, [&](const auto& ops, auto* b) { ops.rms_norm(b, y, residual, weight, 1e-5f, 1, rstd, kept); });
-    time("rms_norm_backward", "norm", hidden, [&](const auto& ops, auto* b) { ops.rms_norm_backward(b, dx, dweight, dy, kept, weight, rstd, 1, true); });
+    time("rms_norm_backward", "norm", hidden,
+         [&](const auto& ops, auto* b) { ops.rms_norm_backward(b, dx, dweight, dy, kept, weight, rstd, 1, true); });
     buffers_.clear();
   }
 
   void measure_products(const Linear& w) {
     const Tensor weight = tensor(dtype_, w.out, w.in), gradient = floats(w.out, w.in), x = activation(w.in), dy = activation(w.out);
-    const Tensor y = tensor(w.to_residual ? DType::f32 : dtype_, tokens_, w.out), dx = tensor(w.to_residual ? dtype_ : DType::f32, tokens_, w.in);
+    const Tensor y = tensor(w.to_residual ? DType::f32 : dtype_, tokens_, w.out),
+                 dx = tensor(w.to_residual ? dtype_ : DType::f32, tokens_, w.in);
     const DeviceBuffer memory(ops_, backend_, ops_.packed_bytes(backend_, dtype_, w.out, w.in), "a packed weight");
     ops::PackedWeight packed;
     packed.data = memory.data();
@@ -133,8 +144,10 @@ class Measurement {
     input.form = GemmForm::nn, input.a = dy, input.b = weight, input.c = dx;
     of_weight.form = GemmForm::tn, of_weight.a = dy, of_weight.b = x, of_weight.c = gradient, of_weight.accumulate = true;
     time("gemm", w.name, shape(tokens_, w.out, w.in), [&](const auto& ops, auto* b) { ops.gemm(b, forward); });
-    time("gemm", concat(w.name, " input gradient"), shape(tokens_, w.in, w.out), [&](const auto& ops, auto* b) { ops.gemm(b, input); });
-    time("gemm", concat(w.name, " weight gradient"), shape(w.out, w.in, tokens_), [&](const auto& ops, auto* b) { ops.gemm(b, of_weight); });
+    time("gemm", concat(w.name, " input gradient"), shape(tokens_, w.in, w.out),
+         [&](const auto& ops, auto* b) { ops.gemm(b, input); });
+    time("gemm", concat(w.name, " weight gradient"), shape(w.out, w.in, tokens_),
+         [&](const auto& ops, auto* b) { ops.gemm(b, of_weight); });
     buffers_.clear();
   }
 
@@ -143,22 +156,27 @@ class Measurement {
     const Tensor cos_sin = floats(positions, c_.head_dim);
     ops::AttentionBackwardArgs a;
     ops::AttentionArgs& f = a.forward;
-    f.n_heads = static_cast<int>(c_.n_heads), f.n_kv_heads = static_cast<int>(c_.n_kv_heads), f.head_dim = static_cast<int>(c_.head_dim);
+    f.n_heads = static_cast<int>(c_.n_heads), f.n_kv_heads = static_cast<int>(c_.n_kv_heads),
+    f.head_dim = static_cast<int>(c_.head_dim);
     f.window = c_.layer_window.empty() ? 0 : c_.layer_window.front();
     f.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c_.head_dim)));
-    f.q = activation(c_.q_width()), f.k = activation(c_.kv_width()), f.v = activation(c_.kv_width()), f.out = activation(c_.q_width()), f.lse = floats(tokens_, c_.n_heads);
+    f.q = activation(c_.q_width()), f.k = activation(c_.kv_width()), f.v = activation(c_.kv_width()), f.out = activation(c_.q_width()),
+    f.lse = floats(tokens_, c_.n_heads);
     f.segments = packed_.segments.data(), f.n_segments = static_cast<int64_t>(packed_.segments.size());
     f.spans = packed_.spans.data(), f.n_spans = static_cast<int64_t>(packed_.spans.size());
-    a.dout = activation(c_.q_width()), a.dq = activation(c_.q_width()), a.dk = activation(c_.kv_width()), a.dv = activation(c_.kv_width());
+    a.dout = activation(c_.q_width()), a.dq = activation(c_.q_width()), a.dk = activation(c_.kv_width()),
+    a.dv = activation(c_.kv_width());
     const std::string heads = concat(tokens_, " x ", c_.n_heads, " x ", c_.head_dim);
     time("attention", "attention", heads, [&](const auto& ops, auto* b) { ops.attention(b, f); });
     time("attention_backward", "attention", heads, [&](const auto& ops, auto* b) { ops.attention_backward(b, a); });
-    time("rope", "queries", heads, [&](const auto& ops, auto* b) { ops.rope(b, f.q, f.head_dim, cos_sin, packed_.positions.data(), 1); });
+    time("rope", "queries", heads,
+         [&](const auto& ops, auto* b) { ops.rope(b, f.q, f.head_dim, cos_sin, packed_.positions.data(), 1); });
     buffers_.clear();
   }
 
   void measure_gate() {
-    const Tensor gate_up = activation(2 * c_.intermediate_size), out = activation(c_.intermediate_size), d = activation(2 * c_.intermediate_size);
+    const Tensor gate_up = activation(2 * c_.intermediate_size), out = activation(c_.intermediate_size),
+                 d = activation(2 * c_.intermediate_size);
     const std::string wide = rows_by(c_.intermediate_size);
     time("swiglu", "MLP", wide, [&](const auto& ops, auto* b) { ops.swiglu(b, out, gate_up); });
     time("swiglu_backward", "MLP", wide, [&](const auto& ops, auto* b) { ops.swiglu_backward(b, d, out, gate_up); });
@@ -183,13 +201,15 @@ class Measurement {
   void measure_optimizer() {
     const int64_t n = 2 * c_.intermediate_size * c_.hidden_size;
     ops::AdamWArgs a;
-    const Tensor gradient = floats(1, n), weight = tensor(dtype_, 1, n), m = floats(1, n), v = floats(1, n), remainder = tensor(DType::bf16, 1, n);
+    const Tensor gradient = floats(1, n), weight = tensor(dtype_, 1, n), m = floats(1, n), v = floats(1, n),
+                 remainder = tensor(DType::bf16, 1, n);
     ops_.zero(backend_, v.data, static_cast<size_t>(v.bytes()));
     a.n = n, a.dtype = dtype_, a.weight = weight.data, a.grad = static_cast<const float*>(gradient.data), a.m = m.data, a.v = v.data;
     if (dtype_ == DType::bf16) a.remainder = static_cast<int16_t*>(remainder.data);
     a.lr = 1e-6;
     time("adamw", "gate_up", concat(n), [&](const auto& ops, auto* b) { ops.adamw(b, a); });
-    time("sum_of_squares", "gate_up gradient", concat(n), [&](const auto& ops, auto* b) { ops.sum_of_squares(b, static_cast<const float*>(gradient.data), n); });
+    time("sum_of_squares", "gate_up gradient", concat(n),
+         [&](const auto& ops, auto* b) { ops.sum_of_squares(b, static_cast<const float*>(gradient.data), n); });
     buffers_.clear();
   }
 

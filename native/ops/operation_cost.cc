@@ -57,7 +57,8 @@ struct Head {
   double product() const { return 2 * rows * vocab * dim; }
 };
 Head head_of(const LinearLogprobArgs& a) {
-  const double rows = static_cast<double>(a.h.rows), dim = static_cast<double>(a.h.cols), vocab = static_cast<double>(a.packed_w ? a.packed_w->n : a.w.rows);
+  const double rows = static_cast<double>(a.h.rows), dim = static_cast<double>(a.h.cols),
+               vocab = static_cast<double>(a.packed_w ? a.packed_w->n : a.w.rows);
   return {rows, vocab, dim, vocab * dim * static_cast<double>(dtype_size(a.packed_w ? a.packed_w->dtype : a.w.dtype))};
 }
 
@@ -86,11 +87,12 @@ OperationCost cost_of(Operation<&Table::gemm>, const GemmArgs& g) {
 OperationCost cost_of(Operation<&Table::embedding>, const Tensor& out, const Tensor& table, const int32_t*) {
   return {0, elements_of(out) * (size_of(out) + size_of(table))};
 }
-OperationCost cost_of(Operation<&Table::rms_norm>, const Tensor& y, const Tensor& x, const Tensor& weight, float, int, const Tensor& rstd, const Tensor& copy_x) {
+OperationCost cost_of(Operation<&Table::rms_norm>, const Tensor& y, const Tensor& x, const Tensor& weight, float, int,
+                      const Tensor& rstd, const Tensor& copy_x) {
   return moved(y, x, weight, rstd, copy_x);
 }
-OperationCost cost_of(Operation<&Table::rms_norm_backward>, const Tensor& dx, const Tensor& dweight, const Tensor& dy, const Tensor& x, const Tensor& weight,
-                      const Tensor& rstd, int, bool accumulate) {
+OperationCost cost_of(Operation<&Table::rms_norm_backward>, const Tensor& dx, const Tensor& dweight, const Tensor& dy, const Tensor& x,
+                      const Tensor& weight, const Tensor& rstd, int, bool accumulate) {
   return moved(accumulate ? dx : Tensor(), dx, dweight, dweight, dy, x, weight, rstd);
 }
 OperationCost cost_of(Operation<&Table::rope>, const Tensor& x, int head_dim, const Tensor&, const int32_t*, int) {
@@ -103,7 +105,9 @@ OperationCost cost_of(Operation<&Table::attention_backward>, const AttentionBack
   return cost;
 }
 OperationCost cost_of(Operation<&Table::swiglu>, const Tensor& out, const Tensor& gate_up) { return moved(out, gate_up); }
-OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up) { return moved(dgate_up, dout, gate_up); }
+OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up) {
+  return moved(dgate_up, dout, gate_up);
+}
 OperationCost cost_of(Operation<&Table::linear_logprob>, const LinearLogprobArgs& a) {
   const Head head = head_of(a);
   return {head.product(), bytes_of(a.h) + head.weight_bytes + bytes_of(a.keep_logits)};
@@ -111,7 +115,8 @@ OperationCost cost_of(Operation<&Table::linear_logprob>, const LinearLogprobArgs
 OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLogprobBackwardArgs& a) {
   const Head head = head_of(a.forward);
   return {head.product() * ((a.dw ? 2 : 1) + (a.forward.keep_logits ? 0 : 1)),
-          bytes_of(a.forward.h) + head.weight_bytes + 2 * bytes_of(a.forward.keep_logits) + bytes_of(a.dh) + (a.accumulate ? 2 : 1) * bytes_of(a.dw)};
+          bytes_of(a.forward.h) + head.weight_bytes + 2 * bytes_of(a.forward.keep_logits) + bytes_of(a.dh) +
+              (a.accumulate ? 2 : 1) * bytes_of(a.dw)};
 }
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& a) {
   // Four bytes of weight (bf16 has its remainder) and two moments are read and written, four bytes of gradient read.

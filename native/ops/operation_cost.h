@@ -5,10 +5,11 @@
 namespace rlhi::ops {
 
 // The table's operations that work on data: all but memory's (alloc, release, upload, download, available_bytes) and packed_bytes.
-#define RLHI_OPERATIONS(X)                                                                                                                  \
-  X(zero) X(copy) X(gather_rows) X(scatter_rows) X(scatter_add_rows) X(add) X(column_sum) X(pack_weight) X(gemm) X(embedding) X(rms_norm)   \
-  X(rms_norm_backward) X(rope) X(attention) X(attention_backward) X(swiglu) X(swiglu_backward) X(linear_logprob) X(linear_logprob_backward) \
-  X(adamw) X(sum_of_squares)
+#define RLHI_OPERATIONS(X)                                                                                                        \
+  X(zero)                                                                                                                         \
+  X(copy) X(gather_rows) X(scatter_rows) X(scatter_add_rows) X(add) X(column_sum) X(pack_weight) X(gemm) X(embedding) X(rms_norm) \
+      X(rms_norm_backward) X(rope) X(attention) X(attention_backward) X(swiglu) X(swiglu_backward) X(linear_logprob)              \
+          X(linear_logprob_backward) X(adamw) X(sum_of_squares)
 
 struct OperationCost {
   double flops = 0;  // of its products
@@ -29,11 +30,12 @@ OperationCost cost_of(Operation<&Table::column_sum>, const Tensor& to, const Ten
 OperationCost cost_of(Operation<&Table::pack_weight>, const PackedWeight* to, const Tensor& w);
 OperationCost cost_of(Operation<&Table::gemm>, const GemmArgs& args);
 OperationCost cost_of(Operation<&Table::embedding>, const Tensor& out, const Tensor& table, const int32_t* ids);
-OperationCost cost_of(Operation<&Table::rms_norm>, const Tensor& y, const Tensor& x, const Tensor& weight, float eps, int groups, const Tensor& rstd,
-                      const Tensor& copy_x);
-OperationCost cost_of(Operation<&Table::rms_norm_backward>, const Tensor& dx, const Tensor& dweight, const Tensor& dy, const Tensor& x, const Tensor& weight,
-                      const Tensor& rstd, int groups, bool accumulate);
-OperationCost cost_of(Operation<&Table::rope>, const Tensor& x, int head_dim, const Tensor& cos_sin, const int32_t* positions, int direction);
+OperationCost cost_of(Operation<&Table::rms_norm>, const Tensor& y, const Tensor& x, const Tensor& weight, float eps, int groups,
+                      const Tensor& rstd, const Tensor& copy_x);
+OperationCost cost_of(Operation<&Table::rms_norm_backward>, const Tensor& dx, const Tensor& dweight, const Tensor& dy, const Tensor& x,
+                      const Tensor& weight, const Tensor& rstd, int groups, bool accumulate);
+OperationCost cost_of(Operation<&Table::rope>, const Tensor& x, int head_dim, const Tensor& cos_sin, const int32_t* positions,
+                      int direction);
 OperationCost cost_of(Operation<&Table::attention>, const AttentionArgs& args);
 OperationCost cost_of(Operation<&Table::attention_backward>, const AttentionBackwardArgs& args);
 OperationCost cost_of(Operation<&Table::swiglu>, const Tensor& out, const Tensor& gate_up);

@@ -28,7 +28,9 @@ void pack_b(void*, DType to_dtype, const void*, DType dtype, int64_t, bool, int 
   count_bytes(bytes_of(dtype, static_cast<double>(cols * k)) + bytes_of(to_dtype, static_cast<double>(kColumns * k)));
 }
 
-void softmax_of_block(const AttentionBlock& b, double arrays) { count_bytes(arrays * 2 * 4 * static_cast<double>(b.keys) * b.columns); }
+void softmax_of_block(const AttentionBlock& b, double arrays) {
+  count_bytes(arrays * 2 * 4 * static_cast<double>(b.keys) * b.columns);
+}
 
 Kernels make_kernels(const char* name, int width, int mr) {
   Kernels k = {};
@@ -78,11 +80,15 @@ Kernels make_kernels(const char* name, int width, int mr) {
   k.softmax_gradient = [](float*, int64_t n, float, float) { count_bytes(8 * static_cast<double>(n)); };
   k.attention_softmax = [](const AttentionBlock& b) { softmax_of_block(b, 1); };
   k.attention_softmax_backward = [](const AttentionBlock& b) { softmax_of_block(b, 2); };
-  k.adamw = [](const AdamWStep&, const AdamWRange& r) { count_bytes((12 + 4 * static_cast<double>(dtype_size(r.moments))) * static_cast<double>(r.n)); };
+  k.adamw = [](const AdamWStep&, const AdamWRange& r) {
+    count_bytes((12 + 4 * static_cast<double>(dtype_size(r.moments))) * static_cast<double>(r.n));
+  };
   return k;
 }
 
-void count_tiles(double tiles, int64_t steps) { cycles += tiles * static_cast<double>(steps) * kTileEdge * kTileEdge * kTileStep / kTileRate; }
+void count_tiles(double tiles, int64_t steps) {
+  cycles += tiles * static_cast<double>(steps) * kTileEdge * kTileEdge * kTileStep / kTileRate;
+}
 void finish(const TileFinish& f) {
   const double n = static_cast<double>(f.rows) * f.cols;
   count_bytes(bytes_of(f.out_dtype, n) + (f.in ? 4 * n : 0));
@@ -114,7 +120,9 @@ TileKernels make_tiles() {
 
 double counted_cycles() { return cycles; }
 
-const char* path_name(CountedPath path) { return path == CountedPath::avx2 ? "avx2" : path == CountedPath::avx512 ? "avx512" : "tiles"; }
+const char* path_name(CountedPath path) {
+  return path == CountedPath::avx2 ? "avx2" : path == CountedPath::avx512 ? "avx512" : "tiles";
+}
 
 const Kernels& counting_kernels(CountedPath path) {
   static const Kernels avx2 = make_kernels("avx2", 8, 6), avx512 = make_kernels("avx512", 16, 14);

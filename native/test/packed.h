@@ -8,7 +8,8 @@ namespace rlhi::test {
 
 class Packed {
  public:
-  Packed(const ops::Table& ops, ops::Backend* backend, const Tensor& w) : ops_(ops), backend_(backend), bytes_(ops.packed_bytes(backend, w.dtype, w.rows, w.cols)) {
+  Packed(const ops::Table& ops, ops::Backend* backend, const Tensor& w)
+      : ops_(ops), backend_(backend), bytes_(ops.packed_bytes(backend, w.dtype, w.rows, w.cols)) {
     if (bytes_ == 0) return;           // this backend reads weights as they are
     weight_.data = ops.alloc(backend, bytes_);
     ops.pack_weight(backend, &weight_, w);

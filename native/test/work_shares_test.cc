@@ -53,7 +53,9 @@ class Clocks : public LoopRunner {
 // Memory that is there once written, which hardly any is: every tensor of a call begins at its start.
 class Pages {
  public:
-  Pages() : data_(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) { EXPECT(data_ != MAP_FAILED); }
+  Pages() : data_(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    EXPECT(data_ != MAP_FAILED);
+  }
   ~Pages() { munmap(data_, kBytes); }
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
@@ -74,7 +76,9 @@ void expect_even(CountedPath path, const std::string& what, const F& operation) 
   ops::Backend backend(counting_kernels(path), counting_tiles(path), kWorkers, &clocks);
   operation(&backend);
   const double share = clocks.longest_share();
-  if (share > kMost) throw std::runtime_error(concat(path_name(path), ": ", what, ": one of ", kWorkers, " workers has ", share, " of the mean; ", clocks.loops()));
+  if (share > kMost)
+    throw std::runtime_error(
+        concat(path_name(path), ": ", what, ": one of ", kWorkers, " workers has ", share, " of the mean; ", clocks.loops()));
 }
 
 struct Matmul {
@@ -83,7 +87,10 @@ struct Matmul {
 };
 std::vector<Matmul> matmuls() {
   const ModelConfig c = named_shape("llama-3.1-8b");
-  return {{"qkv", c.qkv_width(), c.hidden_size}, {"o", c.hidden_size, c.q_width()}, {"gate_up", 2 * c.intermediate_size, c.hidden_size}, {"down", c.hidden_size, c.intermediate_size}};
+  return {{"qkv", c.qkv_width(), c.hidden_size},
+          {"o", c.hidden_size, c.q_width()},
+          {"gate_up", 2 * c.intermediate_size, c.hidden_size},
+          {"down", c.hidden_size, c.intermediate_size}};
 }
 
 TEST("shares of 64 workers: the products of a layer, forward and backward") {
@@ -160,8 +167,11 @@ TEST("shares of 64 workers: operations row by row") {
   for (const CountedPath path : kPaths) {
     const DType type = weights_of(path);
     for (const int64_t rows : {512, 2048}) {
-      const auto even = [&](const char* name, const auto& operation) { expect_even(path, concat(name, " of ", rows, " rows"), operation); };
-      const Tensor x = pages.tensor(type, rows, c.hidden_size), residual = pages.tensor(DType::f32, rows, c.hidden_size), w = pages.tensor(type, 1, c.hidden_size);
+      const auto even = [&](const char* name, const auto& operation) {
+        expect_even(path, concat(name, " of ", rows, " rows"), operation);
+      };
+      const Tensor x = pages.tensor(type, rows, c.hidden_size), residual = pages.tensor(DType::f32, rows, c.hidden_size),
+                   w = pages.tensor(type, 1, c.hidden_size);
       const Tensor dw = pages.tensor(DType::f32, 1, c.hidden_size), rstd = pages.tensor(DType::f32, rows, 1);
       const Tensor gate_up = pages.tensor(type, rows, 2 * c.intermediate_size), act = pages.tensor(type, rows, c.intermediate_size);
       const Tensor table = pages.tensor(type, c.vocab_size, c.hidden_size), cos_sin = pages.tensor(DType::f32, rows, c.head_dim);
@@ -175,7 +185,9 @@ TEST("shares of 64 workers: operations row by row") {
       even("copy", [&](ops::Backend* b) { ops::copy(b, x, residual); });
       even("add", [&](ops::Backend* b) { ops::add(b, residual, x); });
       even("embedding", [&](ops::Backend* b) { ops::embedding(b, residual, table, ids.data()); });
-      even("scatter_add_rows", [&](ops::Backend* b) { ops::scatter_add_rows(b, pages.tensor(DType::f32, c.vocab_size, c.hidden_size), residual, ids.data()); });
+      even("scatter_add_rows", [&](ops::Backend* b) {
+        ops::scatter_add_rows(b, pages.tensor(DType::f32, c.vocab_size, c.hidden_size), residual, ids.data());
+      });
       even("column_sum", [&](ops::Backend* b) { ops::column_sum(b, dw, x); });
     }
   }
@@ -188,11 +200,13 @@ TEST("shares of 64 workers: the optimizer") {
       ops::AdamWArgs a;
       a.n = w.out * w.in;
       auto* floats = static_cast<float*>(pages.data());
-      a.dtype = DType::bf16, a.weight = floats, a.remainder = static_cast<int16_t*>(pages.data()), a.grad = floats, a.m = floats, a.v = floats;
+      a.dtype = DType::bf16, a.weight = floats, a.remainder = static_cast<int16_t*>(pages.data()), a.grad = floats, a.m = floats,
+      a.v = floats;
       expect_even(path, concat("adamw of ", w.name), [&](ops::Backend* b) { ops::adamw(b, a); });
       expect_even(path, concat("sum_of_squares of ", w.name), [&](ops::Backend* b) { ops::sum_of_squares(b, floats, a.n); });
       ops::PackedWeight packed{pages.data(), DType::f32, 0, 0};
-      expect_even(path, concat("pack_weight of ", w.name), [&](ops::Backend* b) { ops::pack_weight(b, &packed, pages.tensor(weights_of(path), w.out, w.in)); });
+      expect_even(path, concat("pack_weight of ", w.name),
+                  [&](ops::Backend* b) { ops::pack_weight(b, &packed, pages.tensor(weights_of(path), w.out, w.in)); });
     }
   }
 }

@@ -55,7 +55,8 @@ void take_turns(const AttentionArgs& a, BackwardPlan& plan) {
       t.first_turn = plan.turns.size();
       const QueryTile tile{a, a.segments[t.segment], 0, a.n_heads / a.n_kv_heads, t.first, t.columns};
       tile.for_key_blocks([&](const KeyBlock& block) {
-        plan.turns.push_back(seen[static_cast<size_t>((plan.trees.span_offset[static_cast<size_t>(block.span)] + block.offset) / kTilePanel)]++);
+        plan.turns.push_back(
+            seen[static_cast<size_t>((plan.trees.span_offset[static_cast<size_t>(block.span)] + block.offset) / kTilePanel)]++);
       });
     }
   }
@@ -109,9 +110,10 @@ SharedKeyGradients::SharedKeyGradients(Backend& backend, const BackwardPlan& pla
   }
   const int64_t floats = 2 * rows * n_kv_heads * stride, blocks = rows / kTilePanel * n_kv_heads;
   sums_ = backend.key_gradients.floats(floats);
-  for_ranges(backend, floats, 65536, [&](int64_t begin, int64_t end, int) {
-    std::memset(sums_ + begin, 0, static_cast<size_t>(end - begin) * sizeof(float));
-  }, kLineElements);
+  for_ranges(
+      backend, floats, 65536,
+      [&](int64_t begin, int64_t end, int) { std::memset(sums_ + begin, 0, static_cast<size_t>(end - begin) * sizeof(float)); },
+      kLineElements);
   added_ = std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(blocks));
   tiles_left_ = std::make_unique<std::atomic<int64_t>[]>(rows_.size() * static_cast<size_t>(n_kv_heads));
   for (size_t i = 0; i < rows_.size() * static_cast<size_t>(n_kv_heads); ++i) {
@@ -122,7 +124,8 @@ SharedKeyGradients::SharedKeyGradients(Backend& backend, const BackwardPlan& pla
 KeyGradients SharedKeyGradients::of(const BackwardTask& task) const {
   const int64_t rows = rows_[task.tree], row = rows_before_[task.tree] * n_kv_heads_ + task.kv_head * rows;
   float* dk = sums_ + 2 * row * stride_;
-  return {dk, dk + rows * stride_, added_.get() + row / kTilePanel, tiles_left_.get() + task.tree * static_cast<size_t>(n_kv_heads_) + static_cast<size_t>(task.kv_head)};
+  return {dk, dk + rows * stride_, added_.get() + row / kTilePanel,
+          tiles_left_.get() + task.tree * static_cast<size_t>(n_kv_heads_) + static_cast<size_t>(task.kv_head)};
 }
 
 void SharedKeyGradients::wait(const std::atomic<int32_t>& added, int32_t tiles) const {

@@ -17,10 +17,10 @@
 namespace rlhi::ops {
 
 struct TreeTile {
-  int64_t segment, first;        // columns from `first`
+  int64_t segment, first;  // columns from `first`
   int columns;
-  size_t first_turn;             // of the plan's turns: one for each block of keys it sees, in order
-  double cost;                   // scores it makes
+  size_t first_turn;  // of the plan's turns: one for each block of keys it sees, in order
+  double cost;  // scores it makes
 };
 
 struct BackwardTask {
@@ -31,9 +31,9 @@ struct BackwardTask {
 struct BackwardPlan {
   AttentionTrees trees;
   std::vector<std::vector<TreeTile>> tiles;  // of each tree, in order
-  std::vector<int32_t> turns;                // how many tiles before this one see the block
-  std::vector<BackwardTask> tasks;           // a task's tiles come after those before them in their tree
-  bool cut = false;                          // tiles are tasks
+  std::vector<int32_t> turns;  // how many tiles before this one see the block
+  std::vector<BackwardTask> tasks;  // a task's tiles come after those before them in their tree
+  bool cut = false;  // tiles are tasks
 
   QueryTile tile(const AttentionArgs& a, const BackwardTask& task, size_t i) const {
     const TreeTile& t = tiles[task.tree][task.first_tile + i];
@@ -45,8 +45,8 @@ BackwardPlan plan_backward(const AttentionArgs& args, int threads);
 
 // The gradients of keys and values that a tree's tiles add to.
 struct KeyGradients {
-  float *dk = nullptr, *dv = nullptr;        // [the tree's key rows][stride]
-  std::atomic<int32_t>* added = nullptr;     // tiles that have added to the block that begins at row i * kTilePanel; null: one task's own
+  float *dk = nullptr, *dv = nullptr;  // [the tree's key rows][stride]
+  std::atomic<int32_t>* added = nullptr;  // tiles that have added to the block that begins at row i * kTilePanel; null: one task's own
   std::atomic<int64_t>* tiles_left = nullptr;
 };
 
@@ -70,7 +70,7 @@ class SharedKeyGradients {
   void fail(std::exception_ptr error);
 
  private:
-  std::vector<int64_t> rows_before_;         // of each tree
+  std::vector<int64_t> rows_before_;  // of each tree
   std::vector<int64_t> rows_;
   int n_kv_heads_;
   int64_t stride_;
@@ -85,7 +85,8 @@ class SharedKeyGradients {
 // One task's walk over its tiles, and its place among the others'.
 class BackwardWalk {
  public:
-  BackwardWalk(const AttentionArgs& a, const BackwardPlan& plan, const BackwardTask& task, KeyGradients sums, SharedKeyGradients* shared)
+  BackwardWalk(const AttentionArgs& a, const BackwardPlan& plan, const BackwardTask& task, KeyGradients sums,
+               SharedKeyGradients* shared)
       : a_(a), plan_(plan), task_(task), sums_(sums), shared_(shared) {}
 
   int kv_head() const { return task_.kv_head; }

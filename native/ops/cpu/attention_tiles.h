@@ -101,7 +101,7 @@ void attention_by_tiles(Backend* backend, Scratch& scratch, const QueryTile& til
 inline bool backward_uses_tiles(const Backend& backend, const AttentionBackwardArgs& args) {
   return uses_tiles(backend, args.forward) && args.dout.dtype == DType::bf16;
 }
-void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan, const BackwardTask& task,
-                                 SharedKeyGradients* shared);
+void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan,
+                                 const BackwardTask& task, SharedKeyGradients* shared);
 
 }  // namespace rlhi::ops

@@ -97,8 +97,9 @@ class TilesBackward {
     }
     // sums [keys, head_dim] += p [keys, columns] dout [columns, head_dim], and the same of ds and q
     walk_.add(block, [&] {
-      products_.multiply({probability_rows_, steps, block.keys}, block.keys, dout_rows_right_, 0, n_, steps, walk_.dv(block, dims_), dims_, true);
-      products_.multiply({dscore_rows_, steps, block.keys}, block.keys, q_rows_right_, 0, n_, steps, walk_.dk(block, dims_), dims_, true);
+      float *dv = walk_.dv(block, dims_), *dk = walk_.dk(block, dims_);
+      products_.multiply({probability_rows_, steps, block.keys}, block.keys, dout_rows_right_, 0, n_, steps, dv, dims_, true);
+      products_.multiply({dscore_rows_, steps, block.keys}, block.keys, q_rows_right_, 0, n_, steps, dk, dims_, true);
     });
   }
 
@@ -158,8 +159,8 @@ class TilesBackward {
 
 }  // namespace
 
-void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan, const BackwardTask& task,
-                                 SharedKeyGradients* shared) {
+void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan,
+                                 const BackwardTask& task, SharedKeyGradients* shared) {
   backend->tiles->begin();
   TilesBackward(*backend, scratch, args, plan, task, shared).run();
   backend->tiles->end();

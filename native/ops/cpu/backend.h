@@ -74,7 +74,8 @@ inline int64_t round_up(int64_t x, int64_t to) { return ceil_of(x, to) * to; }
 // Whether rows x cols panels cut into row_parts x col_parts tasks give no thread more than a tenth above the mean, by a bound: whoever
 // takes the last task had no more than the mean before it.
 inline bool shares_evenly(int64_t rows, int64_t cols, int64_t row_parts, int64_t col_parts, int64_t threads) {
-  const auto largest = static_cast<double>(ceil_of(rows, row_parts) * ceil_of(cols, col_parts)), mean = static_cast<double>(rows * cols) / static_cast<double>(threads);
+  const auto largest = static_cast<double>(ceil_of(rows, row_parts) * ceil_of(cols, col_parts));
+  const double mean = static_cast<double>(rows * cols) / static_cast<double>(threads);
   const double rounds = static_cast<double>(ceil_of(row_parts * col_parts, threads));
   return std::min(rounds * largest, mean + largest * (1 - 1 / static_cast<double>(threads))) <= 1.1 * mean;
 }

@@ -166,7 +166,8 @@ Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
   const int64_t worth_a_task = std::max<int64_t>(1, panel_bytes * col_panels >> 15);  // some tens of KB of b
   parts.cols = std::max(parts.cols, std::min(4 * threads, worth_a_task));
   parts.cols = std::min(col_panels, round_up(parts.cols, threads));
-  while (parts.cols == col_panels && !shares_evenly(p.panels.count, col_panels, parts.rows, parts.cols, threads) && parts.rows < p.panels.count) ++parts.rows;
+  const auto even = [&] { return shares_evenly(p.panels.count, col_panels, parts.rows, parts.cols, threads); };
+  while (parts.cols == col_panels && parts.rows < p.panels.count && !even()) ++parts.rows;
   return parts;
 }
 

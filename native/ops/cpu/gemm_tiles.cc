@@ -234,7 +234,8 @@ Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
 // Calls pack(first panel, panels, begin, end) for pieces of k of groups of panels.
 template <class F>
 void pack_panels(Backend& backend, const Product& p, int64_t panels, bool side_by_side, const F& pack) {
-  const int64_t threads = backend.pool.threads(), together = p.panels_a_task(panels, threads, side_by_side), groups = (panels + together - 1) / together;
+  const int64_t threads = backend.pool.threads(), together = p.panels_a_task(panels, threads, side_by_side);
+  const int64_t groups = ceil_of(panels, together);
   const PanelPieces pieces(groups, threads, p.steps * kTileStep);
   backend.pool.parallel_for(groups * pieces.count, [&](int64_t task, int) {
     const int64_t first = task / pieces.count * together, piece = task % pieces.count;

@@ -11,7 +11,8 @@ namespace rlhi::ops {
 
 // When the last task ends.
 inline double end_of(const std::vector<double>& costs, int64_t threads) {
-  std::priority_queue<double, std::vector<double>, std::greater<>> free_at(std::greater<>(), std::vector<double>(static_cast<size_t>(threads), 0.0));
+  std::priority_queue<double, std::vector<double>, std::greater<>> free_at(std::greater<>(),
+                                                                           std::vector<double>(static_cast<size_t>(threads), 0.0));
   double last = 0;
   for (const double cost : costs) {
     const double end = free_at.top() + cost;

@@ -98,7 +98,9 @@ void rms_norm_backward(Backend* backend, Tensor dx, Tensor dweight, Tensor dy, T
     return;
   }
   if (dweight) {  // before dx, which may be dy
-    sum_rows(*backend, dweight, x.rows, [&](float* sums, int64_t i, int64_t begin, int64_t end, int thread) { norm.add_weight_row(sums, i, begin, end, thread); });
+    sum_rows(*backend, dweight, x.rows, [&](float* sums, int64_t i, int64_t begin, int64_t end, int thread) {
+      norm.add_weight_row(sums, i, begin, end, thread);
+    });
   }
   for_ranges(*backend, x.rows, row_grain(x.cols), [&](int64_t begin, int64_t end, int thread) { norm.run(begin, end, nullptr, thread); });
 }

@@ -23,8 +23,9 @@ struct AttentionShape {
 class AttentionTensors {
  public:
   explicit AttentionTensors(const AttentionShape& s)
-      : shape(s), q(make(s.layout.rows, s.heads.n, 1)), k(make(s.layout.key_rows, s.heads.kv, 2)), v(make(s.layout.key_rows, s.heads.kv, 3)), dout(make(s.layout.rows, s.heads.n, 4)),
-        out(make(s.layout.rows, s.heads.n, 5)), lse(Matrix::random(s.layout.rows, s.heads.n, F, 6)), out_before(out), lse_before(lse) {}
+      : shape(s), q(make(s.layout.rows, s.heads.n, 1)), k(make(s.layout.key_rows, s.heads.kv, 2)),
+        v(make(s.layout.key_rows, s.heads.kv, 3)), dout(make(s.layout.rows, s.heads.n, 4)), out(make(s.layout.rows, s.heads.n, 5)),
+        lse(Matrix::random(s.layout.rows, s.heads.n, F, 6)), out_before(out), lse_before(lse) {}
   ops::AttentionArgs args() {
     ops::AttentionArgs a;
     const Layout& t = shape.layout;
@@ -38,7 +39,9 @@ class AttentionTensors {
   reference::Attention expected(bool backward) const {
     return reference::attention(shape.layout, shape.heads, shape.window, {Array(q), Array(k), Array(v), Array(dout)}, backward);
   }
-  Matrix make(int64_t rows, int heads, uint32_t seed) const { return Matrix::random(rows, static_cast<int64_t>(heads) * shape.heads.dim, shape.type, seed, 1.0, gap_of(shape.type)); }
+  Matrix make(int64_t rows, int heads, uint32_t seed) const {
+    return Matrix::random(rows, static_cast<int64_t>(heads) * shape.heads.dim, shape.type, seed, 1.0, gap_of(shape.type));
+  }
 
   AttentionShape shape;
   Matrix q, k, v, dout, out, lse, out_before, lse_before;
@@ -58,7 +61,8 @@ class AttentionCase : public OpCase {
     for (const ops::QuerySegment& s : t_.shape.layout.segments) {
       for (int64_t i = s.row; i < s.row + s.length; ++i) check_row(ops, i), written[static_cast<size_t>(i)] = true;
     }
-    for (int64_t i = 0; i < t_.out.rows(); ++i) EXPECT(written[static_cast<size_t>(i)] || (t_.out.same_row(i, t_.out_before, i) && t_.lse.same_row(i, t_.lse_before, i)));
+    for (int64_t i = 0; i < t_.out.rows(); ++i)
+      EXPECT(written[static_cast<size_t>(i)] || (t_.out.same_row(i, t_.out_before, i) && t_.lse.same_row(i, t_.lse_before, i)));
     t_.out.expect_gaps_untouched();
     t_.lse.expect_gaps_untouched();
     const Matrix with_lse = t_.out;
@@ -88,7 +92,8 @@ class AttentionCase : public OpCase {
 class AttentionBackwardCase : public OpCase {
  public:
   explicit AttentionBackwardCase(const AttentionShape& s)
-      : t_(s), dq_(t_.make(s.layout.rows, s.heads.n, 7)), dk_(t_.make(s.layout.key_rows, s.heads.kv, 8)), dv_(t_.make(s.layout.key_rows, s.heads.kv, 9)) {}
+      : t_(s), dq_(t_.make(s.layout.rows, s.heads.n, 7)), dk_(t_.make(s.layout.key_rows, s.heads.kv, 8)),
+        dv_(t_.make(s.layout.key_rows, s.heads.kv, 9)) {}
   void prepare(const Table& ops, Backend* backend) override { ops.attention(backend, t_.args()); }
   void call(const Table& ops, Backend* backend) override {
     ops::AttentionBackwardArgs a;
@@ -113,7 +118,8 @@ class AttentionBackwardCase : public OpCase {
   reference::Attention expected_;
 };
 
-const Heads kHeadCounts[] = {{1, 1, 0}, {2, 2, 0}, {4, 2, 0}, {9, 3, 0}, {7, 1, 0}, {16, 1, 0}, {33, 1, 0}};  // alone, side by side, few and many to a key
+const Heads kHeadCounts[] = {{1, 1, 0}, {2, 2, 0},  {4, 2, 0}, {9, 3, 0},
+                             {7, 1, 0}, {16, 1, 0}, {33, 1, 0}};  // alone, side by side, few and many to a key
 const std::vector<int64_t> kHeadChoices{0, 1, 2, 3, 4, 5, 6};
 Heads heads_of(int64_t choice, int64_t dim) {
   Heads h = kHeadCounts[choice];
@@ -121,7 +127,8 @@ Heads heads_of(int64_t choice, int64_t dim) {
   return h;
 }
 std::string describe(const std::string& layout, const AttentionShape& s) {
-  return concat(layout, ", ", s.heads.n, " heads, ", s.heads.kv, " of keys, ", s.heads.dim, " wide, window ", s.window, ", ", type_name(s.type));
+  return concat(layout, ", ", s.heads.n, " heads, ", s.heads.kv, " of keys, ", s.heads.dim, " wide, window ", s.window, ", ",
+                type_name(s.type));
 }
 
 // Vectors and register tiles of columns, whole and cut panels of 32.
@@ -137,9 +144,16 @@ std::vector<OpCaseMaker> pair_cases() {
     const double p = static_cast<double>(c[0]), x = static_cast<double>(c[1] + c[2]);
     return (p * p / 2 + p * x + x * x / 2) * h.n * h.dim;
   };
-  const std::vector<std::vector<int64_t>> choices{{1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193}, {1, 2, 7, 8, 9, 27, 28, 63, 64, 65}, {1, 5, 64, 90}, kHeadChoices, kDims, kWindows, {0, 1}};
+  const std::vector<std::vector<int64_t>> choices{{1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193},
+                                                  {1, 2, 7, 8, 9, 27, 28, 63, 64, 65},
+                                                  {1, 5, 64, 90},
+                                                  kHeadChoices,
+                                                  kDims,
+                                                  kWindows,
+                                                  {0, 1}};
   for (const Combination& c : pairwise(choices, work, 4'000'000)) {
-    const AttentionShape s{pair_of(static_cast<int32_t>(c[0]), static_cast<int32_t>(c[1]), static_cast<int32_t>(c[2])), heads_of(c[3], c[4]), static_cast<int>(c[5]), kTypes[c[6]]};
+    const AttentionShape s{pair_of(static_cast<int32_t>(c[0]), static_cast<int32_t>(c[1]), static_cast<int32_t>(c[2])),
+                           heads_of(c[3], c[4]), static_cast<int>(c[5]), kTypes[c[6]]};
     all.push_back(op_case<Case>(describe(concat("pair of ", c[0], ", ", c[1], " and ", c[2]), s), s));
   }
   Layout trees;                                      // several ancestors, several trees
@@ -161,9 +175,11 @@ Layout steps_of(int64_t sequences, int64_t shared, int64_t own) {
   Layout t;
   t.key_rows = static_cast<int32_t>(2 + sequences * (own + 1) + shared);
   for (int64_t i = 0; i < sequences; ++i) {
-    t.segments.push_back({static_cast<int32_t>(2 * i), 1, static_cast<int32_t>(shared + own - 1), static_cast<int32_t>(t.spans.size()), shared > 0 ? 2 : 1});
+    t.segments.push_back({static_cast<int32_t>(2 * i), 1, static_cast<int32_t>(shared + own - 1), static_cast<int32_t>(t.spans.size()),
+                          shared > 0 ? 2 : 1});
     if (shared > 0) t.spans.push_back({static_cast<int32_t>(t.key_rows - shared), static_cast<int32_t>(shared), 0});
-    t.spans.push_back({static_cast<int32_t>((sequences - 1 - i) * (own + 1) + 1), static_cast<int32_t>(own), static_cast<int32_t>(shared)});
+    t.spans.push_back(
+        {static_cast<int32_t>((sequences - 1 - i) * (own + 1) + 1), static_cast<int32_t>(own), static_cast<int32_t>(shared)});
   }
   t.rows = static_cast<int32_t>(2 * sequences);      // every other row belongs to nobody
   return t;
@@ -180,7 +196,9 @@ Layout scattered_cache() {
 
 void add_decoding(std::vector<OpCaseMaker>& all) {
   const auto work = [](const Combination& c) { return static_cast<double>(c[0] * (c[1] + c[2]) * heads_of(c[3], c[4]).n * c[4]); };
-  for (const Combination& c : pairwise({{1, 2, 3, 9, 30}, {0, 1, 63, 64, 65, 129}, {1, 63, 64, 65, 130}, kHeadChoices, kDims, kWindows, {0, 1}}, work, 2'000'000)) {
+  for (const Combination& c :
+       pairwise({{1, 2, 3, 9, 30}, {0, 1, 63, 64, 65, 129}, {1, 63, 64, 65, 130}, kHeadChoices, kDims, kWindows, {0, 1}}, work,
+                2'000'000)) {
     const AttentionShape s{steps_of(c[0], c[1], c[2]), heads_of(c[3], c[4]), static_cast<int>(c[5]), kTypes[c[6]]};
     all.push_back(op_case<AttentionCase>(describe(concat(c[0], " steps after ", c[1], " shared and ", c[2], " own"), s), s));
   }

@@ -21,16 +21,16 @@ struct ProductShape {
 };
 std::string describe(const ProductShape& s) {
   const char* form = s.form == GemmForm::nt ? "nt" : s.form == GemmForm::nn ? "nn" : "tn";
-  return concat(form, " ", s.m, " x ", s.n, " x ", s.k, " ", type_name(s.a), " ", type_name(s.b), " to ", type_name(s.c), s.bias ? ", bias" : "", s.accumulate ? ", added" : "",
-                s.packed ? ", packed" : "");
+  return concat(form, " ", s.m, " x ", s.n, " x ", s.k, " ", type_name(s.a), " ", type_name(s.b), " to ", type_name(s.c),
+                s.bias ? ", bias" : "", s.accumulate ? ", added" : "", s.packed ? ", packed" : "");
 }
 
 class ProductCase : public OpCase {
  public:
   explicit ProductCase(const ProductShape& s)
       : s_(s), a_(s.form == GemmForm::tn ? Matrix::random(s.k, s.m, s.a, 1) : Matrix::random(s.m, s.k, s.a, 1)),
-        b_(s.form == GemmForm::nt ? Matrix::random(s.n, s.k, s.b, 2) : Matrix::random(s.k, s.n, s.b, 2)), bias_(Matrix::random(1, s.n, s.b, 3)),
-        before_(Matrix::random(s.m, s.n, s.c, 4)), c_(before_) {}
+        b_(s.form == GemmForm::nt ? Matrix::random(s.n, s.k, s.b, 2) : Matrix::random(s.k, s.n, s.b, 2)),
+        bias_(Matrix::random(1, s.n, s.b, 3)), before_(Matrix::random(s.m, s.n, s.c, 4)), c_(before_) {}
   void prepare(const Table& ops, Backend* backend) override {
     c_ = before_;
     if (s_.packed) pack_.emplace(ops, backend, b_.tensor());
@@ -49,7 +49,9 @@ class ProductCase : public OpCase {
     pack_.reset();
     if (expected_.sums.rows == 0) compute();
     const double term = 4e-7 + factor_rounding(ops, s_.a, s_.b);
-    expect_values("c", c_, expected_.sums, [&](int64_t i, int64_t j) { return term * expected_.sizes.at(i, j) + rounding(s_.c) * std::abs(expected_.sums.at(i, j)); });
+    expect_values("c", c_, expected_.sums, [&](int64_t i, int64_t j) {
+      return term * expected_.sizes.at(i, j) + rounding(s_.c) * std::abs(expected_.sums.at(i, j));
+    });
   }
 
  private:
@@ -104,7 +106,8 @@ class PackCase : public OpCase {
 
 double multiply_adds(const Combination& c) { return static_cast<double>(c[0] * c[1] * c[2]); }
 
-void add_products(std::vector<OpCaseMaker>& all, GemmForm form, const std::vector<std::vector<int64_t>>& sizes, const std::vector<std::pair<DType, DType>>& factors) {
+void add_products(std::vector<OpCaseMaker>& all, GemmForm form, const std::vector<std::vector<int64_t>>& sizes,
+                  const std::vector<std::pair<DType, DType>>& factors) {
   std::vector<int64_t> types(factors.size());
   for (size_t i = 0; i < types.size(); ++i) types[i] = static_cast<int64_t>(i);
   std::vector<std::vector<int64_t>> choices = sizes;
@@ -133,9 +136,10 @@ std::vector<OpCaseMaker> OpCases::gemm_edges() {
     add_products(all, form, mixed, {{F, B}, {B, F}});
   }
   // Several tasks of rows and of columns at once; few rows by many columns; k beyond the blocks.
-  for (const ProductShape& s : {ProductShape{GemmForm::nt, 301, 700, 260, F, F, F}, ProductShape{GemmForm::nt, 301, 700, 260, F, B, B, true, false, true},
-                                ProductShape{GemmForm::nn, 150, 2500, 40, F, F, F}, ProductShape{GemmForm::tn, 700, 90, 301, B, B, F, false, true},
-                                ProductShape{GemmForm::nt, 3, 5000, 70, F, B, F, false, false, true}, ProductShape{GemmForm::nt, 5, 40, 3000, B, B, B}}) {
+  for (const ProductShape& s :
+       {ProductShape{GemmForm::nt, 301, 700, 260, F, F, F}, ProductShape{GemmForm::nt, 301, 700, 260, F, B, B, true, false, true},
+        ProductShape{GemmForm::nn, 150, 2500, 40, F, F, F}, ProductShape{GemmForm::tn, 700, 90, 301, B, B, F, false, true},
+        ProductShape{GemmForm::nt, 3, 5000, 70, F, B, F, false, false, true}, ProductShape{GemmForm::nt, 5, 40, 3000, B, B, B}}) {
     all.push_back(op_case<ProductCase>(describe(s), s));
   }
   return all;
@@ -145,8 +149,10 @@ std::vector<OpCaseMaker> OpCases::gemm_model() {
   std::vector<OpCaseMaker> all;
   constexpr int64_t kTokens = 1024, kHidden = 576, kGateUp = 3072;
   for (const DType t : kTypes) {
-    for (const ProductShape& s : {ProductShape{GemmForm::nt, kTokens, kGateUp, kHidden, t, t, t, false, false, true}, ProductShape{GemmForm::nn, kTokens, kHidden, kGateUp, t, t, t},
-                                  ProductShape{GemmForm::tn, kGateUp, kHidden, kTokens, t, t, F, false, true}, ProductShape{GemmForm::nt, 1, kGateUp, kHidden, t, t, t, false, false, true}}) {
+    for (const ProductShape& s : {ProductShape{GemmForm::nt, kTokens, kGateUp, kHidden, t, t, t, false, false, true},
+                                  ProductShape{GemmForm::nn, kTokens, kHidden, kGateUp, t, t, t},
+                                  ProductShape{GemmForm::tn, kGateUp, kHidden, kTokens, t, t, F, false, true},
+                                  ProductShape{GemmForm::nt, 1, kGateUp, kHidden, t, t, t, false, false, true}}) {
       all.push_back(op_case<ProductCase>(describe(s), s));
     }
   }
@@ -156,7 +162,8 @@ std::vector<OpCaseMaker> OpCases::gemm_model() {
 std::vector<OpCaseMaker> OpCases::pack_edges() {
   std::vector<OpCaseMaker> all;
   const auto size = [](const Combination& c) { return static_cast<double>(c[0] * c[1] * c[1]); };
-  for (const Combination& c : pairwise({around({8, 16, 32}), {1, 2, 31, 32, 33, 63, 65, 127, 128, 129, 255, 257}, {0, 1}}, size, 5'000'000)) {
+  for (const Combination& c :
+       pairwise({around({8, 16, 32}), {1, 2, 31, 32, 33, 63, 65, 127, 128, 129, 255, 257}, {0, 1}}, size, 5'000'000)) {
     all.push_back(op_case<PackCase>(concat(c[0], " x ", c[1], " ", type_name(kTypes[c[2]])), c[0], c[1], kTypes[c[2]]));
   }
   return all;

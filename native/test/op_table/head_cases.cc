@@ -15,12 +15,14 @@ struct HeadShape {
   bool packed, keep;                   // backward: `packed` is a frozen head, without dw
 };
 std::string describe(const HeadShape& s, const char* packed) {
-  return concat(s.rows, " x ", s.dim, ", vocabulary ", s.vocab, " ", type_name(s.type), s.packed ? packed : "", s.keep ? ", kept logits" : "");
+  return concat(s.rows, " x ", s.dim, ", vocabulary ", s.vocab, " ", type_name(s.type), s.packed ? packed : "",
+                s.keep ? ", kept logits" : "");
 }
 
 class HeadInputs {
  public:
-  explicit HeadInputs(const HeadShape& s) : h(Matrix::random(s.rows, s.dim, s.type, 1)), w(Matrix::random(s.vocab, s.dim, s.type, 2, 0.5)) {
+  explicit HeadInputs(const HeadShape& s)
+      : h(Matrix::random(s.rows, s.dim, s.type, 1)), w(Matrix::random(s.vocab, s.dim, s.type, 2, 0.5)) {
     for (int64_t i = 0; i < s.rows; ++i) {
       targets.push_back(static_cast<int32_t>(i == 0 ? s.vocab - 1 : (i * 7919 + 3) % s.vocab));
       dlogps.push_back(std::sin(static_cast<float>(i) + 0.5f));
@@ -57,7 +59,8 @@ class LogprobCase : public OpCase {
     for (size_t i = 0; i < expected_.logps.size(); ++i) {
       const double size = 2 + std::abs(expected_.lse[i]);
       expect_close(static_cast<double>(in_.lse[i]), expected_.lse[i], 1e-6 * size, "lse", static_cast<int64_t>(i));
-      expect_close(static_cast<double>(in_.logps[i]), expected_.logps[i], 1e-6 * (size + std::abs(expected_.logps[i])), "logps", static_cast<int64_t>(i));
+      expect_close(static_cast<double>(in_.logps[i]), expected_.logps[i], 1e-6 * (size + std::abs(expected_.logps[i])), "logps",
+                   static_cast<int64_t>(i));
     }
     kept_.expect_gaps_untouched();
     pack_.reset();
@@ -74,7 +77,8 @@ class LogprobCase : public OpCase {
 class LogprobBackwardCase : public OpCase {
  public:
   explicit LogprobBackwardCase(const HeadShape& s)
-      : s_(s), in_(s), logits_(s.keep ? s.rows : 0, s.vocab, F, logits_gap()), dh_(s.rows, s.dim, s.type), dw_(Matrix::filled(s.vocab, s.dim, F, 0.25)) {}
+      : s_(s), in_(s), logits_(s.keep ? s.rows : 0, s.vocab, F, logits_gap()), dh_(s.rows, s.dim, s.type),
+        dw_(Matrix::filled(s.vocab, s.dim, F, 0.25)) {}
   void prepare(const Table& ops, Backend* backend) override {
     dw_ = Matrix::filled(s_.vocab, s_.dim, F, 0.25);
     ops::LinearLogprobArgs a = in_.args();
@@ -95,7 +99,9 @@ class LogprobBackwardCase : public OpCase {
     const double term = factor_rounding(ops, F, s_.type);      // of the logits' gradient
     Array dw(s_.vocab, s_.dim, 0.25);
     for (size_t i = 0; !s_.packed && i < dw.values.size(); ++i) dw.values[i] += d_.dw.values[i];
-    expect_values("dh", dh_, d_.dh, [&](int64_t i, int64_t j) { return 4e-6 + term * d_.dh_sizes.at(i, j) + rounding(s_.type) * std::abs(d_.dh.at(i, j)); });
+    expect_values("dh", dh_, d_.dh, [&](int64_t i, int64_t j) {
+      return 4e-6 + term * d_.dh_sizes.at(i, j) + rounding(s_.type) * std::abs(d_.dh.at(i, j));
+    });
     expect_values("dw", dw_, dw, [&](int64_t i, int64_t j) { return 8e-6 + term * d_.dw_sizes.at(i, j); });
   }
 
@@ -111,7 +117,13 @@ std::vector<OpCaseMaker> head_cases(const char* packed) {
   std::vector<OpCaseMaker> all;
   const auto work = [](const Combination& c) { return static_cast<double>(c[0] * c[1] * c[2]); };
   // Panels and tiles of rows, a step of k, panels of columns, and the vocabulary's blocks of 2048.
-  for (const Combination& c : pairwise({{1, 2, 13, 15, 17, 33, 65}, around({16, 32}), {1, 2, 31, 33, 65, 2047, 2048, 2049, 4095, 4096, 4097}, {0, 1}, {0, 1}, {0, 1}}, work, 600'000)) {
+  for (const Combination& c : pairwise({{1, 2, 13, 15, 17, 33, 65},
+                                        around({16, 32}),
+                                        {1, 2, 31, 33, 65, 2047, 2048, 2049, 4095, 4096, 4097},
+                                        {0, 1},
+                                        {0, 1},
+                                        {0, 1}},
+                                       work, 600'000)) {
     const HeadShape s{c[0], c[1], c[2], kTypes[c[3]], c[4] == 1, c[5] == 1};
     all.push_back(op_case<Case>(describe(s, packed), s));
   }

@@ -32,7 +32,9 @@ class MemoryCase : public OpCase {
     std::vector<char> found(bytes_, 'x');
     ops_->download(backend_, found.data(), memory_, bytes_);
     for (size_t i = 0; i < bytes_; ++i) {
-      if (found[i] != expected[i]) throw std::runtime_error(concat(what, ": byte ", i, " is ", static_cast<int>(found[i]), ", expected ", static_cast<int>(expected[i])));
+      if (found[i] != expected[i])
+        throw std::runtime_error(
+            concat(what, ": byte ", i, " is ", static_cast<int>(found[i]), ", expected ", static_cast<int>(expected[i])));
     }
   }
   void release() {
@@ -51,11 +53,14 @@ class MemoryCase : public OpCase {
 
 std::vector<OpCaseMaker> OpCases::memory_edges() {
   std::vector<OpCaseMaker> all;
-  for (const int64_t bytes : around({64, 4096, int64_t{1} << 20})) {   // a line; zero's unit; its tasks, and pages instead of the heap's memory
+  for (const int64_t bytes :
+       around({64, 4096, int64_t{1} << 20})) {   // a line; zero's unit; its tasks, and pages instead of the heap's memory
     all.push_back(op_case<MemoryCase>(concat(bytes, " bytes"), bytes));
   }
   return all;
 }
-std::vector<OpCaseMaker> OpCases::memory_model() { return {op_case<MemoryCase>("zero 1024 x 3072 f32", int64_t{1024} * 3072 * 4 * 4 / 3)}; }
+std::vector<OpCaseMaker> OpCases::memory_model() {
+  return {op_case<MemoryCase>("zero 1024 x 3072 f32", int64_t{1024} * 3072 * 4 * 4 / 3)};
+}
 
 }  // namespace rlhi::test

@@ -19,17 +19,19 @@ struct NormShape {
   DType x, y, weight;
 };
 std::string describe(const NormShape& s) {
-  return concat(s.rows, " x ", s.groups == 1 ? "" : concat(s.groups, " x "), s.n, " ", type_name(s.x), " to ", type_name(s.y), ", weight ", type_name(s.weight));
+  return concat(s.rows, " x ", s.groups == 1 ? "" : concat(s.groups, " x "), s.n, " ", type_name(s.x), " to ", type_name(s.y),
+                ", weight ", type_name(s.weight));
 }
 constexpr double kEps = 1e-5;
 
 class NormCase : public OpCase {
  public:
   explicit NormCase(const NormShape& s)
-      : s_(s), x_(Matrix::random(s.rows, s.n * s.groups, s.x, 1)), weight_(Matrix::random(1, s.n, s.weight, 2)), y_(s.rows, s.n * s.groups, s.y), kept_(s.rows, s.n * s.groups, s.y),
-        rstd_(s.rows, s.groups) {}
+      : s_(s), x_(Matrix::random(s.rows, s.n * s.groups, s.x, 1)), weight_(Matrix::random(1, s.n, s.weight, 2)),
+        y_(s.rows, s.n * s.groups, s.y), kept_(s.rows, s.n * s.groups, s.y), rstd_(s.rows, s.groups) {}
   void call(const Table& ops, Backend* backend) override {
-    ops.rms_norm(backend, y_.tensor(), x_.tensor(), weight_.tensor(), static_cast<float>(kEps), s_.groups, rstd_.tensor(), kept_.tensor());
+    ops.rms_norm(backend, y_.tensor(), x_.tensor(), weight_.tensor(), static_cast<float>(kEps), s_.groups, rstd_.tensor(),
+                 kept_.tensor());
   }
   void check(const Table& ops, Backend* backend) override {
     if (reference_.y.rows == 0) reference_ = reference::rms_norm(Array(x_), Array(weight_), kEps, s_.groups);
@@ -42,7 +44,8 @@ class NormCase : public OpCase {
     kept_.expect_gaps_untouched();
     if (s_.x != s_.y) return;
     Matrix in_place = x_;
-    ops.rms_norm(backend, in_place.tensor(), in_place.tensor(), weight_.tensor(), static_cast<float>(kEps), s_.groups, Tensor(), Tensor());
+    ops.rms_norm(backend, in_place.tensor(), in_place.tensor(), weight_.tensor(), static_cast<float>(kEps), s_.groups, Tensor(),
+                 Tensor());
     EXPECT(in_place == y_);
   }
 
@@ -55,8 +58,9 @@ class NormCase : public OpCase {
 class NormBackwardCase : public OpCase {
  public:
   explicit NormBackwardCase(const NormShape& s)
-      : s_(s), x_(Matrix::random(s.rows, s.n * s.groups, s.x, 1)), weight_(Matrix::random(1, s.n, s.weight, 2)), dy_(Matrix::random(s.rows, s.n * s.groups, s.y, 3)),
-        before_(Matrix::random(s.rows, s.n * s.groups, F, 4)), dweight_before_(Matrix::random(1, s.n, F, 5)), dx_(before_), dweight_(dweight_before_), rstd_(s.rows, s.groups),
+      : s_(s), x_(Matrix::random(s.rows, s.n * s.groups, s.x, 1)), weight_(Matrix::random(1, s.n, s.weight, 2)),
+        dy_(Matrix::random(s.rows, s.n * s.groups, s.y, 3)), before_(Matrix::random(s.rows, s.n * s.groups, F, 4)),
+        dweight_before_(Matrix::random(1, s.n, F, 5)), dx_(before_), dweight_(dweight_before_), rstd_(s.rows, s.groups),
         norm_(reference::rms_norm(Array(x_), Array(weight_), kEps, s.groups)) {
     for (int64_t i = 0; i < s.rows; ++i) {
       for (int g = 0; g < s.groups; ++g) rstd_.set(i, g, norm_.rstd.at(i, g));
@@ -86,7 +90,8 @@ class NormBackwardCase : public OpCase {
 
  private:
   void run(const Table& ops, Backend* backend, Matrix& dx, Tensor dweight, Matrix& dy, bool accumulate) {
-    ops.rms_norm_backward(backend, dx.tensor(), dweight, dy.tensor(), x_.tensor(), weight_.tensor(), rstd_.tensor(), s_.groups, accumulate);
+    ops.rms_norm_backward(backend, dx.tensor(), dweight, dy.tensor(), x_.tensor(), weight_.tensor(), rstd_.tensor(), s_.groups,
+                          accumulate);
   }
   NormShape s_;
   Matrix x_, weight_, dy_, before_, dweight_before_, dx_, dweight_, rstd_;
@@ -99,7 +104,8 @@ std::vector<OpCaseMaker> norm_cases() {
   std::vector<OpCaseMaker> all;
   std::vector<int64_t> widths = kWidths;
   widths.push_back(577);
-  for (const Combination& c : pairwise({around({64}), widths, {1, 3}, {0, 1}, {0, 1}, {0, 1}}, elements, 70'000)) {  // 64 rows of a partial dweight
+  for (const Combination& c :
+       pairwise({around({64}), widths, {1, 3}, {0, 1}, {0, 1}, {0, 1}}, elements, 70'000)) {  // 64 rows of a partial dweight
     const NormShape s{c[0], c[1], static_cast<int>(c[2]), kTypes[c[3]], kTypes[c[4]], kTypes[c[5]]};
     all.push_back(op_case<Case>(describe(s), s));
   }
@@ -108,7 +114,8 @@ std::vector<OpCaseMaker> norm_cases() {
 template <class Case>
 std::vector<OpCaseMaker> norm_model() {
   std::vector<OpCaseMaker> all;
-  for (const NormShape& s : {NormShape{1024, 576, 1, F, F, F}, NormShape{1024, 576, 1, F, B, B}}) all.push_back(op_case<Case>(describe(s), s));
+  for (const NormShape& s : {NormShape{1024, 576, 1, F, F, F}, NormShape{1024, 576, 1, F, B, B}})
+    all.push_back(op_case<Case>(describe(s), s));
   return all;
 }
 
@@ -118,7 +125,9 @@ struct RopeShape {
   int head_dim, direction;
   DType type;
 };
-std::string describe(const RopeShape& s) { return concat(s.rows, " x ", s.heads, " x ", s.head_dim, " ", type_name(s.type), s.direction > 0 ? "" : ", back"); }
+std::string describe(const RopeShape& s) {
+  return concat(s.rows, " x ", s.heads, " x ", s.head_dim, " ", type_name(s.type), s.direction > 0 ? "" : ", back");
+}
 
 Matrix angles(int64_t positions, int head_dim) {
   Matrix table(positions, head_dim);
@@ -140,9 +149,12 @@ std::vector<int32_t> some_positions(int64_t rows, int64_t positions) {
 class RopeCase : public OpCase {
  public:
   explicit RopeCase(const RopeShape& s)
-      : s_(s), before_(Matrix::random(s.rows, s.heads * s.head_dim, s.type, 1)), x_(before_), cos_sin_(angles(kPositions, s.head_dim)), positions_(some_positions(s.rows, kPositions)) {}
+      : s_(s), before_(Matrix::random(s.rows, s.heads * s.head_dim, s.type, 1)), x_(before_), cos_sin_(angles(kPositions, s.head_dim)),
+        positions_(some_positions(s.rows, kPositions)) {}
   void prepare(const Table&, Backend*) override { x_ = before_; }
-  void call(const Table& ops, Backend* backend) override { ops.rope(backend, x_.tensor(), s_.head_dim, cos_sin_.tensor(), positions_.data(), s_.direction); }
+  void call(const Table& ops, Backend* backend) override {
+    ops.rope(backend, x_.tensor(), s_.head_dim, cos_sin_.tensor(), positions_.data(), s_.direction);
+  }
   void check(const Table&, Backend*) override {
     const Array y = reference::rope(Array(before_), s_.head_dim, Array(cos_sin_), positions_, s_.direction);
     expect_values("x", x_, y, [&](int64_t i, int64_t j) {
@@ -189,13 +201,18 @@ class SwigluCase : public OpCase {
 
 class SwigluBackwardCase : public OpCase {
  public:
-  explicit SwigluBackwardCase(const GateShape& s) : s_(s), gate_up_(gates(s)), dout_(Matrix::random(s.rows, s.n, s.type, 2)), d_(s.rows, 2 * s.n, s.type) {}
-  void call(const Table& ops, Backend* backend) override { ops.swiglu_backward(backend, d_.tensor(), dout_.tensor(), gate_up_.tensor()); }
+  explicit SwigluBackwardCase(const GateShape& s)
+      : s_(s), gate_up_(gates(s)), dout_(Matrix::random(s.rows, s.n, s.type, 2)), d_(s.rows, 2 * s.n, s.type) {}
+  void call(const Table& ops, Backend* backend) override {
+    ops.swiglu_backward(backend, d_.tensor(), dout_.tensor(), gate_up_.tensor());
+  }
   void check(const Table& ops, Backend* backend) override {
     const Array gate_up(gate_up_), d = reference::swiglu_backward(gate_up, Array(dout_));
     expect_values("dgate_up", d_, d, [&](int64_t i, int64_t j) {
       const int64_t column = j % s_.n;
-      const double g = gate_up.at(i, column), size = j < s_.n ? std::abs(dout_.at(i, column) * gate_up.at(i, s_.n + column)) * (1 + std::abs(g)) : std::abs(d.at(i, j));
+      const double g = gate_up.at(i, column),
+                   size = j < s_.n ? std::abs(dout_.at(i, column) * gate_up.at(i, s_.n + column)) * (1 + std::abs(g))
+                                   : std::abs(d.at(i, j));
       return 1e-6 + 2 * gate_rounding(s_.type) * (1e-2 + size);
     });
     Matrix in_place = gate_up_;
@@ -262,7 +279,8 @@ std::vector<OpCaseMaker> OpCases::swiglu_backward_model() { return gate_model<Sw
 void OpCases::rms_norm_gradient() {
   constexpr double kSoft = 1e-3;                     // an epsilon that can be seen in the gradient
   for (const int groups : {1, 3}) {
-    Matrix x = Matrix::random(5, 21, F, 1), weight = Matrix::random(1, 21 / groups, F, 2), dy = Matrix::random(5, 21, F, 3), rstd(5, groups);
+    Matrix x = Matrix::random(5, 21, F, 1), weight = Matrix::random(1, 21 / groups, F, 2), dy = Matrix::random(5, 21, F, 3),
+           rstd(5, groups);
     Array ax(x), aw(weight);
     const Array ady(dy), r = reference::rms_norm(ax, aw, kSoft, groups).rstd;
     const auto loss = [&] { return dot(reference::rms_norm(ax, aw, kSoft, groups).y, ady); };
@@ -272,7 +290,8 @@ void OpCases::rms_norm_gradient() {
     }
     on_every_backend([&](const Table& ops, Backend* backend) {
       Matrix found(5, 21), found_weight = Matrix::filled(1, 21 / groups, F, 0.0);
-      ops.rms_norm_backward(backend, found.tensor(), found_weight.tensor(), dy.tensor(), x.tensor(), weight.tensor(), rstd.tensor(), groups, false);
+      ops.rms_norm_backward(backend, found.tensor(), found_weight.tensor(), dy.tensor(), x.tensor(), weight.tensor(), rstd.tensor(),
+                            groups, false);
       expect_gradient("dx", found, dx, 4e-6);
       expect_gradient("dweight", found_weight, dweight, 4e-6);
     });

@@ -92,7 +92,8 @@ double seconds_of(OpCase& c, const OpsBackend& backend) {
 }
 
 bool contains(const std::string& name, const std::vector<std::string>& parts) {
-  return parts.empty() || std::any_of(parts.begin(), parts.end(), [&](const std::string& part) { return name.find(part) != std::string::npos; });
+  return parts.empty() ||
+         std::any_of(parts.begin(), parts.end(), [&](const std::string& part) { return name.find(part) != std::string::npos; });
 }
 
 }  // namespace
@@ -113,7 +114,8 @@ void print_op_speeds(const std::vector<std::string>& filters) {
   std::printf("read bandwidth %.1f GB/s\n", bandwidth / 1e9);
   for (const BackendChoice& choice : every_backend()) {
     const OpsBackend& backend = backend_of(choice, kThreads);
-    const double f32 = ops::measure_matrix_peak(DType::f32, choice.isa, kThreads), bf16 = ops::measure_matrix_peak(DType::bf16, choice.isa, kThreads);
+    const double f32 = ops::measure_matrix_peak(DType::f32, choice.isa, kThreads),
+                 bf16 = ops::measure_matrix_peak(DType::bf16, choice.isa, kThreads);
     std::printf("%s: peak %.0f GFLOP/s f32, %.0f bf16\n", choice.name().c_str(), f32 / 1e9, bf16 / 1e9);
     for (const OpEntry& entry : kTable) {
       if (!contains(entry.operation, filters)) continue;
@@ -122,8 +124,9 @@ void print_op_speeds(const std::vector<std::string>& filters) {
         const double seconds = seconds_of(*c, backend);
         const ops::OperationCost cost = ops::cost_of_calls([&](const ops::Table& ops, ops::Backend* handle) { c->call(ops, handle); });
         const double peak = one.what.find("bf16") == std::string::npos ? f32 : bf16;
-        std::printf("  %-24s %-40s %10.1f us %8.1f GB/s (%3.0f %%) %10.1f GFLOP/s (%3.0f %%)\n", entry.operation, one.what.c_str(), seconds * 1e6,
-                    cost.bytes / seconds / 1e9, cost.bytes / seconds / bandwidth * 100, cost.flops / seconds / 1e9, cost.flops / seconds / peak * 100);
+        std::printf("  %-24s %-40s %10.1f us %8.1f GB/s (%3.0f %%) %10.1f GFLOP/s (%3.0f %%)\n", entry.operation, one.what.c_str(),
+                    seconds * 1e6, cost.bytes / seconds / 1e9, cost.bytes / seconds / bandwidth * 100, cost.flops / seconds / 1e9,
+                    cost.flops / seconds / peak * 100);
       }
     }
   }

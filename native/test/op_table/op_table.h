@@ -69,14 +69,17 @@ void expect_gradient(const char* what, const Matrix& found, const Array& slopes,
 // The files of cases.
 struct OpCases {
   static std::vector<OpCaseMaker> memory_edges(), memory_model();
-  static std::vector<OpCaseMaker> copy_edges(), copy_model(), gather_edges(), gather_model(), scatter_edges(), scatter_model(), embedding_edges(), embedding_model();
-  static std::vector<OpCaseMaker> add_edges(), add_model(), scatter_add_edges(), scatter_add_model(), column_sum_edges(), column_sum_model();
+  static std::vector<OpCaseMaker> copy_edges(), copy_model(), gather_edges(), gather_model(), scatter_edges(), scatter_model(),
+      embedding_edges(), embedding_model();
+  static std::vector<OpCaseMaker> add_edges(), add_model(), scatter_add_edges(), scatter_add_model(), column_sum_edges(),
+      column_sum_model();
   static void scatter_add_gradient(), column_sum_gradient();
   static std::vector<OpCaseMaker> pack_edges(), pack_model(), gemm_edges(), gemm_model();
   static void gemm_gradient();
   static std::vector<OpCaseMaker> rms_norm_edges(), rms_norm_model(), rms_norm_backward_edges(), rms_norm_backward_model();
   static void rms_norm_gradient();
-  static std::vector<OpCaseMaker> rope_edges(), rope_model(), swiglu_edges(), swiglu_model(), swiglu_backward_edges(), swiglu_backward_model();
+  static std::vector<OpCaseMaker> rope_edges(), rope_model(), swiglu_edges(), swiglu_model(), swiglu_backward_edges(),
+      swiglu_backward_model();
   static void rope_gradient(), swiglu_gradient();
   static std::vector<OpCaseMaker> attention_edges(), attention_model(), attention_backward_edges(), attention_backward_model();
   static void attention_gradient();

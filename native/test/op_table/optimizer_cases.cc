@@ -13,13 +13,15 @@ const std::vector<int64_t> kLengths = around({4, 8, 16, 64, 16384});
 class AdamWCase : public OpCase {
  public:
   AdamWCase(int64_t n, DType type, DType moments)
-      : n_(n), type_(type), weight_start_(row(1, 0.1)), grad_(row(2, 0.01)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)), v_start_(1, n, moments, 0) {
+      : n_(n), type_(type), weight_start_(row(1, 0.1)), grad_(row(2, 0.01)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)),
+        v_start_(1, n, moments, 0) {
     for (int64_t i = 0; i < n; ++i) v_start_.set(0, i, m_start_.at(0, i) * m_start_.at(0, i) * 1.5);
   }
   void prepare(const Table&, Backend*) override {
     weight_ = weight_start_, m_ = m_start_, v_ = v_start_;
     halves_.resize(static_cast<size_t>(n_)), remainder_.resize(halves_.size());
-    for (size_t i = 0; i < halves_.size(); ++i) split_master(static_cast<float>(weight_.at(0, static_cast<int64_t>(i))), halves_[i], remainder_[i]);
+    for (size_t i = 0; i < halves_.size(); ++i)
+      split_master(static_cast<float>(weight_.at(0, static_cast<int64_t>(i))), halves_[i], remainder_[i]);
   }
   void call(const Table& ops, Backend* backend) override { ops.adamw(backend, args()); }
   void check(const Table&, Backend*) override {
@@ -27,7 +29,8 @@ class AdamWCase : public OpCase {
     const double loose = m_.dtype() == DType::f32 ? 2e-7 : 0x1p-7;    // bf16 takes the neighbour above or below
     for (int64_t i = 0; i < n_; ++i) {
       const double g = grad_.at(0, i) * 0.5, m = 0.9 * m_start_.at(0, i) + 0.1 * g, v = 0.95 * v_start_.at(0, i) + 0.05 * g * g;
-      const double w = weight_start_.at(0, i) * (1 - 1e-3 * 0.1) - 1e-3 * (m / a.bias_correction1) / (std::sqrt(v / a.bias_correction2) + 1e-8);
+      const double w =
+          weight_start_.at(0, i) * (1 - 1e-3 * 0.1) - 1e-3 * (m / a.bias_correction1) / (std::sqrt(v / a.bias_correction2) + 1e-8);
       const auto at = static_cast<size_t>(i);
       const double found = type_ == DType::f32 ? weight_.at(0, i) : static_cast<double>(join_master(halves_[at], remainder_[at]));
       expect_close(found, w, 3e-8 + 1e-7 * std::abs(w), "weight", 0, i);
@@ -63,7 +66,9 @@ class SumOfSquaresCase : public OpCase {
   explicit SumOfSquaresCase(int64_t n) : x_(static_cast<size_t>(n)) {
     for (size_t i = 0; i < x_.size(); ++i) x_[i] = std::sin(static_cast<float>(i)) * 1e10f;
   }
-  void call(const Table& ops, Backend* backend) override { sum_ = ops.sum_of_squares(backend, x_.data(), static_cast<int64_t>(x_.size())); }
+  void call(const Table& ops, Backend* backend) override {
+    sum_ = ops.sum_of_squares(backend, x_.data(), static_cast<int64_t>(x_.size()));
+  }
   void check(const Table&, Backend*) override {
     long double expected = 0;
     for (const float x : x_) expected += static_cast<long double>(x) * static_cast<long double>(x);
@@ -83,7 +88,8 @@ std::vector<OpCaseMaker> OpCases::adamw_edges() {
   std::vector<OpCaseMaker> all;
   for (const int64_t n : kLengths) {
     for (const DType type : kTypes) {
-      for (const DType moments : kTypes) all.push_back(op_case<AdamWCase>(concat(n, " ", type_name(type), ", moments ", type_name(moments)), n, type, moments));
+      for (const DType moments : kTypes)
+        all.push_back(op_case<AdamWCase>(concat(n, " ", type_name(type), ", moments ", type_name(moments)), n, type, moments));
     }
   }
   return all;

@@ -30,7 +30,8 @@ constexpr size_t kOpen = ~size_t{0};
 
 }  // namespace
 
-std::vector<Combination> pairwise(const std::vector<std::vector<int64_t>>& choices, const std::function<double(const Combination&)>& cost, double limit) {
+std::vector<Combination> pairwise(const std::vector<std::vector<int64_t>>& choices,
+                                  const std::function<double(const Combination&)>& cost, double limit) {
   const size_t n = choices.size();
   Pairs pairs(choices);
   std::vector<Combination> all;

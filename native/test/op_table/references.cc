@@ -91,7 +91,8 @@ Array rope(const Array& x, int head_dim, const Array& cos_sin, const std::vector
     const int64_t p = positions[static_cast<size_t>(i)];
     for (int64_t head = 0; head < x.cols; head += head_dim) {
       for (int j = 0; j < half; ++j) {
-        const double x1 = x.at(i, head + j), x2 = x.at(i, head + half + j), c = cos_sin.at(p, j), s = direction * cos_sin.at(p, half + j);
+        const double x1 = x.at(i, head + j), x2 = x.at(i, head + half + j), c = cos_sin.at(p, j),
+                     s = direction * cos_sin.at(p, half + j);
         y.at(i, head + j) = x1 * c - x2 * s;
         y.at(i, head + half + j) = x2 * c + x1 * s;
       }
@@ -129,8 +130,8 @@ class AttentionLoops {
   AttentionLoops(const Layout& layout, Heads heads, int window, const AttentionInputs& in, bool backward)
       : t_(layout), h_(heads), window_(window), in_(in), backward_(backward), scale_(1 / std::sqrt(static_cast<double>(heads.dim))) {
     const int64_t q_width = static_cast<int64_t>(h_.n) * h_.dim, kv_width = static_cast<int64_t>(h_.kv) * h_.dim;
-    r = {Array(t_.rows, q_width), Array(t_.rows, h_.n, -std::numeric_limits<double>::infinity()), Array(t_.rows, q_width), Array(t_.key_rows, kv_width),
-         Array(t_.key_rows, kv_width)};
+    r = {Array(t_.rows, q_width), Array(t_.rows, h_.n, -std::numeric_limits<double>::infinity()), Array(t_.rows, q_width),
+         Array(t_.key_rows, kv_width), Array(t_.key_rows, kv_width)};
     for (const ops::QuerySegment& s : t_.segments) {
       for (int i = 0; i < s.length; ++i) {
         for (int head = 0; head < h_.n; ++head) one_query(s, i, head);
@@ -225,7 +226,8 @@ Logprob linear_logprob(const Array& h, const Array& w, const std::vector<int32_t
   return r;
 }
 
-LogprobGradients linear_logprob_backward(const Array& h, const Array& w, const std::vector<int32_t>& targets, const std::vector<float>& dlogps) {
+LogprobGradients linear_logprob_backward(const Array& h, const Array& w, const std::vector<int32_t>& targets,
+                                         const std::vector<float>& dlogps) {
   LogprobGradients d{Array(h.rows, h.cols), Array(w.rows, w.cols), Array(h.rows, h.cols), Array(w.rows, w.cols)};
   for_logit_gradients(h, w, targets, [&](int64_t i, int64_t v, double gradient) {
     const double g = gradient * static_cast<double>(dlogps[static_cast<size_t>(i)]);

@@ -69,7 +69,8 @@ Logprob linear_logprob(const Array& h, const Array& w, const std::vector<int32_t
 struct LogprobGradients {
   Array dh, dw, dh_sizes, dw_sizes;
 };
-LogprobGradients linear_logprob_backward(const Array& h, const Array& w, const std::vector<int32_t>& targets, const std::vector<float>& dlogps);
+LogprobGradients linear_logprob_backward(const Array& h, const Array& w, const std::vector<int32_t>& targets,
+                                         const std::vector<float>& dlogps);
 
 }  // namespace reference
 }  // namespace rlhi::test

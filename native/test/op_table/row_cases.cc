@@ -20,7 +20,9 @@ struct Moved {
   DType to, from;
   int64_t gap;
 };
-std::string describe(const Moved& m) { return concat(m.rows, " x ", m.cols, " ", type_name(m.from), " to ", type_name(m.to), m.gap ? "" : ", contiguous"); }
+std::string describe(const Moved& m) {
+  return concat(m.rows, " x ", m.cols, " ", type_name(m.from), " to ", type_name(m.to), m.gap ? "" : ", contiguous");
+}
 
 template <class Case>
 std::vector<OpCaseMaker> moved_cases(bool f32_only = false) {
@@ -50,7 +52,9 @@ Matrix converted(const Matrix& m, DType type, int64_t gap) {
 
 class CopyCase : public OpCase {
  public:
-  explicit CopyCase(const Moved& m) : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), to_(m.rows, m.cols, m.to, m.gap), expected_(converted(from_, m.to, m.gap)) {}
+  explicit CopyCase(const Moved& m)
+      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), to_(m.rows, m.cols, m.to, m.gap),
+        expected_(converted(from_, m.to, m.gap)) {}
   void call(const Table& ops, Backend* backend) override { ops.copy(backend, to_.tensor(), from_.tensor()); }
   void check(const Table&, Backend*) override { EXPECT(to_ == expected_); }
 
@@ -69,7 +73,8 @@ template <auto kOperation>
 class GatherCase : public OpCase {
  public:
   explicit GatherCase(const Moved& m)
-      : from_(Matrix::random(m.rows + 3, m.cols, m.from, 1, 1.0, m.gap)), to_(m.rows, m.cols, m.to, m.gap), rows_(converted(from_, m.to, m.gap)), index_(some_rows(m.rows, m.rows + 3)) {}
+      : from_(Matrix::random(m.rows + 3, m.cols, m.from, 1, 1.0, m.gap)), to_(m.rows, m.cols, m.to, m.gap),
+        rows_(converted(from_, m.to, m.gap)), index_(some_rows(m.rows, m.rows + 3)) {}
   void call(const Table& ops, Backend* backend) override { (ops.*kOperation)(backend, to_.tensor(), from_.tensor(), index_.data()); }
   void check(const Table&, Backend*) override {
     for (int64_t i = 0; i < to_.rows(); ++i) EXPECT(to_.same_row(i, rows_, index_[static_cast<size_t>(i)]));
@@ -84,10 +89,12 @@ class GatherCase : public OpCase {
 class ScatterCase : public OpCase {
  public:
   explicit ScatterCase(const Moved& m)
-      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), to_(Matrix::filled(2 * m.rows + 1, m.cols, m.to, 5.0)), untouched_(to_), rows_(converted(from_, m.to, m.gap)) {}
+      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), to_(Matrix::filled(2 * m.rows + 1, m.cols, m.to, 5.0)),
+        untouched_(to_), rows_(converted(from_, m.to, m.gap)) {}
   void call(const Table& ops, Backend* backend) override {
     index_.clear();
-    for (int64_t i = 0; i < from_.rows(); ++i) index_.push_back(static_cast<int32_t>(2 * (from_.rows() - 1 - i) + 1));  // every other row, last first
+    for (int64_t i = 0; i < from_.rows(); ++i)
+      index_.push_back(static_cast<int32_t>(2 * (from_.rows() - 1 - i) + 1));  // every other row, last first
     ops.scatter_rows(backend, to_.tensor(), from_.tensor(), index_.data());
   }
   void check(const Table&, Backend*) override {
@@ -104,7 +111,8 @@ class ScatterCase : public OpCase {
 class AddCase : public OpCase {
  public:
   explicit AddCase(const Moved& m)
-      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), before_(Matrix::random(m.rows, m.cols, m.to, 2, 1.0, m.gap)), to_(before_) {}
+      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), before_(Matrix::random(m.rows, m.cols, m.to, 2, 1.0, m.gap)),
+        to_(before_) {}
   void prepare(const Table&, Backend*) override { to_ = before_; }
   void call(const Table& ops, Backend* backend) override { ops.add(backend, to_.tensor(), from_.tensor()); }
   void check(const Table&, Backend*) override {
@@ -124,13 +132,18 @@ class AddCase : public OpCase {
 class ScatterAddCase : public OpCase {
  public:
   explicit ScatterAddCase(const Moved& m)
-      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), before_(Matrix::random(m.rows / 3 + 2, m.cols, F, 2)), to_(before_), index_(some_rows(m.rows, m.rows / 3 + 1)) {}
+      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), before_(Matrix::random(m.rows / 3 + 2, m.cols, F, 2)),
+        to_(before_), index_(some_rows(m.rows, m.rows / 3 + 1)) {}
   void prepare(const Table&, Backend*) override { to_ = before_; }
-  void call(const Table& ops, Backend* backend) override { ops.scatter_add_rows(backend, to_.tensor(), from_.tensor(), index_.data()); }
+  void call(const Table& ops, Backend* backend) override {
+    ops.scatter_add_rows(backend, to_.tensor(), from_.tensor(), index_.data());
+  }
   void check(const Table&, Backend*) override {
     Array sums(before_), sizes(to_.rows(), to_.cols(), 1.0);
     for (int64_t i = 0; i < from_.rows(); ++i) {
-      for (int64_t j = 0; j < from_.cols(); ++j) sums.at(index_[static_cast<size_t>(i)], j) += from_.at(i, j), sizes.at(index_[static_cast<size_t>(i)], j) += std::abs(from_.at(i, j));
+      for (int64_t j = 0; j < from_.cols(); ++j)
+        sums.at(index_[static_cast<size_t>(i)], j) += from_.at(i, j),
+            sizes.at(index_[static_cast<size_t>(i)], j) += std::abs(from_.at(i, j));
     }
     expect_values("sum", to_, sums, [&](int64_t i, int64_t j) { return 1e-6 * sizes.at(i, j); });
   }
@@ -142,7 +155,8 @@ class ScatterAddCase : public OpCase {
 
 class ColumnSumCase : public OpCase {
  public:
-  explicit ColumnSumCase(const Moved& m) : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), before_(Matrix::random(1, m.cols, F, 2)), to_(before_) {}
+  explicit ColumnSumCase(const Moved& m)
+      : from_(Matrix::random(m.rows, m.cols, m.from, 1, 1.0, m.gap)), before_(Matrix::random(1, m.cols, F, 2)), to_(before_) {}
   void prepare(const Table&, Backend*) override { to_ = before_; }
   void call(const Table& ops, Backend* backend) override { ops.column_sum(backend, to_.tensor(), from_.tensor()); }
   void check(const Table&, Backend*) override {
@@ -210,8 +224,12 @@ std::vector<OpCaseMaker> OpCases::column_sum_edges() {
 
 std::vector<OpCaseMaker> OpCases::copy_model() { return moved_model<CopyCase>(kModelF32, kModelBf16); }
 std::vector<OpCaseMaker> OpCases::add_model() { return moved_model<AddCase>(kModelF32, {kTokens, kHidden, F, B, 0}); }
-std::vector<OpCaseMaker> OpCases::gather_model() { return moved_model<GatherCase<&Table::gather_rows>>(kModelF32, {kTokens, kHidden, B, B, 0}); }
-std::vector<OpCaseMaker> OpCases::embedding_model() { return moved_model<GatherCase<&Table::embedding>>(kModelF32, {kTokens, kHidden, F, B, 0}); }
+std::vector<OpCaseMaker> OpCases::gather_model() {
+  return moved_model<GatherCase<&Table::gather_rows>>(kModelF32, {kTokens, kHidden, B, B, 0});
+}
+std::vector<OpCaseMaker> OpCases::embedding_model() {
+  return moved_model<GatherCase<&Table::embedding>>(kModelF32, {kTokens, kHidden, F, B, 0});
+}
 std::vector<OpCaseMaker> OpCases::scatter_model() { return moved_model<ScatterCase>(kModelF32, {kTokens, kHidden, B, B, 0}); }
 std::vector<OpCaseMaker> OpCases::scatter_add_model() { return moved_model<ScatterAddCase>(kModelF32, {kTokens, kHidden, F, B, 0}); }
 std::vector<OpCaseMaker> OpCases::column_sum_model() { return moved_model<ColumnSumCase>(kModelF32, {kTokens, kHidden, F, B, 0}); }
