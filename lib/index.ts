@@ -77,3 +77,4 @@ export type { ContinuationScore, EngineOptions, Generated, GenerateOptions, Gene
 export { train, trainFilesIn } from "./engine/training.js";
 export type { MetricsLine, TrainFacts, TrainJob, TrainSettings } from "./engine/training.js";
 export { benchForward, benchGemm, benchGenerate, benchTrain } from "./engine/bench.js";
+export { benchOperations } from "./engine/bench-ops.js";

@@ -223,6 +223,16 @@ test("the machine is described and measured", async () => {
   await assert.rejects(addon.measureGemm(0, 1, 1, "f32", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^m: / });
 });
 
+test("every operation is measured at a model's shapes", async () => {
+  const speeds = await addon.measureOperations("smollm2-135m", "bf16", 8, 1, 1);
+  for (const { operation, part, shape, seconds, flops, bytes } of speeds) assert.ok(seconds > 0 && flops >= 0 && bytes > 0 && part !== "" && shape !== "", operation);
+  const gateUp = speeds.find(({ operation, part }) => operation === "gemm" && part === "gate_up");
+  // A row's product with the packed weight: the weight, eight rows read and eight written.
+  assert.deepEqual([gateUp?.shape, gateUp?.flops, gateUp?.bytes], ["8 x 3072 x 576", 2 * 8 * 3072 * 576, 2 * (3072 * 576 + 8 * 576 + 8 * 3072)]);
+  await assert.rejects(addon.measureOperations("smollm2-135m", "bf16", 3, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^tokens: / });
+  await assert.rejects(addon.measureOperations("smollm2-135m", "bf16", 8193, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: "tokens: expected at most the model's context of 8192, found 8193" });
+});
+
 test("objects of the addon cannot be forged", async () => {
   const model = await loadTiny();
   const trainer = await model.createTrainer(trainOptions);

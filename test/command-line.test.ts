@@ -94,6 +94,7 @@ const usage: [string, string[], RegExp][] = [
   ["a flag of generation beside bench train", ["bench", "train", "--sequences", "4"], /--sequences does not go with bench train/],
   ["a length of sequences beside bench gemm", ["bench", "gemm", "--max-new-tokens", "4"], /--max-new-tokens does not go with bench gemm/],
   ["a model beside one product", ["bench", "gemm", "--shape", "8,8,8", "--model", model], /--model does not go with --shape/],
+  ["a length of sequences beside bench ops", ["bench", "ops", "--prompt", "4"], /--prompt does not go with bench ops/],
   ["repetitions of bench pipeline", ["bench", "pipeline", "--steps", "2"], /--steps does not go with bench pipeline/],
 ];
 for (const [name, args, message] of usage) {

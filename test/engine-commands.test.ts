@@ -214,6 +214,20 @@ test("bench: each kind prints what it measured", async () => {
   assert.deepEqual(products.map((row) => [row["name"], row["n"], row["k"]]), [["qkv", 128, 64], ["attention_out", 64, 64], ["gate_up", 256, 64], ["down", 64, 128], ["head", tinyVocabSize, 64]]);
 });
 
+test("bench ops: every operation, as shares of the bandwidth and of the peak", async () => {
+  const rows = await cliJson<Record<string, number | null> & { operation: string; part: string; shape: string }>(["bench", "ops", "--model", model, "--dtype", "f32", "--steps", "2", "--tokens", "32"]);
+  assert.deepEqual([...new Set(rows.map(({ operation }) => operation))].toSorted(), [
+    "adamw", "add", "attention", "attention_backward", "column_sum", "copy", "embedding", "gather_rows", "gemm", "linear_logprob", "linear_logprob_backward", "pack_weight", "rms_norm",
+    "rms_norm_backward", "rope", "scatter_add_rows", "scatter_rows", "sum_of_squares", "swiglu", "swiglu_backward", "zero",
+  ]);
+  for (const { operation, ...row } of rows) {
+    const [seconds, bytes, flops] = [row["seconds"] ?? 0, row["bytes"] ?? 0, row["flops"] ?? 0];
+    assert.ok(Math.abs((row["share_of_bandwidth"] ?? 0) / (bytes / seconds / (row["read_bandwidth_bytes_per_s"] ?? 0)) - 1) < 1e-9, operation);
+    if (flops === 0) assert.equal(row["share_of_peak"], null, operation);
+    else assert.ok(Math.abs((row["share_of_peak"] ?? 0) / (flops / seconds / (row["matrix_peak_flops"] ?? 0)) - 1) < 1e-9, operation);
+  }
+});
+
 test("bench pipeline: each stage's time and the engine's part of it, and nothing left behind", async () => {
   const temporary = mkdtempSync(join(folder, "tmp-"));
   const rows = await cliJson<Record<string, number | null> & { stage: string }>(["bench", "pipeline", "--model", model, "--dtype", "f32"], { env: { TMPDIR: temporary } });

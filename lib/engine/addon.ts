@@ -232,6 +232,20 @@ export interface CudaReport {
   missing: string;
 }
 
+/** One operation of the table at a model's shape. */
+export interface OperationSpeed {
+  /** Its name in native/ops/ops.h. */
+  operation: string;
+  /** Of the model. */
+  part: string;
+  shape: string;
+  /** Median. */
+  seconds: number;
+  /** What it needs at least: of its products, and each tensor read or written once. */
+  flops: number;
+  bytes: number;
+}
+
 export interface NativeAddon {
   /** Must equal `addonAbi`. */
   readonly abi: number;
@@ -248,9 +262,11 @@ export interface NativeAddon {
   measureReadBandwidth(threads: number): Promise<number>;
   /** Median seconds of `repeats` products of c[m,n] = a[m,k] b[n,k]^T with packed b. */
   measureGemm(m: number, n: number, k: number, dtype: Dtype, threads: number, repeats: number): Promise<number>;
+  /** Every operation as training with `tokens` rows (4 to the model's context) calls it, each `repeats` times or for 50 ms; `path` as in LoadOptions, weights are random. */
+  measureOperations(path: string, dtype: Dtype, tokens: number, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
-export const addonAbi = 3;
+export const addonAbi = 4;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {
@@ -258,7 +274,7 @@ export const nativeMembers: {
   model: Record<keyof NativeModel, true>;
   trainer: Record<keyof NativeTrainer, true>;
 } = {
-  addon: { abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true },
+  addon: { abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true, measureOperations: true },
   model: { info: true, score: true, setTokenBytes: true, generate: true, save: true, createTrainer: true, close: true },
   trainer: { plan: true, step: true, accumulate: true, evaluate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },
 };

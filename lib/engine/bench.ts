@@ -39,7 +39,7 @@ function machineFacts(engine: Engine): Record<string, unknown> {
 }
 
 /** The best of several looks: other work on the machine only ever lowers it. */
-async function matrixPeak(threads: number, dtype: Dtype, looks = 3): Promise<number> {
+export async function matrixPeak(threads: number, dtype: Dtype, looks = 3): Promise<number> {
   let best = 0;
   for (let look = 0; look < looks; look += 1) best = Math.max(best, await loadAddon().measurePeakFlops(threads, dtype));
   return best;

@@ -38,8 +38,9 @@ uint32_t wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads, LoopRunner* runner) : threads_(threads), runner_(runner) {
   check(threads >= 1, ErrorCode::invalid_argument, "a thread pool needs at least 1 thread, got ", threads);
+  if (runner) return;
   workers_.reserve(static_cast<size_t>(threads - 1));
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
@@ -108,6 +109,7 @@ void ThreadPool::work(int thread) {
 
 void ThreadPool::run(int64_t tasks, Call call, void* context) {
   if (tasks <= 0) return;
+  if (runner_) return runner_->run(tasks, [&](int64_t task) { call(context, task, 0); });
   if (tasks == 1 || workers_.empty()) {
     const Trace::Time begin = trace_ ? Trace::now() : Trace::Time();
     for (int64_t task = 0; task < tasks; ++task) call(context, task, 0);

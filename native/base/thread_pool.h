@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -12,10 +13,17 @@ namespace rlhi {
 
 class Trace;
 
+// Runs a pool's loops in its place, on the caller's thread: so it can be counted what each of many threads would be given.
+class LoopRunner {
+ public:
+  virtual ~LoopRunner() = default;
+  virtual void run(int64_t tasks, const std::function<void(int64_t task)>& run_task) = 0;  // in order of the tasks
+};
+
 class ThreadPool {
  public:
-  // `threads` counts the caller: threads - 1 workers are started. Throws invalid_argument below 1.
-  explicit ThreadPool(int threads);
+  // `threads` counts the caller: threads - 1 workers are started, none with a `runner`. Throws invalid_argument below 1.
+  explicit ThreadPool(int threads, LoopRunner* runner = nullptr);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -23,7 +31,7 @@ class ThreadPool {
   // What each thread does in the loops that follow is noted under `name` on its lane; nullptr: no longer. Not within a loop.
   void set_trace(Trace* trace, const char* name) { trace_ = trace, trace_name_ = name; }
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  int threads() const { return threads_; }
 
   // Calls f(task, thread) once for every task in [0, tasks), thread in [0, threads()); returns when all are done.
   // Tasks are handed out in order, one at a time, to whoever is free, so which thread runs which is not determined:
@@ -44,6 +52,8 @@ class ThreadPool {
   void take_tasks_untraced(int thread);
   bool enter(uint32_t& seen);
 
+  const int threads_;
+  LoopRunner* const runner_;
   std::vector<std::thread> workers_;
   Call call_ = nullptr;
   void* context_ = nullptr;

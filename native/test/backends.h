@@ -2,6 +2,7 @@
 #pragma once
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,10 +21,15 @@ inline std::string& chosen_device() {  // set by main
   static std::string name = "cpu";
   return name;
 }
+inline std::optional<ops::CpuIsa>& chosen_isa() {  // set by main: the CPU's only path
+  static std::optional<ops::CpuIsa> isa;
+  return isa;
+}
 inline bool on_cpu() { return chosen_device() == "cpu"; }
-inline BackendChoice default_backend() { return {chosen_device()}; }
+inline BackendChoice default_backend() { return {chosen_device(), chosen_isa().value_or(ops::default_isa())}; }
 inline std::vector<BackendChoice> every_backend() {
   if (!on_cpu()) return {default_backend()};
+  if (chosen_isa()) return {default_backend()};
   std::vector<BackendChoice> all;
   for (const ops::CpuIsa isa : ops::available_isas()) all.push_back({"cpu", isa});
   return all;

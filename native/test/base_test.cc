@@ -1,6 +1,7 @@
 // Random numbers, hashes, binary16, files that appear whole, and the machine's memory.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
 #include <limits>
@@ -13,6 +14,7 @@
 #include "base/random.h"
 #include "base/system.h"
 #include "test/check.h"
+#include "test/op_table/pairwise.h"
 #include "test/temp_dir.h"
 
 namespace rlhi::test {
@@ -167,6 +169,27 @@ TEST("system: memory that is available is part of the memory there is") {
   EXPECT(available > (int64_t{1} << 24));
   EXPECT(available <= total);
   EXPECT(peak_resident_bytes() > 1 << 20);
+}
+
+TEST("pairwise: any two choices come together, in fewer combinations than there are, and none costs more than allowed") {
+  const std::vector<std::vector<int64_t>> choices{{1, 2, 3, 4, 5}, {1, 10, 100}, {0, 1}, {0, 1}};
+  const auto cost = [](const Combination& c) { return static_cast<double>(c[0] * c[1]); };
+  for (const double limit : {1e9, 250.0}) {
+    const std::vector<Combination> all = pairwise(choices, cost, limit);
+    EXPECT(all.size() < 24);
+    for (const Combination& c : all) EXPECT(cost(c) <= limit);
+    for (size_t d = 0; d < choices.size(); ++d) {
+      for (size_t e = d + 1; e < choices.size(); ++e) {
+        for (const int64_t x : choices[d]) {
+          for (const int64_t y : choices[e]) {
+            const bool together = std::any_of(all.begin(), all.end(), [&](const Combination& c) { return c[d] == x && c[e] == y; });
+            EXPECT_EQ(together, !(d == 0 && e == 1 && static_cast<double>(x * y) > limit));
+          }
+        }
+      }
+    }
+  }
+  EXPECT(around({4}) == std::vector<int64_t>({1, 2, 3, 4, 5, 7, 8, 9}));
 }
 
 }  // namespace

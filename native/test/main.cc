@@ -1,7 +1,8 @@
-// rlhi_native_tests [--device NAME] [FILTER ...]: runs every registered test whose name contains one of the FILTERs. With
-// --device cuda[:N] what computes runs on that GPU, through librlhi_cuda.so; with --device emulated through the same host code
-// over emulated kernels and an emulated runtime (librlhi_cuda_emulated.so, beside this program); that is slow, so without a
-// FILTER it runs a selection: training, resuming, scoring and generation against the oracles, and one test of each operation.
+// rlhi_native_tests [--device NAME] [--isa NAME] [--ops test|grad|perf] [FILTER ...]: runs every registered test whose name contains one
+// of the FILTERs. With --device cuda[:N] what computes runs on that GPU, through librlhi_cuda.so; with --device emulated through the same
+// host code over emulated kernels and an emulated runtime (librlhi_cuda_emulated.so, beside this program); that is slow, so without a
+// FILTER it runs a selection: training, resuming, scoring and generation against the oracles, and some cases of each operation. --isa
+// leaves one path of the CPU. --ops runs the table of operations alone (op_table/): its values, its gradients, or what it takes.
 #include <sys/stat.h>
 
 #include <cstdio>
@@ -10,6 +11,7 @@
 
 #include "test/backends.h"
 #include "test/check.h"
+#include "test/op_table/op_table.h"
 
 namespace rlhi::test {
 std::vector<Case>& cases() {
@@ -35,8 +37,7 @@ bool wanted(const std::string& name, const std::vector<std::string>& filters) {
 
 const std::vector<std::string> kEmulatedSelection = {
     "oracle: per-pair", "oracle: every gradient", "oracle: bf16", "oracle: six AdamW", "generator: greedy", "trainer: a run stopped", "transformer: a tree",
-    "score: the same bits", "gemm: f32 and bf16", "attention: decoding", "attention: one token", "linear_logprob backward", "adamw", "rms_norm forward",
-    "swiglu forward", "rope rotates", "copy, gather"};
+    "score: the same bits", "attention: one token", "ops test:", "ops grad:"};
 
 void choose_device(const std::string& program, const std::string& name) {
   rlhi::test::chosen_device() = name == "emulated" ? "cuda" : name;
@@ -45,24 +46,47 @@ void choose_device(const std::string& program, const std::string& name) {
   setenv("RLHI_CUDA_LIBRARY", (folder + "/librlhi_cuda_emulated.so").c_str(), 1);
 }
 
-}  // namespace
+rlhi::ops::CpuIsa isa_of(const std::string& name) {
+  std::string known;
+  for (const rlhi::ops::CpuIsa isa : rlhi::ops::available_isas()) {
+    if (name == rlhi::ops::isa_name(isa)) return isa;
+    known += std::string(known.empty() ? "" : ", ") + rlhi::ops::isa_name(isa);
+  }
+  rlhi::fail(rlhi::ErrorCode::invalid_argument, "--isa: expected one of ", known, ", found ", name);
+}
 
-int main(int argc, char** argv) {
+struct Arguments {
   std::vector<std::string> filters;
+  std::string ops;                 // "", "test", "grad" or "perf"
   bool emulated = false;
+};
+
+Arguments read_arguments(int argc, char** argv) {
+  Arguments a;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--device" && i + 1 < argc) {
-      choose_device(argv[0], argv[++i]);
-      emulated = std::string(argv[i]) == "emulated";
+    if (argument != "--device" && argument != "--isa" && argument != "--ops") {
+      a.filters.push_back(argument);
       continue;
     }
-    filters.push_back(argument);
+    rlhi::check(i + 1 < argc, rlhi::ErrorCode::invalid_argument, argument, ": a value is missing");
+    const std::string value = argv[++i];
+    if (argument == "--isa") rlhi::test::chosen_isa() = isa_of(value);
+    if (argument == "--device") choose_device(argv[0], value), a.emulated = value == "emulated";
+    if (argument == "--ops") {
+      rlhi::check(value == "test" || value == "grad" || value == "perf", rlhi::ErrorCode::invalid_argument, "--ops: expected test, grad or perf, found ", value);
+      a.ops = value;
+    }
   }
-  if (emulated && filters.empty()) filters = kEmulatedSelection;
+  if (a.emulated && a.filters.empty() && a.ops.empty()) a.filters = kEmulatedSelection;
+  return a;
+}
+
+int run_tests(const Arguments& arguments) {
+  const std::string prefix = arguments.ops.empty() ? "" : "ops " + arguments.ops + ": ";
   int passed = 0, failed = 0, skipped = 0;
   for (const auto& c : rlhi::test::cases()) {
-    if (!wanted(c.name, filters)) continue;
+    if (!c.name.starts_with(prefix) || !wanted(c.name, arguments.filters)) continue;
     try {
       c.run();
       ++passed;
@@ -78,4 +102,18 @@ int main(int argc, char** argv) {
   }
   std::printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
   return failed > 0 || passed == 0 ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const Arguments arguments = read_arguments(argc, argv);
+    if (arguments.ops != "perf") return run_tests(arguments);
+    rlhi::test::print_op_speeds(arguments.filters);
+    return 0;
+  } catch (const rlhi::Error& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 2;
+  }
 }

@@ -6,6 +6,8 @@
 #include "base/thread_pool.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/peak.h"
+#include "ops/operation_cost.h"
+#include "test/attention_layout.h"
 #include "test/ops_support.h"
 
 namespace rlhi::test {
@@ -134,6 +136,30 @@ TEST("cpu: the exponential is right to 2 units in the last place, from underflow
     EXPECT_EQ(exponential(100.0f), INFINITY);
     EXPECT(std::isnan(exponential(NAN)));
   }
+}
+
+TEST("cost: an operation needs each tensor once, what it adds to twice, and of gathered ones the rows used") {
+  float memory[1];
+  const auto tensor = [&](DType dtype, int64_t rows, int64_t cols) { return Tensor(memory, dtype, rows, cols); };
+  const auto expect = [](const auto& call, double flops, double bytes) {
+    const ops::OperationCost cost = ops::cost_of_calls(call);
+    EXPECT_EQ(cost.flops, flops);
+    EXPECT_EQ(cost.bytes, bytes);
+  };
+  ops::GemmArgs g;
+  g.a = tensor(DType::bf16, 5, 7), g.b = tensor(DType::f32, 11, 7), g.c = tensor(DType::f32, 5, 11), g.accumulate = true;
+  expect([&](const auto& ops, auto* b) { ops.gemm(b, g); }, 2 * 5 * 7 * 11, 2 * 35 + 4 * 77 + 2 * 4 * 55);
+  const int32_t ids[3] = {};
+  expect([&](const auto& ops, auto* b) { ops.embedding(b, tensor(DType::f32, 3, 8), tensor(DType::bf16, 1000, 8), ids); }, 0, 24 * 6);
+  expect([&](const auto& ops, auto* b) { ops.add(b, tensor(DType::f32, 3, 8), tensor(DType::bf16, 3, 8)); }, 0, 24 * 10);
+  // A prompt of 3 sees 1 + 2 + 3 keys, each of two answers after it 4 + 5; keys of 7 rows.
+  const Layout t = pair_of(3, 2, 2);
+  ops::AttentionArgs a;
+  a.n_heads = 4, a.n_kv_heads = 2, a.head_dim = 8;
+  a.q = a.out = tensor(DType::bf16, 7, 32), a.k = a.v = tensor(DType::bf16, 500, 16);
+  a.segments = t.segments.data(), a.n_segments = 3, a.spans = t.spans.data(), a.n_spans = static_cast<int64_t>(t.spans.size());
+  const double pairs = 6 + 2 * (4 + 5);
+  expect([&](const auto& ops, auto* b) { ops.attention(b, a); }, 4 * pairs * 4 * 8, 2 * 2 * 7 * 32 + 2 * 2 * 7 * 16);
 }
 
 TEST("cpu: measured peaks are of this world") {

@@ -4,7 +4,7 @@ import type { Tools } from "../command.js";
 import { computeFlags, requireRange } from "../model-flags.js";
 import type { Mode } from "../modes.js";
 
-const kinds = ["train", "generate", "forward", "gemm", "pipeline"] as const;
+const kinds = ["train", "generate", "forward", "gemm", "ops", "pipeline"] as const;
 type What = (typeof kinds)[number];
 
 /** Of the flags that not every kind has, those of each. */
@@ -13,6 +13,7 @@ const flagsOf: Record<What, readonly string[]> = {
   generate: ["steps", "sequences", "prompt", "max-new-tokens"],
   forward: ["steps", "sequences", "tokens", "max-tokens-per-micro-batch"],
   gemm: ["steps", "tokens", "shape"],
+  ops: ["steps", "tokens"],
   pipeline: [],
 };
 const flagsOfAll: ReadonlySet<string> = new Set(["what", "model", "dtype", "threads"]);
@@ -38,7 +39,7 @@ export const bench = defineCommand({
   command: "bench <what>",
   describe: "speed and memory, beside this machine's own limit measured in the same run",
   flags: (yargs) => computeFlags(yargs)
-    .positional("what", { choices: kinds, demandOption: true, describe: "training steps, generation, log-probabilities, matrix products, or the whole method on a part of the sample (how long the engine waits)" })
+    .positional("what", { choices: kinds, demandOption: true, describe: "training steps, generation, log-probabilities, matrix products, every operation, or the whole method on a part of the sample (how long the engine waits)" })
     .option("model", { type: "string", default: "smollm2-135m", requiresArg: true, describe: "a path, or a shape's name for random weights" })
     .option("steps", { type: "number", default: 5, describe: "all but pipeline: repetitions; their median counts" })
     .option("pairs", { type: "number", default: 2, describe: "train: pairs a step" })
@@ -47,12 +48,13 @@ export const bench = defineCommand({
     .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of AdamW's moments" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "train: what the backward computes again instead of keeping it" })
     .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
-    .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm: rows of the product" })
+    .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm, ops: rows of the activations" })
     .option("shape", { type: "string", requiresArg: true, describe: "gemm: one product by its rows, columns and depth, as 1024,49152,576, instead of the model's" })
     .option("max-new-tokens", { type: "number", default: 64, describe: "generate: tokens written to each prompt" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "train, forward: token budget of one forward" })
     .example("$0 bench train --model smollm2-135m --dtype bf16 --pairs 2 --prompt 256 --answer 256 --steps 5 --json", "pairs/s, useful MFU, peak memory")
     .example("$0 bench gemm --dtype f32", "each matrix product of the model as a share of the peak")
+    .example("$0 bench ops --dtype bf16", "each operation's time, bytes and FLOPs, as shares of the bandwidth and of the peak")
     .example("$0 bench pipeline", "seconds of each stage, and the share in which the engine had no work"),
   mode: (flags) => modeOf(flags),
   run: async (flags, tools) => {
@@ -81,6 +83,10 @@ async function measure(what: What, flags: BenchFlags, { progress, signal }: Tool
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
     forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
     gemm: () => benchGemm({ ...common, tokens, shape: shape?.split(",").map(Number) as [number, number, number] | undefined }),
+    ops: async () => {
+      const { benchOperations } = await import("../../engine/bench-ops.js");
+      return benchOperations({ ...common, tokens });
+    },
     pipeline: async () => {
       const { benchPipeline } = await import("../../run/bench.js");
       return benchPipeline({ model, dtype, threads, progress, signal });

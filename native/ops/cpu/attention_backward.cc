@@ -1,10 +1,10 @@
 // Gradients of attention. Probabilities are computed again from the log-sum-exp (Dao et al., arXiv:2205.14135).
-// One task is a tree and a key/value head (attention_trees.h).
+// Tasks are whole trees or tiles of them (attention_backward_plan.h).
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "ops/cpu/attention_tiles.h"
-#include "ops/cpu/attention_trees.h"
 
 namespace rlhi::ops {
 namespace {
@@ -14,18 +14,14 @@ int64_t backward_floats(const Kernels& kernels, int head_dim, int64_t key_rows) 
   return 2 * key_rows * stride + 5 * kTileColumns * stride + kKeyBlock * (2 * kScoreStride + 4 * stride) + 6 * kTileColumns + 512;
 }
 
-// One tree and one key/value head.
-class TreeBackward {
+// A task's tiles.
+class TilesBackward {
  public:
-  TreeBackward(const Kernels& kernels, Scratch& scratch, const AttentionBackwardArgs& args, const AttentionTrees& trees, int64_t tree, int kv_head)
-      : kernels_(kernels), args_(args), a_(args.forward), trees_(trees), tree_(tree), kv_head_(kv_head), n_(a_.head_dim),
-        stride_(round_up(n_, kernels.nr)),
-        memory_(scratch, backward_floats(kernels, a_.head_dim, trees.key_rows[static_cast<size_t>(tree)])) {
-    const int64_t rows = trees.key_rows[static_cast<size_t>(tree)];
-    dk_ = memory_.take(rows * stride_);
-    dv_ = memory_.take(rows * stride_);
-    std::memset(dk_, 0, static_cast<size_t>(rows * stride_) * sizeof(float));
-    std::memset(dv_, 0, static_cast<size_t>(rows * stride_) * sizeof(float));
+  TilesBackward(const Kernels& kernels, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan, const BackwardTask& task,
+                SharedKeyGradients* shared)
+      : kernels_(kernels), args_(args), a_(args.forward), n_(a_.head_dim), stride_(round_up(n_, kernels.nr)),
+        memory_(scratch, backward_floats(kernels, a_.head_dim, shared ? 0 : plan.trees.key_rows[task.tree])),
+        walk_(a_, plan, task, shared ? shared->of(task) : own_key_gradients(memory_, plan.trees.key_rows[task.tree] * stride_), shared) {
     q_ = memory_.take(kTileColumns * stride_);
     dout_ = memory_.take(kTileColumns * stride_);
     q_columns_ = memory_.take(kTileColumns * n_);
@@ -44,15 +40,7 @@ class TreeBackward {
   }
 
   void run() {
-    const int group = a_.n_heads / a_.n_kv_heads;
-    for (const int64_t i : trees_.segments[static_cast<size_t>(tree_)]) {
-      const QuerySegment& s = a_.segments[i];
-      const int64_t columns = static_cast<int64_t>(s.length) * group;
-      for (int64_t first = 0; first < columns; first += kTileColumns) {
-        run_tile(QueryTile{a_, s, kv_head_, group, first, static_cast<int>(std::min<int64_t>(kTileColumns, columns - first))});
-      }
-    }
-    for (const int64_t i : trees_.segments[static_cast<size_t>(tree_)]) store_keys(a_.segments[i]);
+    walk_.run([&](const QueryTile& tile) { run_tile(tile); }, [&](const QuerySegment& s) { store_keys(s); });
   }
 
  private:
@@ -79,7 +67,9 @@ class TreeBackward {
       pack_keys(kernels_, tile, block, a_.v, v_panels_);
       int64_t k_stride = 0;
       const float* k = key_rows(kernels_, tile, block, a_.k, k_rows_, k_stride);
-      tile.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) { run_part(part, first, seen, k, k_stride); });
+      walk_.add(block, [&] {
+        tile.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) { run_part(part, first, seen, k, k_stride); });
+      });
     });
     for (int c = 0; c < tile.columns; ++c) {
       kernels_.convert(row_pointer(args_.dq, tile.row(c), tile.head(c) * n_), args_.dq.dtype, dq_ + c * stride_, DType::f32, n_, a_.scale);
@@ -99,29 +89,26 @@ class TreeBackward {
     block_.imbalance = imbalance_ + first;
     kernels_.attention_softmax_backward(block_);
     add_to_columns(kernels_, part, block, block_.dscores, k, k_stride, dq_ + first * stride_, stride_);
-    const int64_t at = (trees_.span_offset[static_cast<size_t>(block.span)] + block.offset) * stride_;
-    add_to_keys(kernels_, part, block, block_.scores, dout_ + first * stride_, stride_, dv_ + at, stride_);
-    add_to_keys(kernels_, part, block, block_.dscores, q_ + first * stride_, stride_, dk_ + at, stride_);  // q_ holds scale times q
+    add_to_keys(kernels_, part, block, block_.scores, dout_ + first * stride_, stride_, walk_.dv(block, stride_), stride_);
+    add_to_keys(kernels_, part, block, block_.dscores, q_ + first * stride_, stride_, walk_.dk(block, stride_), stride_);  // q_ holds scale times q
   }
 
   void store_keys(const QuerySegment& s) {
     const KeySpan& own = own_span(a_, s);
-    const int64_t from = trees_.span_offset[static_cast<size_t>(s.first_span + s.n_spans - 1)];
     for (int64_t i = 0; i < own.length; ++i) {
-      kernels_.convert(row_pointer(args_.dk, own.row + i, kv_head_ * n_), args_.dk.dtype, dk_ + (from + i) * stride_, DType::f32, n_, 1.0f);
-      kernels_.convert(row_pointer(args_.dv, own.row + i, kv_head_ * n_), args_.dv.dtype, dv_ + (from + i) * stride_, DType::f32, n_, 1.0f);
+      const int64_t col = walk_.kv_head() * n_;
+      kernels_.convert(row_pointer(args_.dk, own.row + i, col), args_.dk.dtype, walk_.dk(s, stride_) + i * stride_, DType::f32, n_, 1.0f);
+      kernels_.convert(row_pointer(args_.dv, own.row + i, col), args_.dv.dtype, walk_.dv(s, stride_) + i * stride_, DType::f32, n_, 1.0f);
     }
   }
 
   const Kernels& kernels_;
   const AttentionBackwardArgs& args_;
   const AttentionArgs& a_;
-  const AttentionTrees& trees_;
-  int64_t tree_;
-  int kv_head_;
   int64_t n_, stride_;
   TileMemory memory_;
-  float *dk_, *dv_, *q_, *dout_, *q_columns_, *dout_columns_, *dq_, *k_panels_, *v_panels_, *k_rows_, *position_, *lse_, *delta_;
+  BackwardWalk walk_;
+  float *q_, *dout_, *q_columns_, *dout_columns_, *dq_, *k_panels_, *v_panels_, *k_rows_, *position_, *lse_, *delta_;
   double* imbalance_;
   AttentionBlock block_;
 };
@@ -131,14 +118,21 @@ class TreeBackward {
 void attention_backward(Backend* backend, const AttentionBackwardArgs& args) {
   const AttentionArgs& a = args.forward;
   check_attention_backward(args);
-  const AttentionTrees trees = find_trees(a);
-  const int64_t tasks = static_cast<int64_t>(trees.segments.size()) * a.n_kv_heads;
-  backend->pool.parallel_for(tasks, [&](int64_t task, int thread) {
+  const BackwardPlan plan = plan_backward(a, backend->pool.threads());
+  const bool tiles = backward_uses_tiles(*backend, args);
+  std::optional<SharedKeyGradients> shared;
+  if (plan.cut) shared.emplace(*backend, plan, a.n_kv_heads, round_up(a.head_dim, tiles ? kTilePanel : backend->kernels.nr));
+  backend->pool.parallel_for(static_cast<int64_t>(plan.tasks.size()), [&](int64_t i, int thread) {
+    const BackwardTask& task = plan.tasks[static_cast<size_t>(i)];
     Scratch& scratch = backend->local[static_cast<size_t>(thread)];
-    const int64_t tree = task / a.n_kv_heads;
-    const int kv_head = static_cast<int>(task % a.n_kv_heads);
-    if (backward_uses_tiles(*backend, args)) attention_backward_by_tiles(backend, scratch, args, trees, tree, kv_head);
-    else TreeBackward(backend->kernels, scratch, args, trees, tree, kv_head).run();
+    SharedKeyGradients* sums = shared ? &*shared : nullptr;
+    try {
+      if (tiles) attention_backward_by_tiles(backend, scratch, args, plan, task, sums);
+      else TilesBackward(backend->kernels, scratch, args, plan, task, sums).run();
+    } catch (...) {
+      if (sums) sums->fail(std::current_exception());  // others wait for this task
+      throw;
+    }
   });
 }
 

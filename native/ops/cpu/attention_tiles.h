@@ -6,8 +6,7 @@
 #pragma once
 #include <cstring>
 
-#include "ops/cpu/attention_tile.h"
-#include "ops/cpu/attention_trees.h"
+#include "ops/cpu/attention_backward_plan.h"
 
 namespace rlhi::ops {
 
@@ -102,7 +101,7 @@ void attention_by_tiles(Backend* backend, Scratch& scratch, const QueryTile& til
 inline bool backward_uses_tiles(const Backend& backend, const AttentionBackwardArgs& args) {
   return uses_tiles(backend, args.forward) && args.dout.dtype == DType::bf16;
 }
-void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const AttentionTrees& trees,
-                                 int64_t tree, int kv_head);
+void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan,
+                                 const BackwardTask& task, SharedKeyGradients* shared);
 
 }  // namespace rlhi::ops

@@ -9,17 +9,14 @@
 namespace rlhi::ops {
 namespace {
 
-// One tree and one key/value head.
-class TreeBackward {
+// A task's tiles.
+class TilesBackward {
  public:
-  TreeBackward(const Backend& backend, Scratch& scratch, const AttentionBackwardArgs& args, const AttentionTrees& trees, int64_t tree, int kv_head)
-      : kernels_(backend.kernels), tiles_(*backend.tiles), products_(tiles_), args_(args), a_(args.forward), trees_(trees), tree_(tree), kv_head_(kv_head),
-        n_(a_.head_dim), dims_(round_up(n_, kTilePanel)), key_rows_(trees.key_rows[static_cast<size_t>(tree)] + kTilePanel),
-        memory_(scratch, floats(dims_, key_rows_)) {
-    dk_ = memory_.take(key_rows_ * dims_);
-    dv_ = memory_.take(key_rows_ * dims_);
-    std::memset(dk_, 0, static_cast<size_t>(key_rows_ * dims_) * sizeof(float));
-    std::memset(dv_, 0, static_cast<size_t>(key_rows_ * dims_) * sizeof(float));
+  TilesBackward(const Backend& backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan, const BackwardTask& task,
+                SharedKeyGradients* shared)
+      : kernels_(backend.kernels), tiles_(*backend.tiles), products_(tiles_), args_(args), a_(args.forward), n_(a_.head_dim), dims_(round_up(n_, kTilePanel)),
+        memory_(scratch, floats(dims_, shared ? 0 : own_rows(plan, task))),
+        walk_(a_, plan, task, shared ? shared->of(task) : own_key_gradients(memory_, own_rows(plan, task) * dims_), shared) {
     for (bf16** p : {&q_, &dout_, &q_columns_, &dout_columns_, &q_rows_, &dout_rows_}) *p = halves(kTileColumns * dims_);
     for (bf16** p : {&keys_, &values_, &keys_turned_}) *p = halves(kKeyBlock * dims_);
     for (bf16** p : {&probability_rows_, &dscore_rows_}) *p = halves(kKeyBlock * kTileColumns);
@@ -39,15 +36,7 @@ class TreeBackward {
   }
 
   void run() {
-    const int group = a_.n_heads / a_.n_kv_heads;
-    for (const int64_t i : trees_.segments[static_cast<size_t>(tree_)]) {
-      const QuerySegment& s = a_.segments[i];
-      const int64_t columns = static_cast<int64_t>(s.length) * group;
-      for (int64_t first = 0; first < columns; first += kTileColumns) {
-        run_tile(QueryTile{a_, s, kv_head_, group, first, static_cast<int>(std::min<int64_t>(kTileColumns, columns - first))});
-      }
-    }
-    for (const int64_t i : trees_.segments[static_cast<size_t>(tree_)]) store_keys(a_.segments[i]);
+    walk_.run([&](const QueryTile& tile) { run_tile(tile); }, [&](const QuerySegment& s) { store_keys(s); });
   }
 
   static int64_t floats(int64_t dims, int64_t key_rows) {
@@ -58,7 +47,9 @@ class TreeBackward {
 
  private:
   bf16* halves(int64_t n) { return reinterpret_cast<bf16*>(memory_.take((n + 1) / 2)); }
-  int64_t col() const { return kv_head_ * n_; }
+  int64_t col() const { return walk_.kv_head() * n_; }
+  // A product writes whole panels, of which the last may go beyond the tree's rows.
+  static int64_t own_rows(const BackwardPlan& plan, const BackwardTask& task) { return plan.trees.key_rows[task.tree] + kTilePanel; }
 
   void load_columns(const QueryTile& tile) {
     const int64_t width = round_up(tile.columns, kTilePanel);
@@ -105,9 +96,11 @@ class TreeBackward {
       run_part(part, first, part.seen(block));
     }
     // sums [keys, head_dim] += p [keys, columns] dout [columns, head_dim], and the same of ds and q
-    const int64_t at = (trees_.span_offset[static_cast<size_t>(block.span)] + block.offset) * dims_;
-    products_.multiply({probability_rows_, steps, block.keys}, block.keys, dout_rows_right_, 0, n_, steps, dv_ + at, dims_, true);
-    products_.multiply({dscore_rows_, steps, block.keys}, block.keys, q_rows_right_, 0, n_, steps, dk_ + at, dims_, true);
+    walk_.add(block, [&] {
+      float *dv = walk_.dv(block, dims_), *dk = walk_.dk(block, dims_);
+      products_.multiply({probability_rows_, steps, block.keys}, block.keys, dout_rows_right_, 0, n_, steps, dv, dims_, true);
+      products_.multiply({dscore_rows_, steps, block.keys}, block.keys, q_rows_right_, 0, n_, steps, dk, dims_, true);
+    });
   }
 
   // A strip's scores stay in the first cache until they are factors.
@@ -143,10 +136,9 @@ class TreeBackward {
 
   void store_keys(const QuerySegment& s) {
     const KeySpan& own = own_span(a_, s);
-    const int64_t from = trees_.span_offset[static_cast<size_t>(s.first_span + s.n_spans - 1)];
     for (int64_t i = 0; i < own.length; ++i) {
-      kernels_.convert(row_pointer(args_.dk, own.row + i, col()), args_.dk.dtype, dk_ + (from + i) * dims_, DType::f32, n_, a_.scale);
-      kernels_.convert(row_pointer(args_.dv, own.row + i, col()), args_.dv.dtype, dv_ + (from + i) * dims_, DType::f32, n_, 1.0f);
+      kernels_.convert(row_pointer(args_.dk, own.row + i, col()), args_.dk.dtype, walk_.dk(s, dims_) + i * dims_, DType::f32, n_, a_.scale);
+      kernels_.convert(row_pointer(args_.dv, own.row + i, col()), args_.dv.dtype, walk_.dv(s, dims_) + i * dims_, DType::f32, n_, 1.0f);
     }
   }
 
@@ -155,12 +147,10 @@ class TreeBackward {
   const TileProducts products_;
   const AttentionBackwardArgs& args_;
   const AttentionArgs& a_;
-  const AttentionTrees& trees_;
-  int64_t tree_;
-  int kv_head_;
-  int64_t n_, dims_, key_rows_;      // head_dim, and rounded up to whole panels; rows of keys, with a panel of padding
+  int64_t n_, dims_;                 // head_dim, and rounded up to whole panels
   TileMemory memory_;
-  float *dk_, *dv_, *dq_, *turned_, *position_, *lse_, *delta_, *scales_;
+  BackwardWalk walk_;
+  float *dq_, *turned_, *position_, *lse_, *delta_, *scales_;
   bf16 *q_, *dout_, *q_columns_, *dout_columns_, *q_rows_, *dout_rows_, *keys_, *values_, *keys_turned_, *probability_rows_, *dscore_rows_, *dscores_;
   Panels q_right_, dout_right_, q_rows_right_, dout_rows_right_, k_left_, v_left_, k_turned_;
   AttentionBlock block_;             // the strip under way, and
@@ -169,10 +159,10 @@ class TreeBackward {
 
 }  // namespace
 
-void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const AttentionTrees& trees,
-                                 int64_t tree, int kv_head) {
+void attention_backward_by_tiles(Backend* backend, Scratch& scratch, const AttentionBackwardArgs& args, const BackwardPlan& plan,
+                                 const BackwardTask& task, SharedKeyGradients* shared) {
   backend->tiles->begin();
-  TreeBackward(*backend, scratch, args, trees, tree, kv_head).run();
+  TilesBackward(*backend, scratch, args, plan, task, shared).run();
   backend->tiles->end();
 }
 

@@ -60,11 +60,14 @@ AttentionTrees find_trees(const AttentionArgs& a) {
     }
     trees.segments[static_cast<size_t>(tree)].push_back(i);
     offset[static_cast<size_t>(i)] = trees.key_rows[static_cast<size_t>(tree)];
-    trees.key_rows[static_cast<size_t>(tree)] += a.segments[i].length;
+    trees.key_rows[static_cast<size_t>(tree)] += round_up(a.segments[i].length, kTilePanel);
   }
   trees.span_offset.assign(static_cast<size_t>(a.n_spans), 0);
+  trees.own_row = trees.span_offset;
   for (size_t i = 0; i < owner.size(); ++i) {
-    if (owner[i] >= 0) trees.span_offset[i] = offset[static_cast<size_t>(owner[i])] + a.spans[i].row - own_row(owner[i]);
+    if (owner[i] < 0) continue;
+    trees.own_row[i] = a.spans[i].row - own_row(owner[i]);
+    trees.span_offset[i] = offset[static_cast<size_t>(owner[i])] + trees.own_row[i];
   }
   return trees;
 }

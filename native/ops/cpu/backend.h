@@ -51,7 +51,9 @@ struct AttentionTask {
 };
 
 struct Backend {
-  Backend(CpuIsa isa, int threads) : kernels(kernels_of(isa)), tiles(tiles_of(isa)), pool(threads), local(static_cast<size_t>(threads)) {}
+  Backend(CpuIsa isa, int threads) : Backend(kernels_of(isa), tiles_of(isa), threads) {}
+  Backend(const Kernels& kernels, const TileKernels* tiles, int threads, LoopRunner* runner = nullptr)
+      : kernels(kernels), tiles(tiles), pool(threads, runner), local(static_cast<size_t>(threads)) {}
 
   const Kernels& kernels;
   const TileKernels* tiles;              // of products with a bf16 factor, or null: the factor is widened to f32
@@ -60,12 +62,23 @@ struct Backend {
   Scratch pack_a, pack_b, bias, gate_up;  // gemm
   Scratch logits, statistics, gradient;  // linear_logprob
   Scratch partial;                       // sums of chunks of rows
+  Scratch key_gradients;                 // attention_backward
   std::vector<AttentionTask> attention_tasks;
   std::vector<Scratch> local;            // one a thread, within one task
   std::unique_ptr<Trace> trace;          // null: nobody asked
 };
 
-inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+inline int64_t ceil_of(int64_t x, int64_t by) { return (x + by - 1) / by; }
+inline int64_t round_up(int64_t x, int64_t to) { return ceil_of(x, to) * to; }
+
+// Whether rows x cols panels cut into row_parts x col_parts tasks give no thread more than a tenth above the mean, by a bound: whoever
+// takes the last task had no more than the mean before it.
+inline bool shares_evenly(int64_t rows, int64_t cols, int64_t row_parts, int64_t col_parts, int64_t threads) {
+  const auto largest = static_cast<double>(ceil_of(rows, row_parts) * ceil_of(cols, col_parts));
+  const double mean = static_cast<double>(rows * cols) / static_cast<double>(threads);
+  const double rounds = static_cast<double>(ceil_of(row_parts * col_parts, threads));
+  return std::min(rounds * largest, mean + largest * (1 - 1 / static_cast<double>(threads))) <= 1.1 * mean;
+}
 
 // Rows cut into panels whose heights differ by one at most.
 struct RowPanels {
@@ -76,17 +89,32 @@ struct RowPanels {
   int64_t rows, count, base, extra;
 };
 
-// Cuts n items into tasks of about `grain` items and runs f(begin, end, thread); one task runs without waking anybody.
+// Into how many tasks n items go, about `grain` of them each: where they are not few, as many for every thread.
+inline int64_t range_tasks(int64_t n, int64_t grain, int64_t threads) {
+  const int64_t tasks = (n + grain - 1) / std::max<int64_t>(1, grain);
+  return std::min(n, tasks > 1 && 4 * tasks >= threads ? round_up(tasks, threads) : tasks);
+}
+
+// Cuts n items into tasks of about `grain` items, whole units but for the last, and runs f(begin, end, thread); one task runs without
+// waking anybody.
 template <class F>
-void for_ranges(Backend& backend, int64_t n, int64_t grain, const F& f) {
+void for_ranges(Backend& backend, int64_t n, int64_t grain, const F& f, int64_t unit = 1) {
   if (n <= 0) return;
-  if (grain < 1) grain = 1;
-  const int64_t tasks = (n + grain - 1) / grain;
+  const int64_t units = (n + unit - 1) / unit, tasks = range_tasks(units, std::max<int64_t>(1, grain / unit), backend.pool.threads());
   backend.pool.parallel_for(tasks, [&](int64_t task, int thread) {
-    const int64_t begin = task * grain;
-    f(begin, begin + grain < n ? begin + grain : n, thread);
+    f(task * units / tasks * unit, std::min(n, (task + 1) * units / tasks * unit), thread);
   });
 }
+constexpr int64_t kLineElements = 64;  // a unit that begins a cache line, whatever the element
+
+// A product's panels cut along k for packing, into so many pieces each that few panels make work for every thread.
+struct PanelPieces {
+  PanelPieces(int64_t panels, int64_t threads, int64_t k)
+      : k(k), count(std::clamp<int64_t>((8 * threads + panels - 1) / std::max<int64_t>(1, panels), 1, std::max<int64_t>(1, k / kShortest))) {}
+  int64_t begin(int64_t piece) const { return std::min(k, piece * ((k + kUnit - 1) / kUnit) / count * kUnit); }
+  static constexpr int64_t kShortest = 128, kUnit = 32;
+  int64_t k, count;
+};
 
 // Rows that make a task worth handing out: about 32 K elements.
 inline int64_t row_grain(int64_t cols) { return cols >= 32768 ? 1 : 32768 / (cols > 0 ? cols : 1); }

@@ -101,7 +101,7 @@ void move_bytes(Backend*, void* to, const void* from, size_t bytes) {
 void zero(Backend* backend, void* p, size_t bytes) {
   constexpr int64_t grain = int64_t{1} << 20;
   for_ranges(*backend, static_cast<int64_t>(bytes), grain,
-             [&](int64_t begin, int64_t end, int) { std::memset(static_cast<char*>(p) + begin, 0, static_cast<size_t>(end - begin)); });
+             [&](int64_t begin, int64_t end, int) { std::memset(static_cast<char*>(p) + begin, 0, static_cast<size_t>(end - begin)); }, 4096);
 }
 
 int64_t available_bytes(Backend*) { return available_memory_bytes(); }
@@ -116,32 +116,12 @@ Table make_table(const char* name) {
   t.download = move_bytes;
   t.available_bytes = available_bytes;
   t.packed_bytes = packed_bytes;
-#define RLHI_TRACED(operation)                                     \
-  do {                                                             \
-    static constexpr const char* kName = #operation;               \
-    t.operation = Traced<operation, kName>::run;                   \
-  } while (false)
-  RLHI_TRACED(zero);
-  RLHI_TRACED(copy);
-  RLHI_TRACED(gather_rows);
-  RLHI_TRACED(scatter_rows);
-  RLHI_TRACED(scatter_add_rows);
-  RLHI_TRACED(add);
-  RLHI_TRACED(column_sum);
-  RLHI_TRACED(pack_weight);
-  RLHI_TRACED(gemm);
-  RLHI_TRACED(embedding);
-  RLHI_TRACED(rms_norm);
-  RLHI_TRACED(rms_norm_backward);
-  RLHI_TRACED(rope);
-  RLHI_TRACED(attention);
-  RLHI_TRACED(attention_backward);
-  RLHI_TRACED(swiglu);
-  RLHI_TRACED(swiglu_backward);
-  RLHI_TRACED(linear_logprob);
-  RLHI_TRACED(linear_logprob_backward);
-  RLHI_TRACED(adamw);
-  RLHI_TRACED(sum_of_squares);
+#define RLHI_TRACED(operation)                                          \
+  do {                                                                  \
+    static constexpr const char* kName = #operation;                    \
+    t.operation = Traced<&Table::operation, operation, kName>::run;     \
+  } while (false);
+  RLHI_OPERATIONS(RLHI_TRACED)
 #undef RLHI_TRACED
   return t;
 }

@@ -32,17 +32,28 @@ struct Product {
   bool accumulate;
 };
 
-void pack_row_panel(const Product& p, int64_t panel, float* to) {
+// k in [begin, end) of a row panel that begins at `to`.
+void pack_row_panel(const Product& p, int64_t panel, float* to, int64_t begin, int64_t end) {
   const int64_t row = p.panels.begin(panel);
-  const char* from = p.a_transposed ? row_pointer(p.a_rows, 0, row) : row_pointer(p.a_rows, row);
-  p.kernels.pack_a(to, from, p.a_rows.dtype, p.a_rows.row_stride, p.a_transposed, p.panels.size(panel), p.shape.k);
+  const int height = p.panels.size(panel);
+  const char* from = p.a_transposed ? row_pointer(p.a_rows, begin, row) : row_pointer(p.a_rows, row, begin);
+  p.kernels.pack_a(to + begin * height, from, p.a_rows.dtype, p.a_rows.row_stride, p.a_transposed, height, end - begin);
+}
+
+// Calls pack(panel, begin, end) for pieces of k of all panels, which have `width` elements at each k.
+template <class F>
+void pack_panels(Backend& backend, int64_t panels, int64_t width, int64_t k, const F& pack) {
+  const PanelPieces pieces(panels, backend.pool.threads(), k);
+  const int64_t grain = 32768 / std::max<int64_t>(1, k / pieces.count * std::max<int64_t>(1, width));
+  for_ranges(backend, panels * pieces.count, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) pack(i / pieces.count, pieces.begin(i % pieces.count), pieces.begin(i % pieces.count + 1));
+  });
 }
 
 const float* pack_rows(Backend& backend, const Product& p) {
   float* to = backend.pack_a.floats(p.shape.m * p.shape.k);
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, p.shape.k * std::max<int64_t>(1, p.panels.base)));
-  for_ranges(backend, p.panels.count, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) pack_row_panel(p, i, to + p.panels.begin(i) * p.shape.k);
+  pack_panels(backend, p.panels.count, p.panels.base, p.shape.k, [&](int64_t i, int64_t begin, int64_t end) {
+    pack_row_panel(p, i, to + p.panels.begin(i) * p.shape.k, begin, end);
   });
   return to;
 }
@@ -51,14 +62,11 @@ const float* pack_rows(Backend& backend, const Product& p) {
 void pack_columns(Backend& backend, void* to, DType to_dtype, const Tensor& b, bool turned, int64_t n, int64_t k, int64_t first,
                   int64_t count) {
   const int nr = backend.kernels.nr;
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, k * nr));
-  for_ranges(backend, count, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t j = begin; j < end; ++j) {
-      const int64_t col = (first + j) * nr;
-      const char* from = turned ? row_pointer(b, col) : row_pointer(b, 0, col);
-      char* panel = static_cast<char*>(to) + j * nr * k * dtype_size(to_dtype);
-      backend.kernels.pack_b(panel, to_dtype, from, b.dtype, b.row_stride, turned, static_cast<int>(std::min<int64_t>(nr, n - col)), k);
-    }
+  pack_panels(backend, count, nr, k, [&](int64_t j, int64_t begin, int64_t end) {
+    const int64_t col = (first + j) * nr;
+    const char* from = turned ? row_pointer(b, col, begin) : row_pointer(b, begin, col);
+    char* piece = static_cast<char*>(to) + (j * k + begin) * nr * dtype_size(to_dtype);
+    backend.kernels.pack_b(piece, to_dtype, from, b.dtype, b.row_stride, turned, static_cast<int>(std::min<int64_t>(nr, n - col)), end - begin);
   });
 }
 
@@ -72,7 +80,7 @@ struct TileTask {
 
   void run() {
     if (own_rows) {
-      for (int64_t i = r0; i < r1; ++i) pack_row_panel(p, i, own_rows + (p.panels.begin(i) - p.panels.begin(r0)) * p.shape.k);
+      for (int64_t i = r0; i < r1; ++i) pack_row_panel(p, i, own_rows + (p.panels.begin(i) - p.panels.begin(r0)) * p.shape.k, 0, p.shape.k);
     }
     const int64_t blocks = std::max<int64_t>(1, (p.shape.k + p.kernels.kc - 1) / p.kernels.kc);
     if ((p.panels.begin(r1) - p.panels.begin(r0)) * p.shape.k * 4 <= kRowBytes) {  // c's panel stays in the first cache
@@ -151,11 +159,15 @@ Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
   if (p.panels.count > 2 * threads) {
     parts.rows = std::min(p.panels.count, round_up(parts.rows, threads));
     while (parts.rows * parts.cols < 2 * threads && 2 * parts.cols <= col_panels) parts.cols *= 2;
+    const int64_t cols = parts.cols;             // more of them where these leave threads waiting
+    while (!shares_evenly(p.panels.count, col_panels, parts.rows, parts.cols, threads) && parts.cols < std::min(col_panels, 8 * cols)) ++parts.cols;
     return parts;
   }
   const int64_t worth_a_task = std::max<int64_t>(1, panel_bytes * col_panels >> 15);  // some tens of KB of b
   parts.cols = std::max(parts.cols, std::min(4 * threads, worth_a_task));
   parts.cols = std::min(col_panels, round_up(parts.cols, threads));
+  const auto even = [&] { return shares_evenly(p.panels.count, col_panels, parts.rows, parts.cols, threads); };
+  while (parts.cols == col_panels && parts.rows < p.panels.count && !even()) ++parts.rows;
   return parts;
 }
 

@@ -51,20 +51,19 @@ struct Product {
     return side_by_side ? std::max(some, std::min<int64_t>(8, panels / (4 * threads))) : some;
   }
 
-  // Steps [begin, end) of the row panels [r0, r1), one panel after the other. Where a panel's rows are columns of the matrix, a row of
-  // the matrix holds a line of each: then a step of all panels is packed before the next.
-  void pack_row_panels(char* to, int64_t r0, int64_t r1, int64_t begin, int64_t end) const {
+  // Steps [begin, end) of the row panels [r0, r1): panel r0 begins `to`, with its step `from`, the others follow `stride` bytes apart.
+  // Where a panel's rows are columns of the matrix, a row of the matrix holds a line of each: then a step of all panels is packed
+  // before the next.
+  void pack_row_panels(char* to, int64_t stride, int64_t from, int64_t r0, int64_t r1, int64_t begin, int64_t end) const {
     const int64_t together = args.form == GemmForm::tn ? 1 : end - begin;
     for (int64_t step = begin; step < end; step += together) {
-      for (int64_t i = r0; i < r1; ++i) {
-        pack_rows(to + (i - r0) * (end - begin) * kStepBytes + (step - begin) * row_tiles(i) * (kStepBytes / 2), i, step, step + together);
-      }
+      for (int64_t i = r0; i < r1; ++i) pack_rows(to + (i - r0) * stride + (step - from) * row_tiles(i) * (kStepBytes / 2), i, step, step + together);
     }
   }
-  // The same for the column panels from `col` on.
-  void pack_column_panels(char* to, int64_t col, int64_t panels) const {
-    const int64_t together = args.form == GemmForm::nt ? steps : 1;
-    for (int64_t step = 0; step < steps; step += together) {
+  // The same for whole column panels from `col` on.
+  void pack_column_panels(char* to, int64_t col, int64_t panels, int64_t begin, int64_t end) const {
+    const int64_t together = args.form == GemmForm::nt ? end - begin : 1;
+    for (int64_t step = begin; step < end; step += together) {
       for (int64_t j = 0; j < panels; ++j) pack_columns(to + j * panel_bytes() + step * kStepBytes, col + j * kTilePanel, step, step + together);
     }
   }
@@ -114,7 +113,7 @@ class TileTask {
  private:
   void pack_own_rows(int64_t block) {
     const int64_t begin = p_.block_begin(block), end = p_.block_begin(block + 1);
-    p_.pack_row_panels(rows_, r0_, r1_, begin, end);
+    p_.pack_row_panels(rows_, (end - begin) * kStepBytes, begin, r0_, r1_, begin, end);
   }
 
   void run_panel(int64_t block, int64_t j) {
@@ -213,17 +212,17 @@ struct Parts {
   int64_t rows, cols;
 };
 
-// Into how many tasks the product is cut: rows and sums fit a second cache, and of what is left the cut that takes least time by a
-// simple account: what is multiplied, what comes from beyond the second cache (rows that several tasks share are packed there, and
-// writing costs twice as much as reading), and threads that wait for the last tasks.
+// Into how many tasks the product is cut: rows and sums fit a second cache, the tasks give every thread about the same, and of the cuts
+// that do the one that takes least time by a simple account: what is multiplied, what comes from beyond the second cache (rows that several
+// tasks share are packed there, and writing costs twice as much as reading), and threads that wait for the last tasks.
 Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
   constexpr double kStepCycles = 64, kBytesACycle = 8;      // of one core: four products of tiles; from the third cache
   constexpr int64_t kTall[] = {1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32};
-  const auto ceil_of = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t rows = p.row_panels(), block_bytes = std::max<int64_t>(1, p.block_steps() * kStepBytes);
   const double work = static_cast<double>(rows * col_panels * p.steps) * kStepCycles;
   Parts best{rows, col_panels};
   double least = 0;
+  bool best_even = false;
   for (const int64_t most : kTall) {
     const Parts by_rows{ceil_of(rows, most), 1};
     const int64_t tall = ceil_of(rows, by_rows.rows);
@@ -231,30 +230,42 @@ Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
     const int64_t wide = p.blocks() > 1 ? std::clamp<int64_t>(kSumsBytes / (kSums * 4 * tall), 1, col_panels) : col_panels;
     const int64_t fewest = ceil_of(col_panels, wide);
     for (int64_t cols = fewest; cols <= std::min(col_panels, fewest + 4 * threads); ++cols) {
-      const auto tasks = static_cast<double>(by_rows.rows * cols), rounds = std::ceil(tasks / static_cast<double>(threads));
+      const Parts parts{by_rows.rows, cols};
+      const auto tasks = static_cast<double>(parts.rows * cols), rounds = std::ceil(tasks / static_cast<double>(threads));
       const int64_t row_reads = cols == 1 ? 1 : 3 + cols;
       const double far = static_cast<double>((rows * row_reads + col_panels * by_rows.rows) * p.panel_bytes()) / kBytesACycle;
       const double cycles = (work + far) / tasks * (rounds + 0.25);
-      if (least == 0 || cycles < least) least = cycles, best = {by_rows.rows, cols};
+      const bool even = shares_evenly(rows, col_panels, parts.rows, cols, threads);
+      if (least == 0 || (even && !best_even) || (even == best_even && cycles < least)) least = cycles, best = parts, best_even = even;
     }
     if (by_rows.rows == 1) break;
   }
   return best;
 }
 
+// Calls pack(first panel, panels, begin, end) for pieces of k of groups of panels.
+template <class F>
+void pack_panels(Backend& backend, const Product& p, int64_t panels, bool side_by_side, const F& pack) {
+  const int64_t threads = backend.pool.threads(), together = p.panels_a_task(panels, threads, side_by_side);
+  const int64_t groups = ceil_of(panels, together);
+  const PanelPieces pieces(groups, threads, p.steps * kTileStep);
+  backend.pool.parallel_for(groups * pieces.count, [&](int64_t task, int) {
+    const int64_t first = task / pieces.count * together, piece = task % pieces.count;
+    pack(first, std::min(together, panels - first), pieces.begin(piece) / kTileStep, pieces.begin(piece + 1) / kTileStep);
+  });
+}
+
 void pack_all_rows(Backend& backend, Product& p) {
   char* to = static_cast<char*>(backend.pack_a.bytes(static_cast<size_t>(p.row_panels() * p.panel_bytes())));
-  const int64_t grain = p.panels_a_task(p.row_panels(), backend.pool.threads(), p.args.form == GemmForm::tn);
-  for_ranges(backend, p.row_panels(), grain, [&](int64_t begin, int64_t end, int) {
-    p.pack_row_panels(to + begin * p.panel_bytes(), begin, end, 0, p.steps);
+  pack_panels(backend, p, p.row_panels(), p.args.form == GemmForm::tn, [&](int64_t first, int64_t panels, int64_t begin, int64_t end) {
+    p.pack_row_panels(to + first * p.panel_bytes(), p.panel_bytes(), 0, first, first + panels, begin, end);
   });
   p.rows = to;
 }
 
 void pack_columns(Backend& backend, const Product& p, char* to, int64_t first_col, int64_t panels) {
-  const int64_t grain = p.panels_a_task(panels, backend.pool.threads(), p.args.form != GemmForm::nt);
-  for_ranges(backend, panels, grain, [&](int64_t begin, int64_t end, int) {
-    p.pack_column_panels(to + begin * p.panel_bytes(), first_col + begin * kTilePanel, end - begin);
+  pack_panels(backend, p, panels, p.args.form != GemmForm::nt, [&](int64_t first, int64_t count, int64_t begin, int64_t end) {
+    p.pack_column_panels(to + first * p.panel_bytes(), first_col + first * kTilePanel, count, begin, end);
   });
 }
 

@@ -35,6 +35,14 @@ void rms_norm_backward(float* dx, float* dweight, const float* dy, const float* 
   });
 }
 
+// The dweight of rms_norm_backward alone, bit for bit.
+void rms_norm_weight(float* dweight, const float* dy, const float* x, float rstd, int64_t n) {
+  for_vectors(n, [&](int64_t i, int count) {
+    const V xhat = load_up_to(x + i, count) * vset(rstd);
+    store_up_to(dweight + i, vfma(load_up_to(dy + i, count), xhat, load_up_to(dweight + i, count)), count);
+  });
+}
+
 template <class T>
 void rope_heads(T* x, int64_t heads, int head_dim, const float* cos_sin, float direction) {
   const int half = head_dim / 2;

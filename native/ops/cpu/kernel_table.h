@@ -30,6 +30,7 @@ constexpr rlhi::ops::Kernels make_kernels(const char* name) {
   k.sum_of_squares = sum_of_squares;
   k.rms_norm = rms_norm;
   k.rms_norm_backward = rms_norm_backward;
+  k.rms_norm_weight = rms_norm_weight;
   k.rope = rope;
   k.swiglu = swiglu;
   k.swiglu_backward = swiglu_backward;

@@ -187,6 +187,7 @@ struct Kernels {
   void (*rms_norm)(float* y, const float* x, const float* weight, float eps, int64_t n, float* rstd);
   void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight, float rstd, int64_t n,
                             bool accumulate);
+  void (*rms_norm_weight)(float* dweight, const float* dy, const float* x, float rstd, int64_t n);  // the same dweight alone
   void (*rope)(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_sin, float direction);
   void (*swiglu)(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_t n);
   void (*swiglu_backward)(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, int64_t n);

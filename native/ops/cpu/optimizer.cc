@@ -32,7 +32,7 @@ void adamw(Backend* backend, const AdamWArgs& a) {
     const int64_t cut = std::min(end, begin + (kUpperHalf - (a.first_element + begin) % kUpperHalf));
     update(begin, cut);
     if (cut < end) update(cut, end);
-  });
+  }, kLineElements);
 }
 
 double sum_of_squares(Backend* backend, const float* x, int64_t n) {

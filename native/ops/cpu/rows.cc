@@ -2,12 +2,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ops/cpu/backend.h"
+#include "ops/cpu/row_sums.h"
 
 namespace rlhi::ops {
 namespace {
-
-constexpr int64_t kRowsPerPartial = 64;  // rows summed before partial sums are added: fixed, so that threads do not matter
 
 // to[to_index ? to_index[i] : i] = from[from_index ? from_index[i] : i] for `rows` rows.
 void move_rows(Backend& b, const Tensor& to, const int32_t* to_index, const Tensor& from, const int32_t* from_index, int64_t rows) {
@@ -28,7 +26,7 @@ void copy(Backend* backend, Tensor to, Tensor from) {
   if (to.contiguous() && from.contiguous()) {  // one long row would be one task: cut it
     for_ranges(*backend, to.size(), 65536, [&](int64_t begin, int64_t end, int) {
       backend->kernels.convert(row_pointer(to, 0, begin), to.dtype, row_pointer(from, 0, begin), from.dtype, end - begin, 1.0f);
-    });
+    }, kLineElements);
     return;
   }
   move_rows(*backend, to, nullptr, from, nullptr, to.rows);
@@ -58,7 +56,7 @@ void scatter_add_rows(Backend* backend, Tensor to, Tensor from, const int32_t* i
     for (int64_t i = 0; i < from.rows; ++i) {
       backend->kernels.add(row_pointer(to, index[i], begin), DType::f32, row_pointer(from, i, begin), from.dtype, end - begin);
     }
-  });
+  }, kLineElements);
 }
 
 void add(Backend* backend, Tensor to, Tensor from) {
@@ -66,7 +64,7 @@ void add(Backend* backend, Tensor to, Tensor from) {
   if (to.contiguous() && from.contiguous()) {
     for_ranges(*backend, to.size(), 65536, [&](int64_t begin, int64_t end, int) {
       backend->kernels.add(row_pointer(to, 0, begin), to.dtype, row_pointer(from, 0, begin), from.dtype, end - begin);
-    });
+    }, kLineElements);
     return;
   }
   for_ranges(*backend, to.rows, row_grain(to.cols), [&](int64_t begin, int64_t end, int) {
@@ -76,17 +74,9 @@ void add(Backend* backend, Tensor to, Tensor from) {
 
 void column_sum(Backend* backend, Tensor to, Tensor from) {
   check_column_sum(to, from);
-  const int64_t chunks = (from.rows + kRowsPerPartial - 1) / kRowsPerPartial, n = from.cols;
-  float* partial = backend->partial.floats(chunks * n);
-  for_ranges(*backend, chunks, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t c = begin; c < end; ++c) {
-      const int64_t first = c * kRowsPerPartial, last = std::min(from.rows, first + kRowsPerPartial);
-      float* sum = partial + c * n;
-      std::memset(sum, 0, static_cast<size_t>(n) * sizeof(float));
-      for (int64_t i = first; i < last; ++i) backend->kernels.add(sum, DType::f32, row_pointer(from, i), from.dtype, n);
-    }
+  sum_rows(*backend, to, from.rows, [&](float* sums, int64_t i, int64_t begin, int64_t end, int) {
+    backend->kernels.add(sums, DType::f32, row_pointer(from, i, begin), from.dtype, end - begin);
   });
-  for (int64_t c = 0; c < chunks; ++c) backend->kernels.add(to.data, DType::f32, partial + c * n, DType::f32, n);
 }
 
 }  // namespace rlhi::ops

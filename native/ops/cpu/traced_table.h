@@ -1,36 +1,18 @@
 // The table's operations, each telling the backend's trace what it did, where there is a trace.
 #pragma once
 #include "ops/cpu/backend.h"
+#include "ops/operation_cost.h"
 
 namespace rlhi::ops {
 
-// Arithmetic and memory an operation needs at least: FLOPs of its products, and each tensor it names once.
-struct OperationCost {
-  double flops = 0, bytes = 0;
-  void add(const Tensor& t) { bytes += static_cast<double>(t.data ? t.bytes() : 0); }
-  void add(const GemmArgs& g);
-  void add(const AttentionArgs& a) { add_attention(a, 4); }
-  void add(const AttentionBackwardArgs& a);
-  void add(const LinearLogprobArgs& a);
-  void add(const LinearLogprobBackwardArgs& a);
-  void add(const AdamWArgs& a);
-  template <class T>
-  void add(const T&) {}
-
- private:
-  void add_attention(const AttentionArgs& a, double flops_a_pair);
-};
-
-template <auto kOperation, const char* const& kName>
+template <auto kMember, auto kOperation, const char* const& kName>
 struct Traced;
 
-template <class R, class... Args, R (*kOperation)(Backend*, Args...), const char* const& kName>
-struct Traced<kOperation, kName> {
+template <auto kMember, class R, class... Args, R (*kOperation)(Backend*, Args...), const char* const& kName>
+struct Traced<kMember, kOperation, kName> {
   static R run(Backend* backend, Args... args) {
     if (!backend->trace) return kOperation(backend, args...);
-    OperationCost cost;
-    (cost.add(args), ...);
-    const OperationSpan span(*backend, kName, cost);
+    const OperationSpan span(*backend, kName, cost_of(Operation<kMember>(), args...));
     return kOperation(backend, args...);
   }
 

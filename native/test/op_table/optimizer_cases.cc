@@ -1,0 +1,111 @@
+// AdamW by PyTorch's formula, and the gradient's norm.
+#include "test/op_table/op_table.h"
+
+namespace rlhi::test {
+namespace {
+
+using ops::Backend;
+using ops::Table;
+
+// Vectors; cache lines; 16384 elements of a task of AdamW and of a partial sum of squares, four of which are a task.
+const std::vector<int64_t> kLengths = around({4, 8, 16, 64, 16384});
+
+class AdamWCase : public OpCase {
+ public:
+  AdamWCase(int64_t n, DType type, DType moments)
+      : n_(n), type_(type), weight_start_(row(1, 0.1)), grad_(row(2, 0.01)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)),
+        v_start_(1, n, moments, 0) {
+    for (int64_t i = 0; i < n; ++i) v_start_.set(0, i, m_start_.at(0, i) * m_start_.at(0, i) * 1.5);
+  }
+  void prepare(const Table&, Backend*) override {
+    weight_ = weight_start_, m_ = m_start_, v_ = v_start_;
+    halves_.resize(static_cast<size_t>(n_)), remainder_.resize(halves_.size());
+    for (size_t i = 0; i < halves_.size(); ++i)
+      split_master(static_cast<float>(weight_.at(0, static_cast<int64_t>(i))), halves_[i], remainder_[i]);
+  }
+  void call(const Table& ops, Backend* backend) override { ops.adamw(backend, args()); }
+  void check(const Table&, Backend*) override {
+    const ops::AdamWArgs a = args();
+    const double loose = m_.dtype() == DType::f32 ? 2e-7 : 0x1p-7;    // bf16 takes the neighbour above or below
+    for (int64_t i = 0; i < n_; ++i) {
+      const double g = grad_.at(0, i) * 0.5, m = 0.9 * m_start_.at(0, i) + 0.1 * g, v = 0.95 * v_start_.at(0, i) + 0.05 * g * g;
+      const double w =
+          weight_start_.at(0, i) * (1 - 1e-3 * 0.1) - 1e-3 * (m / a.bias_correction1) / (std::sqrt(v / a.bias_correction2) + 1e-8);
+      const auto at = static_cast<size_t>(i);
+      const double found = type_ == DType::f32 ? weight_.at(0, i) : static_cast<double>(join_master(halves_[at], remainder_[at]));
+      expect_close(found, w, 3e-8 + 1e-7 * std::abs(w), "weight", 0, i);
+      expect_close(m_.at(0, i), m, 1e-10 + loose * std::abs(m), "m", 0, i);
+      expect_close(v_.at(0, i), v, 1e-12 + loose * v, "v", 0, i);
+    }
+  }
+
+ private:
+  Matrix row(uint32_t seed, double size) const { return Matrix::random(1, n_, DType::f32, seed, size, 0); }
+  ops::AdamWArgs args() {
+    ops::AdamWArgs a;
+    a.n = n_, a.dtype = type_, a.moments = m_.dtype();
+    a.weight = type_ == DType::f32 ? weight_.tensor().data : halves_.data();
+    a.remainder = type_ == DType::f32 ? nullptr : remainder_.data();
+    a.grad = static_cast<const float*>(grad_.tensor().data), a.m = m_.tensor().data, a.v = v_.tensor().data;
+    a.grad_scale = 0.5f;
+    a.lr = 1e-3, a.beta1 = 0.9, a.beta2 = 0.95, a.eps = 1e-8, a.weight_decay = 0.1;
+    a.bias_correction1 = 1 - std::pow(0.9, 3), a.bias_correction2 = 1 - std::pow(0.95, 3);
+    return a;
+  }
+
+  int64_t n_;
+  DType type_;
+  Matrix weight_start_, grad_, m_start_, v_start_;
+  Matrix weight_ = weight_start_, m_ = m_start_, v_ = v_start_;
+  std::vector<bf16> halves_;
+  std::vector<int16_t> remainder_;
+};
+
+class SumOfSquaresCase : public OpCase {
+ public:
+  explicit SumOfSquaresCase(int64_t n) : x_(static_cast<size_t>(n)) {
+    for (size_t i = 0; i < x_.size(); ++i) x_[i] = std::sin(static_cast<float>(i)) * 1e10f;
+  }
+  void call(const Table& ops, Backend* backend) override {
+    sum_ = ops.sum_of_squares(backend, x_.data(), static_cast<int64_t>(x_.size()));
+  }
+  void check(const Table&, Backend*) override {
+    long double expected = 0;
+    for (const float x : x_) expected += static_cast<long double>(x) * static_cast<long double>(x);
+    expect_close(sum_, static_cast<double>(expected), 1e-13 * static_cast<double>(expected), "sum");
+  }
+
+ private:
+  std::vector<float> x_;
+  double sum_ = 0;
+};
+
+constexpr int64_t kLayer = 2 * 1536 * 576;  // SmolLM2-135M's gate_up
+
+}  // namespace
+
+std::vector<OpCaseMaker> OpCases::adamw_edges() {
+  std::vector<OpCaseMaker> all;
+  for (const int64_t n : kLengths) {
+    for (const DType type : kTypes) {
+      for (const DType moments : kTypes)
+        all.push_back(op_case<AdamWCase>(concat(n, " ", type_name(type), ", moments ", type_name(moments)), n, type, moments));
+    }
+  }
+  return all;
+}
+std::vector<OpCaseMaker> OpCases::adamw_model() {
+  std::vector<OpCaseMaker> all;
+  for (const DType type : kTypes) all.push_back(op_case<AdamWCase>(concat(kLayer, " ", type_name(type)), kLayer, type, type));
+  return all;
+}
+std::vector<OpCaseMaker> OpCases::sum_of_squares_edges() {
+  std::vector<OpCaseMaker> all;
+  std::vector<int64_t> lengths = kLengths;
+  for (const int64_t n : around({65536})) lengths.push_back(n);
+  for (const int64_t n : lengths) all.push_back(op_case<SumOfSquaresCase>(concat(n), n));
+  return all;
+}
+std::vector<OpCaseMaker> OpCases::sum_of_squares_model() { return {op_case<SumOfSquaresCase>(concat(kLayer, " f32"), kLayer)}; }
+
+}  // namespace rlhi::test
