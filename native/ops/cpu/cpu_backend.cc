@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "base/sanitizers.h"
 #include "base/system.h"
 #include "ops/cpu/backend.h"
 #include "ops/cpu/traced_table.h"
@@ -18,10 +19,12 @@ namespace rlhi::ops {
 void* aligned_allocate(size_t bytes) {
   constexpr size_t kHugePage = size_t{2} << 20;
   const size_t alignment = bytes >= kHugePage / 8 ? kHugePage : 64;
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, rounded);
 #if defined(__linux__)
   if (memory && alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: nothing to do where it is refused
 #endif
+  if (memory) sanitizer::close_memory(static_cast<char*>(memory) + bytes, rounded - bytes);
   return memory;
 }
 void aligned_release(void* memory) { std::free(memory); }
@@ -37,6 +40,8 @@ void* Scratch::bytes(size_t n) {
     check(data_ != nullptr, ErrorCode::out_of_memory, "no ", n, " bytes of scratch memory");
     bytes_ = n;
   }
+  sanitizer::open_memory(data_, n);
+  sanitizer::close_memory(static_cast<char*>(data_) + n, bytes_ - n);
   return data_;
 }
 

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "base/sanitizers.h"
+
 namespace {
 
 struct alignas(64) TileShapes {
@@ -22,19 +24,29 @@ inline void tiles_end() { asm volatile("tilerelease" ::: "memory"); }
 // Memory written before this is there for the tile loads after it.
 inline void tiles_see_memory() { asm volatile("" ::: "memory"); }
 
+inline void tile_reads(const void* p, int64_t stride) {
+  for (int i = 0; i < 16; ++i) rlhi::sanitizer::reads(static_cast<const char*>(p) + i * stride, 64);
+}
+inline void tile_writes(void* p, int64_t stride) {
+  for (int i = 0; i < 16; ++i) rlhi::sanitizer::writes(static_cast<char*>(p) + i * stride, 64);
+}
+
 template <int kTile>
 inline void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(kTile)); }
 template <int kTile>
 inline void tile_load(const void* p, int64_t stride = 64) {
+  tile_reads(p, stride);
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(kTile));
 }
 // Of what is read once: leaves the first cache to the other factor.
 template <int kTile>
 inline void tile_load_once(const void* p, int64_t stride = 64) {
+  tile_reads(p, stride);
   asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(kTile));
 }
 template <int kTile>
 inline void tile_store(void* p, int64_t stride) {
+  tile_writes(p, stride);
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(kTile) : "memory");
 }
 template <int kSums, int kA, int kB>

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "base/sanitizers.h"
 
 namespace {
 
@@ -59,8 +60,14 @@ inline Wide wadd(Wide w, V a) {
 inline V vload(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline void vstore(float* p, V v) { _mm256_storeu_ps(p, v.x); }
 inline __m256i first_lanes(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
-inline V vload_n(const float* p, int n) { return {_mm256_maskload_ps(p, first_lanes(n))}; }
-inline void vstore_n(float* p, V v, int n) { _mm256_maskstore_ps(p, first_lanes(n), v.x); }
+inline V vload_n(const float* p, int n) {
+  rlhi::sanitizer::reads(p, static_cast<size_t>(n) * 4);
+  return {_mm256_maskload_ps(p, first_lanes(n))};
+}
+inline void vstore_n(float* p, V v, int n) {
+  rlhi::sanitizer::writes(p, static_cast<size_t>(n) * 4);
+  _mm256_maskstore_ps(p, first_lanes(n), v.x);
+}
 
 inline V vload(const rlhi::bf16* p) {
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

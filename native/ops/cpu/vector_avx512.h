@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "base/sanitizers.h"
 
 namespace {
 
@@ -62,8 +63,14 @@ inline Wide wadd(Wide w, V a) {
 
 inline V vload(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void vstore(float* p, V v) { _mm512_storeu_ps(p, v.x); }
-inline V vload_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
-inline void vstore_n(float* p, V v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v.x); }
+inline V vload_n(const float* p, int n) {
+  rlhi::sanitizer::reads(p, static_cast<size_t>(n) * 4);
+  return {_mm512_maskz_loadu_ps(first_lanes(n), p)};
+}
+inline void vstore_n(float* p, V v, int n) {
+  rlhi::sanitizer::writes(p, static_cast<size_t>(n) * 4);
+  _mm512_mask_storeu_ps(p, first_lanes(n), v.x);
+}
 
 inline V widen(__m256i halves) {
   return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAllLanes, _mm512_maskz_cvtepu16_epi32(kAllLanes, halves), 16))};
@@ -100,12 +107,24 @@ inline V round_pair(V low, V high) {
 #endif
 inline V vload(const rlhi::bf16* p) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline void vstore(rlhi::bf16* p, V v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(v)); }
-inline V vload_n(const rlhi::bf16* p, int n) { return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p)); }
-inline void vstore_n(rlhi::bf16* p, V v, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(v)); }
+inline V vload_n(const rlhi::bf16* p, int n) {
+  rlhi::sanitizer::reads(p, static_cast<size_t>(n) * 2);
+  return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+}
+inline void vstore_n(rlhi::bf16* p, V v, int n) {
+  rlhi::sanitizer::writes(p, static_cast<size_t>(n) * 2);
+  _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(v));
+}
 
 // Past the caches, to a 64-byte aligned place.
-inline void vstream(float* p, V low, V high) { _mm512_stream_ps(p, low.x), _mm512_stream_ps(p + 16, high.x); }
-inline void vstream(rlhi::bf16* p, V low, V high) { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), narrow(low, high)); }
+inline void vstream(float* p, V low, V high) {
+  rlhi::sanitizer::writes(p, 128);
+  _mm512_stream_ps(p, low.x), _mm512_stream_ps(p + 16, high.x);
+}
+inline void vstream(rlhi::bf16* p, V low, V high) {
+  rlhi::sanitizer::writes(p, 64);
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), narrow(low, high));
+}
 // Bits of bf16 values in the low halves of the lanes; and two such vectors side by side, `low` first in memory.
 inline V halves_load(const rlhi::bf16* p) {
   return {_mm512_castsi512_ps(_mm512_maskz_cvtepu16_epi32(kAllLanes, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))};

@@ -8,6 +8,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/sanitizers.h"
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -19,7 +20,7 @@ thread_local Block* current = nullptr;
 
 namespace {
 
-constexpr size_t kStackBytes = 128 << 10;
+constexpr size_t kStackBytes = (sanitizer::kAddress ? 512 : 128) << 10;  // checked code keeps its variables apart
 
 // ---- switching stacks ------------------------------------------------------------------------------------------------
 void thread_main() {
@@ -42,15 +43,12 @@ __asm__(
     "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n  pop %rbp\n  ret\n"
     ".size rlhi_switch_stack, .-rlhi_switch_stack\n");
 
-void to_scheduler() { rlhi_switch_stack(&current->running->context, current->scheduler); }
-void to_thread(Thread& t) { rlhi_switch_stack(&current->scheduler, t.context); }
+RLHI_SWITCHES_STACKS void jump_to_scheduler() { rlhi_switch_stack(&current->running->context, current->scheduler); }
+RLHI_SWITCHES_STACKS void jump_to_thread(Thread& t) { rlhi_switch_stack(&current->scheduler, t.context); }
 
-void entry() {
-  thread_main();
-  to_scheduler();
-}
+void entry();
 void prepare(Thread& t) {
-  auto top = reinterpret_cast<uintptr_t>(t.stack.get() + kStackBytes) & ~uintptr_t{63};
+  auto top = reinterpret_cast<uintptr_t>(t.stack.memory.get() + kStackBytes) & ~uintptr_t{63};
   auto* frame = reinterpret_cast<void**>(top) - 8;   // six registers, the address to return to, and one for alignment
   std::fill(frame, frame + 8, nullptr);
   frame[6] = reinterpret_cast<void*>(&entry);
@@ -60,16 +58,13 @@ void forget(Thread&) {}
 #else
 ucontext_t& context_of(void* p) { return *static_cast<ucontext_t*>(p); }
 thread_local ucontext_t scheduler_context;
-void to_scheduler() { swapcontext(&context_of(current->running->context), &scheduler_context); }
-void to_thread(Thread& t) { swapcontext(&scheduler_context, &context_of(t.context)); }
-void entry() {
-  thread_main();
-  to_scheduler();
-}
+RLHI_SWITCHES_STACKS void jump_to_scheduler() { swapcontext(&context_of(current->running->context), &scheduler_context); }
+RLHI_SWITCHES_STACKS void jump_to_thread(Thread& t) { swapcontext(&scheduler_context, &context_of(t.context)); }
+void entry();
 void prepare(Thread& t) {
   auto* c = new ucontext_t;
   getcontext(c);
-  c->uc_stack.ss_sp = t.stack.get();
+  c->uc_stack.ss_sp = t.stack.memory.get();
   c->uc_stack.ss_size = kStackBytes;
   c->uc_link = nullptr;
   makecontext(c, &entry, 0);
@@ -78,8 +73,49 @@ void prepare(Thread& t) {
 void forget(Thread& t) { delete static_cast<ucontext_t*>(t.context); }
 #endif
 
+RLHI_SWITCHES_STACKS void to_scheduler() {
+  sanitizer::release(&current->scheduler);
+  void* kept = nullptr;
+  sanitizer::before_switch(current->running->done ? nullptr : &kept, current->scheduler_fiber, current->scheduler_stack, current->scheduler_stack_bytes);
+  jump_to_scheduler();
+  sanitizer::after_switch(kept, nullptr, nullptr);
+}
+RLHI_SWITCHES_STACKS void to_thread(Thread& t) {
+  void* kept = nullptr;
+  sanitizer::before_switch(&kept, t.stack.fiber.id(), t.stack.memory.get(), kStackBytes);
+  jump_to_thread(t);
+  sanitizer::after_switch(kept, nullptr, nullptr);
+}
+RLHI_SWITCHES_STACKS void entry() {
+  sanitizer::after_switch(nullptr, &current->scheduler_stack, &current->scheduler_stack_bytes);
+  sanitizer::acquire(&current->program);
+  thread_main();
+  to_scheduler();
+}
+
 // ---- one block -------------------------------------------------------------------------------------------------------
 bool runnable(const Thread& t) { return !t.done && (!t.waits_at || t.waits_at->round != t.waits_for); }
+
+void take_turns(Block& b, const std::vector<int>& order) {
+  sanitizer::release(&b.program);
+  {
+    const sanitizer::TurnKeeping turn_keeping;
+    for (size_t at = 0, idle = 0; idle < order.size() && !b.failure;) {
+      Thread& t = b.threads[static_cast<size_t>(order[at])];
+      at = at + 1 == order.size() ? 0 : at + 1;
+      if (!runnable(t)) {
+        ++idle;
+        continue;
+      }
+      idle = 0;
+      t.waits_at = nullptr;
+      b.running = &t;
+      to_thread(t);
+      if (options.unfair) at = 0;
+    }
+  }
+  sanitizer::acquire(&b.scheduler);
+}
 
 void run_block(Block& b, const std::vector<int>& order) {
   b.barrier = Gate{b.n_threads};
@@ -91,20 +127,14 @@ void run_block(Block& b, const std::vector<int>& order) {
     t.copies = {}, t.products = {};
     prepare(t);
   }
-  for (size_t at = 0, idle = 0; idle < order.size() && !b.failure;) {
-    Thread& t = b.threads[static_cast<size_t>(order[at])];
-    at = at + 1 == order.size() ? 0 : at + 1;
-    if (!runnable(t)) {
-      ++idle;
-      continue;
+  take_turns(b, order);
+  for (Thread& t : b.threads) {
+    if (!t.done) {  // it did not return: sanitizers still know of its calls and its variables' borders
+      sanitizer::open_memory(t.stack.memory.get(), kStackBytes);
+      t.stack.fiber = sanitizer::Fiber::create();
     }
-    idle = 0;
-    t.waits_at = nullptr;
-    b.running = &t;
-    to_thread(t);
-    if (options.unfair) at = 0;
+    forget(t);
   }
-  for (Thread& t : b.threads) forget(t);
   if (b.failure) std::rethrow_exception(std::exchange(b.failure, nullptr));
   for (Thread& t : b.threads) {
     check(t.done, ErrorCode::internal, "emulated block ", b.index, ": thread ", t.index, " waits at a barrier that others never reach");
@@ -145,7 +175,7 @@ float operand(uint64_t descriptor, int row, int column) {
 }
 
 void run_product(int group, size_t committed, size_t item) {
-  static thread_local float a[64][16], b[16][64], sums[64][64];  // b by columns of the result, which lie side by side
+  float a[64][16], b[16][64], sums[64][64];  // b by columns of the result, which lie side by side
   const auto product_of = [&](int thread) -> const PendingProduct& {
     return current->threads[static_cast<size_t>(group * 128 + thread)].products.committed[committed][item];
   };
@@ -180,20 +210,37 @@ void run_product(int group, size_t committed, size_t item) {
 
 }  // namespace
 
-void wait_at(Gate& gate, const std::function<void()>* last) {
-  if (++gate.arrived == gate.expected) {
-    if (last) (*last)();
-    gate.arrived = 0;
-    ++gate.round;
-    return;
+bool arrive_at(Gate& gate, const std::function<void()>* last) {
+  void* const mark = &gate.marks[gate.round % 2];
+  sanitizer::release(mark);
+  {
+    const sanitizer::TurnKeeping turn_keeping;
+    if (++gate.arrived < gate.expected) return false;
   }
-  pause_at(gate);
+  sanitizer::acquire(mark);
+  if (last) {
+    (*last)();
+    sanitizer::release(mark);
+  }
+  const sanitizer::TurnKeeping turn_keeping;
+  gate.arrived = 0;
+  ++gate.round;
+  return true;
+}
+
+void wait_at(Gate& gate, const std::function<void()>* last) {
+  if (!arrive_at(gate, last)) pause_at(gate);
 }
 
 void pause_at(Gate& gate) {
-  current->running->waits_at = &gate;
-  current->running->waits_for = gate.round;
+  const uint64_t round = gate.round;
+  {
+    const sanitizer::TurnKeeping turn_keeping;
+    current->running->waits_at = &gate;
+    current->running->waits_for = round;
+  }
   to_scheduler();
+  sanitizer::acquire(&gate.marks[round % 2]);
 }
 
 void run_products(int group, size_t keep) {
@@ -210,21 +257,23 @@ void run_products(int group, size_t keep) {
 }
 
 void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::function<void()>& program) {
-  static thread_local std::vector<std::unique_ptr<unsigned char[]>> stacks;
+  static thread_local std::vector<Stack> stacks;
   check(shared_bytes <= options.shared_bytes, ErrorCode::internal, "a block of ", shared_bytes, " bytes of shared memory");
   Block b;
   std::vector<unsigned char> shared(shared_bytes + 1024);
   b.shared = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(shared.data()) + 1023) & ~uintptr_t{1023});
+  sanitizer::close_memory(b.shared + shared_bytes, static_cast<size_t>(shared.data() + shared.size() - (b.shared + shared_bytes)));
   b.n_blocks = n_blocks, b.n_threads = n_threads;
   b.warps.resize(static_cast<size_t>((n_threads + kWarp - 1) / kWarp));
   b.named.resize(static_cast<size_t>((n_threads + 127) / 128));
   b.threads.resize(static_cast<size_t>(n_threads));
   b.program = &program;
+  b.scheduler_fiber = sanitizer::Fiber::current();
   for (int i = 0; i < n_threads; ++i) {
     Thread& t = b.threads[static_cast<size_t>(i)];
     t.index = i;
     if (!stacks.empty()) t.stack = std::move(stacks.back()), stacks.pop_back();
-    else t.stack = std::make_unique<unsigned char[]>(kStackBytes);
+    else t.stack = {std::make_unique<unsigned char[]>(kStackBytes), sanitizer::Fiber::create()};
   }
   Block* const outer = current;
   current = &b;
@@ -238,7 +287,7 @@ void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::funct
     const std::vector<int> order = thread_order(n_threads, options.order_seed);
     for (const int i : permutation(n_blocks, options.order_seed)) {
       b.index = i;
-      std::fill(shared.begin(), shared.end(), static_cast<unsigned char>(0xff));  // NaN as f32 and as bf16
+      std::fill(b.shared, b.shared + shared_bytes, static_cast<unsigned char>(0xff));  // NaN as f32 and as bf16
       run_block(b, order);
     }
   } catch (...) {

@@ -12,6 +12,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/sanitizers.h"
+
 namespace rlhi::ops::cuda::emulate {
 
 // Set by whoever owns device memory: called before a launch's first thread and after its last.
@@ -32,6 +34,7 @@ inline Options options;
 struct Gate {
   int expected = 0, arrived = 0;
   uint64_t round = 0;
+  uint64_t marks[2] = {};          // what a round's threads did before they arrived is seen by those who waited for it
 };
 
 constexpr int kWarp = 32, kSlotBytes = 64;
@@ -59,9 +62,14 @@ struct Groups {                  // committed groups, oldest first, and the open
   std::vector<T> open;
 };
 
+struct Stack {
+  std::unique_ptr<unsigned char[]> memory;
+  sanitizer::Fiber fiber;
+};
+
 struct Thread {
   void* context = nullptr;       // saved stack pointer
-  std::unique_ptr<unsigned char[]> stack;
+  Stack stack;
   Gate* waits_at = nullptr;
   uint64_t waits_for = 0;
   bool done = false;
@@ -81,11 +89,16 @@ struct Block {
   Thread* running = nullptr;
   std::exception_ptr failure;    // that a thread ended with
   void* scheduler = nullptr;     // saved stack pointer
+  void* scheduler_fiber = nullptr;        // this and the stack: for sanitizers
+  const void* scheduler_stack = nullptr;
+  size_t scheduler_stack_bytes = 0;
   const std::function<void()>* program = nullptr;
 };
 
 extern thread_local Block* current;
 
+// Counts as one who has arrived, without waiting; true: as the last, who runs `last` before anybody goes on.
+bool arrive_at(Gate& gate, const std::function<void()>* last = nullptr);
 // Waits until all `gate.expected` threads are here; `last` is run by the last one before anybody goes on.
 void wait_at(Gate& gate, const std::function<void()>* last = nullptr);
 // Waits until the gate's round is over, without counting as one who has arrived.

@@ -202,12 +202,12 @@ inline uint32_t shared_address(const void* p) {
 using SharedBarrier = uint64_t;
 inline void barrier_init(SharedBarrier* b, int expected) { emulate::current->barriers[shared_address(b)] = emulate::Gate{expected}; }
 inline void barrier_arrive(SharedBarrier* b) {
-  emulate::Gate& gate = emulate::current->barriers.at(shared_address(b));
-  if (++gate.arrived == gate.expected) gate.arrived = 0, ++gate.round;
+  emulate::arrive_at(emulate::current->barriers.at(shared_address(b)));
 }
 inline void barrier_wait(SharedBarrier* b, int parity) {
   emulate::Gate& gate = emulate::current->barriers.at(shared_address(b));
   if (gate.round % 2 == static_cast<uint64_t>(parity)) emulate::pause_at(gate);
+  sanitizer::acquire(&gate.marks[parity]);
 }
 inline size_t largest_shared_memory() { return emulate::options.shared_bytes; }
 

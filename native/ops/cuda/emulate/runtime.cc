@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/sanitizers.h"
 #include "ops/cuda/emulate/block.h"
 
 struct CUstream_st {};
@@ -62,16 +63,20 @@ class Arena {
       protect(depth_ == 0, PROT_NONE);
     }
     open();
+    sanitizer::open_memory(base_ + at, need);
     std::memset(base_ + at, 0xff, std::min(need - kBlock, kPoisoned));
     std::memset(base_ + at + need - kBlock, kMark, kBlock);
+    sanitizer::close_memory(base_ + at + bytes, need - bytes);
     close();
     return base_ + at;
   }
   void release(void* p) {
     const auto block = blocks_.find(static_cast<size_t>(static_cast<char*>(p) - base_));
     open();
+    sanitizer::open_memory(base_ + block->first, block->second);
     const char* mark = base_ + block->first + block->second - kBlock;
     for (size_t i = 0; i < kBlock; ++i) damaged_ = damaged_ || mark[i] != kMark;
+    sanitizer::close_memory(base_ + block->first, block->second);
     close();
     used_ -= block->second;
     blocks_.erase(block);
