@@ -1,5 +1,6 @@
 // What the addon exports; lib/engine/addon.ts is its typed face.
 #include "gguf.h"
+#include "measure.h"
 #include "model.h"
 #include "system.h"
 #include "trainer.h"
@@ -7,7 +8,7 @@
 namespace rlhi::bindings {
 namespace {
 
-constexpr int kAddonAbi = 2;  // addonAbi in lib/engine/addon.ts
+constexpr int kAddonAbi = 3;  // addonAbi in lib/engine/addon.ts
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   auto state = std::make_unique<AddonState>(env);
@@ -18,6 +19,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("loadModel", Napi::Function::New<&Model::load>(env, "loadModel"));
   exports.Set("ggufMetadata", Napi::Function::New<gguf_metadata>(env, "ggufMetadata"));
   define_system(env, exports);
+  define_measurements(env, exports);
   return exports;
 }
 
