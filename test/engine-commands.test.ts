@@ -131,7 +131,7 @@ test("generate and train: --trace writes the operations, their arithmetic, and w
   const [generated, trained] = [join(folder, "generate.trace.json"), join(folder, "train.trace.json")];
   await cliJson(["generate", "--model", model, "--prompt", "go on", "--max-new-tokens", "3", "--threads", "2", "--trace", generated]);
   await cliJson(["train", "--model", model, "--data", json("trace-pairs.json", pairs), "--out", join(folder, "traced"), "--max-steps", "1", "--threads", "2", "--trace", trained]);
-  for (const [path, names] of [[generated, ["gemm", "attention", "rms_norm", "swiglu"]], [trained, ["gemm", "attention_backward", "linear_logprob_backward", "adamw"]]] as const) {
+  for (const [path, names] of [[generated, ["gemm", "attention", "rms_norm", "rope"]], [trained, ["gemm", "attention_backward", "linear_logprob_backward", "adamw"]]] as const) {
     const { traceEvents } = JSON.parse(readFileSync(path, "utf8")) as { traceEvents: TraceEvent[] };
     const operations = traceEvents.filter(({ ph, tid }) => ph === "X" && tid === 0);
     for (const name of names) assert.ok(operations.some((event) => event.name === name), `${path}: ${name}`);
