@@ -1,5 +1,6 @@
 // What the addon exports; lib/engine/addon.ts is its typed face.
 #include "gguf.h"
+#include "measure.h"
 #include "measure_operations.h"
 #include "model.h"
 #include "system.h"
@@ -8,7 +9,7 @@
 namespace rlhi::bindings {
 namespace {
 
-constexpr int kAddonAbi = 4;  // addonAbi in lib/engine/addon.ts
+constexpr int kAddonAbi = 5;  // addonAbi in lib/engine/addon.ts
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   auto state = std::make_unique<AddonState>(env);
@@ -20,6 +21,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("ggufMetadata", Napi::Function::New<gguf_metadata>(env, "ggufMetadata"));
   exports.Set("measureOperations", Napi::Function::New<measure_operations>(env, "measureOperations"));
   define_system(env, exports);
+  define_measurements(env, exports);
   return exports;
 }
 

@@ -39,13 +39,7 @@ Napi::Object facts_to_js(Napi::Env env, const ModelFacts& facts) {
   object.Set("backend", facts.backend);
   set("threads", facts.threads);
   set("parameters", facts.parameters);
-  set("hiddenSize", c.hidden_size);
-  set("intermediateSize", c.intermediate_size);
-  set("layers", c.n_layers);
-  set("heads", c.n_heads);
-  set("kvHeads", c.n_kv_heads);
-  set("headDim", c.head_dim);
-  set("vocabSize", c.vocab_size);
+  set_shape(object, c);
   set("maxPosition", c.max_position);
   object.Set("tiedEmbeddings", c.tied_embeddings);
   set("bosTokenId", c.bos_token_id);

@@ -89,6 +89,13 @@ std::vector<GenerateRequest> read_generate_requests(Napi::Value value, const Tok
   return requests;
 }
 
+void set_shape(Napi::Object object, const ModelConfig& config) {
+  const std::pair<const char*, int64_t> dimensions[] = {
+    {"hiddenSize", config.hidden_size}, {"intermediateSize", config.intermediate_size}, {"layers", config.n_layers}, {"heads", config.n_heads},
+    {"kvHeads", config.n_kv_heads}, {"headDim", config.head_dim}, {"vocabSize", config.vocab_size}};
+  for (const auto& [name, value] : dimensions) object.Set(name, static_cast<double>(value));
+}
+
 Napi::Object plan_to_js(Napi::Env env, const MemoryPlan& plan) {
   Napi::Object result = Napi::Object::New(env);
   Napi::Array entries = Napi::Array::New(env, plan.entries.size());

@@ -13,6 +13,8 @@ TrainOptions read_train_options(Napi::Value options);
 bool needs_references(const TrainOptions& options);
 std::vector<GenerateRequest> read_generate_requests(Napi::Value requests, const TokenLimits& limits);
 
+// What ModelShape of the contract names, into `object`.
+void set_shape(Napi::Object object, const ModelConfig& config);
 Napi::Object plan_to_js(Napi::Env env, const MemoryPlan& plan);
 
 }  // namespace rlhi::bindings

@@ -1,0 +1,143 @@
+#include "model/speed.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "base/random.h"
+#include "model/layer.h"
+#include "ops/cpu/cpu_backend.h"
+
+namespace rlhi {
+namespace {
+
+template <class F>
+double seconds_of(const F& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+ops::CpuBackend open_cpu(int threads) {
+  ops::CpuBackendOptions options;
+  options.threads = threads;
+  return ops::CpuBackend(options);
+}
+
+// Standard normal numbers, as many as it takes: one block of them over and over, its length prime, so that no two rows are alike.
+class RandomBlock {
+ public:
+  RandomBlock(ops::CpuBackend& cpu, DType dtype) : cpu_(cpu), dtype_(dtype), bytes_(static_cast<size_t>(kNumbers * dtype_size(dtype))) {
+    for (int64_t i = 0; i < kNumbers; ++i) {
+      const float x = normal_pair(philox(1, 0, static_cast<uint64_t>(i / 2)))[static_cast<size_t>(i % 2)];
+      const bf16 half = to_bf16(x);
+      const void* from = dtype == DType::f32 ? static_cast<const void*>(&x) : &half;
+      std::memcpy(bytes_.data() + i * dtype_size(dtype), from, static_cast<size_t>(dtype_size(dtype)));
+    }
+  }
+  void fill(const Tensor& t) const {
+    for (int64_t at = 0; at < t.size(); at += kNumbers) {
+      const int64_t count = std::min(kNumbers, t.size() - at);
+      cpu_.table().upload(cpu_.handle(), static_cast<char*>(t.data) + at * dtype_size(dtype_), bytes_.data(), static_cast<size_t>(count * dtype_size(dtype_)));
+    }
+  }
+
+ private:
+  static constexpr int64_t kNumbers = 1'000'003;
+  ops::CpuBackend& cpu_;
+  DType dtype_;
+  std::vector<char> bytes_;
+};
+
+PackedTokens pair_trees(int64_t trees, int64_t prompt, int64_t answer) {
+  TreePacker packer;
+  // An answer's last token predicts nothing and has no row.
+  const std::vector<int32_t> prompt_ids(static_cast<size_t>(prompt)), answer_ids(static_cast<size_t>(answer + 1));
+  for (int64_t i = 0; i < trees; ++i) packer.add_tree(prompt_ids, {answer_ids, answer_ids});
+  return packer.take();
+}
+
+// The model cut to its first layer, with a vocabulary of one token.
+ModelConfig first_layer(ModelConfig config) {
+  config.n_layers = 1;
+  config.layer_window.resize(1);
+  config.vocab_size = 1;
+  config.tied_embeddings = true;
+  return config;
+}
+
+double norm_of(const ops::CpuBackend& cpu, const LayerWeights& gradients) {
+  double squares = 0;
+  for (const Tensor& t : {gradients.qkv, gradients.o, gradients.gate_up, gradients.down})
+    squares += cpu.table().sum_of_squares(cpu.handle(), t.get<float>(), t.size());
+  return std::sqrt(squares);
+}
+
+}  // namespace
+
+std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t repeats) {
+  using ops::GemmForm;
+  check(!s.packed || s.form == GemmForm::nt, ErrorCode::invalid_argument, "a packed weight needs the form nt");
+  ops::CpuBackend cpu = open_cpu(threads);
+  const ops::Table& ops = cpu.table();
+  ops::Backend* backend = cpu.handle();
+  const RandomBlock random(cpu, s.dtype);
+  const auto bytes = [](int64_t rows, int64_t cols, DType dtype) { return static_cast<size_t>(rows * cols * dtype_size(dtype)); };
+  const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor"), b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
+  const DeviceBuffer c(ops, backend, bytes(s.m, s.n, s.out), "a product");
+  const DeviceBuffer pack(ops, backend, s.packed ? ops.packed_bytes(backend, s.dtype, s.n, s.k) : 0, "a packed matrix");
+  ops::GemmArgs args;
+  args.form = s.form;
+  args.a = s.form == GemmForm::tn ? Tensor(a.data(), s.dtype, s.k, s.m) : Tensor(a.data(), s.dtype, s.m, s.k);
+  args.b = s.form == GemmForm::nt ? Tensor(b.data(), s.dtype, s.n, s.k) : Tensor(b.data(), s.dtype, s.k, s.n);
+  args.c = Tensor(c.data(), s.out, s.m, s.n);
+  args.accumulate = s.accumulate;
+  random.fill(args.a);
+  random.fill(args.b);
+  ops::PackedWeight weight;
+  if (s.packed) {
+    weight.data = pack.data();
+    ops.pack_weight(backend, &weight, args.b);
+    args.packed_b = &weight;
+  }
+  ops.gemm(backend, args);             // grows scratch, wakes the threads
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < repeats; ++i) seconds.push_back(seconds_of([&] { ops.gemm(backend, args); }));
+  return seconds;
+}
+
+LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads, int64_t repeats) {
+  check(prompt + answer <= whole.max_position, ErrorCode::invalid_argument, "a prompt of ", prompt, " and an answer of ", answer,
+        " tokens are longer than the model's context of ", whole.max_position);
+  const ModelConfig config = first_layer(whole);
+  ops::CpuBackend cpu = open_cpu(threads);
+  const ops::Table& ops = cpu.table();
+  ops::Backend* backend = cpu.handle();
+  const PackedTokens tokens = pair_trees(trees, prompt, answer);
+  const auto weights = random_weights(config, dtype, 0, ops, backend);
+  const Weights gradients(config, DType::f32, ops, backend);
+  const DeviceBuffer activations(ops, backend, lay_out_training(config, dtype, tokens.size(), 1, nullptr).bytes, "a layer's activations");
+  const TrainingTensors t = lay_out_training(config, dtype, tokens.size(), 1, activations.data());
+  const std::vector<float> table = rope_table(config, prompt + answer);
+  const DeviceBuffer rope(ops, backend, table.size() * sizeof(float), "the rope table");
+  ops.upload(backend, rope.data(), table.data(), rope.bytes());
+  LayerPass pass{ops, backend, config, tokens, Tensor(rope.data(), DType::f32, prompt + answer, config.head_dim)};
+  pass.accumulate = false;
+
+  const RandomBlock random(cpu, DType::f32);
+  LayerSpeed speed;
+  for (int64_t i = 0; i <= repeats; ++i) {
+    random.fill(t.work.x);
+    const double forward = seconds_of([&] { layer_forward(pass, 0, weights->layers[0], nullptr, t.layers[0], t.work); });
+    random.fill(t.work.x);             // now the gradient that comes from above
+    const double backward = seconds_of([&] { layer_backward(pass, 0, weights->layers[0], t.layers[0], t.work, gradients.layers[0]); });
+    if (i == 0) continue;              // grew scratch, woke the threads
+    speed.forward_seconds.push_back(forward);
+    speed.backward_seconds.push_back(backward);
+  }
+  speed.gradient_norm = norm_of(cpu, gradients.layers[0]);
+  return speed;
+}
+
+}  // namespace rlhi
