@@ -76,5 +76,6 @@ export { Engine } from "./engine/engine.js";
 export type { ContinuationScore, EngineOptions, Generated, GenerateOptions, GenerationItem, ScoreItem } from "./engine/engine.js";
 export { train, trainFilesIn } from "./engine/training.js";
 export type { MetricsLine, TrainFacts, TrainJob, TrainSettings } from "./engine/training.js";
-export { benchForward, benchGemm, benchGenerate, benchTrain } from "./engine/bench.js";
+export { benchForward, benchGenerate, benchTrain } from "./engine/bench.js";
+export { benchGemm, benchLayer } from "./engine/bench-parts.js";
 export { benchOperations } from "./engine/bench-ops.js";

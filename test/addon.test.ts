@@ -218,9 +218,23 @@ test("the machine is described and measured", async () => {
   assert.ok(info.logicalCores >= 1 && info.memoryBytes > info.availableMemoryBytes && info.availableMemoryBytes > 0);
   assert.equal(info.isas[0], "portable");
   assert.ok(info.isas.includes(info.defaultIsa));
-  const [flops, bandwidth, seconds] = [await addon.measurePeakFlops(1, "bf16"), await addon.measureReadBandwidth(1), await addon.measureGemm(64, 96, 128, "bf16", 1, 3)];
-  assert.ok(flops > 1e8 && bandwidth > 1e8 && seconds > 0);
-  await assert.rejects(addon.measureGemm(0, 1, 1, "f32", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^m: / });
+  const [flops, bandwidth] = [await addon.measurePeakFlops(1, "bf16"), await addon.measureReadBandwidth(1)];
+  assert.ok(flops > 1e8 && bandwidth > 1e8);
+});
+
+test("products and a layer are measured as often as asked, and named wrongly they are refused", async () => {
+  const product = { form: "tn", m: 64, n: 96, k: 128, dtype: "bf16", out: "f32", accumulate: true, packed: false } as const;
+  const seconds = await addon.measureGemm(product, 1, 3);
+  assert.ok(seconds.length === 3 && seconds.every((time) => time > 0));
+  await assert.rejects(addon.measureGemm({ ...product, m: 0 }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^product\.m: / });
+  await assert.rejects(addon.measureGemm({ ...product, form: "tt" as never }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: 'product.form: expected "nt", "nn" or "tn", found "tt"' });
+  await assert.rejects(addon.measureGemm({ ...product, packed: true }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /packed/ });
+  const folder = tinyModelFolder();
+  const layer = await addon.measureLayer(folder, "f32", { count: 2, prompt: 9, answer: 5 }, 1, 2);
+  assert.ok(layer.forwardSeconds.length === 2 && layer.backwardSeconds.every((time) => time > 0) && layer.gradientNorm > 0);
+  assert.equal((await addon.measureLayer(folder, "f32", { count: 2, prompt: 9, answer: 5 }, 2, 1)).gradientNorm, layer.gradientNorm);
+  await assert.rejects(addon.measureLayer(folder, "f32", { count: 1, prompt: 1000, answer: 25 }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /context of 1024/ });
+  assert.deepEqual(addon.modelShape(folder), { hiddenSize: 64, intermediateSize: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 16, vocabSize: tinyVocabSize });
 });
 
 test("every operation is measured at a model's shapes", async () => {

@@ -31,7 +31,7 @@ const frozen: Record<string, string[]> = {
     "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "moments", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
     "max-tokens-per-micro-batch", "recompute", "save-steps", "shuffle",
   ],
-  bench: [...common, ...compute, "model", "steps", "pairs", "prompt", "answer", "moments", "recompute", "sequences", "tokens", "shape", "max-new-tokens", "max-tokens-per-micro-batch"],
+  bench: [...common, ...compute, "model", "steps", "pairs", "prompt", "answer", "moments", "recompute", "sequences", "tokens", "shape", "form", "max-new-tokens", "max-tokens-per-micro-batch"],
   doctor: [...common, "plan", "dtype", "moments", "recompute", "max-tokens-per-micro-batch", "max-pair-tokens"],
 };
 for (const [command, flags] of Object.entries(frozen)) {
@@ -95,6 +95,8 @@ const usage: [string, string[], RegExp][] = [
   ["a length of sequences beside bench gemm", ["bench", "gemm", "--max-new-tokens", "4"], /--max-new-tokens does not go with bench gemm/],
   ["a model beside one product", ["bench", "gemm", "--shape", "8,8,8", "--model", model], /--model does not go with --shape/],
   ["a length of sequences beside bench ops", ["bench", "ops", "--prompt", "4"], /--prompt does not go with bench ops/],
+  ["a form without its product", ["bench", "gemm", "--form", "tn"], /--form does not go with bench gemm/],
+  ["a length of sequences beside bench layer", ["bench", "layer", "--tokens", "64"], /--tokens does not go with bench layer/],
   ["repetitions of bench pipeline", ["bench", "pipeline", "--steps", "2"], /--steps does not go with bench pipeline/],
 ];
 for (const [name, args, message] of usage) {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { Message } from "../lib/conversations/types.js";
+import { median } from "../lib/engine/bench.js";
 import { writeWordTokenizer } from "../lib/run/bench-model.js";
 import { openTokenizer } from "../lib/tokens/open.js";
 import { cliJson, runCli } from "./helpers/cli.js";
@@ -211,7 +212,20 @@ test("bench: each kind prints what it measured", async () => {
   const [forward] = await cliJson<Record<string, number>>(["bench", "forward", ...small, "--sequences", "2", "--tokens", "32"]);
   assert.ok((forward?.["tokens_per_s"] ?? 0) > 0 && (forward?.["useful_mfu"] ?? 0) > 0);
   const products = await cliJson<Record<string, unknown>>(["bench", "gemm", ...small, "--tokens", "32"]);
-  assert.deepEqual(products.map((row) => [row["name"], row["n"], row["k"]]), [["qkv", 128, 64], ["attention_out", 64, 64], ["gate_up", 256, 64], ["down", 64, 128], ["head", tinyVocabSize, 64]]);
+  const forms = (name: string): unknown[] => products.filter((row) => row["name"] === name).map(({ pass, form, m, n, k, out, accumulate, packed }) => [pass, form, m, n, k, out, accumulate, packed]);
+  assert.deepEqual([...new Set(products.map((row) => row["name"]))], ["qkv", "attention_out", "gate_up", "down", "head"]);
+  assert.deepEqual(forms("down"), [
+    ["forward", "nt", 32, 64, 128, "f32", true, false], ["forward, packed", "nt", 32, 64, 128, "f32", true, true],
+    ["input gradient", "nn", 32, 128, 64, "f32", false, false], ["weight gradient", "tn", 64, 128, 32, "f32", true, false],
+  ]);
+  for (const row of products) assert.ok((row["flops_lowest"] as number) <= (row["flops"] as number) && (row["flops"] as number) <= (row["flops_highest"] as number));
+  const [given] = await cliJson<Record<string, unknown>>(["bench", "gemm", "--shape", "24,40,56", "--form", "tn", "--dtype", "f32", "--steps", "2"]);
+  assert.deepEqual([given?.["form"], given?.["m"], given?.["n"], given?.["k"]], ["tn", 24, 40, 56]);
+  const [layer] = await cliJson<Record<string, number>>(["bench", "layer", ...small, "--pairs", "2", "--prompt", "16", "--answer", "8"]);
+  // Of two numbers of tokens and pairs: products of 2 x 36,864 weights in 32 rows, attention of 64 columns over 16²/2 + 2 (16 x 8 + 8²/2) keys.
+  const flops = 2 * (2 * 36_864 * 32 + 4 * 64 * 448);
+  assert.ok(Math.abs((layer?.["forward_flops"] ?? 0) * median(layer?.["forward_seconds"] as unknown as number[]) / flops - 1) < 1e-9);
+  assert.equal(layer?.["tokens"], 64);
 });
 
 test("bench ops: every operation, as shares of the bandwidth and of the peak", async () => {

@@ -97,13 +97,7 @@ export interface LoadOptions {
   onProgress?: ((fraction: number) => void) | undefined;
 }
 
-export interface ModelInfo {
-  architecture: string;
-  dtype: Dtype;
-  /** "cpu/avx512", "cuda", ... */
-  backend: string;
-  threads: number;
-  parameters: number;
+export interface ModelShape {
   hiddenSize: number;
   intermediateSize: number;
   layers: number;
@@ -111,6 +105,15 @@ export interface ModelInfo {
   kvHeads: number;
   headDim: number;
   vocabSize: number;
+}
+
+export interface ModelInfo extends ModelShape {
+  architecture: string;
+  dtype: Dtype;
+  /** "cpu/avx512", "cuda", ... */
+  backend: string;
+  threads: number;
+  parameters: number;
   maxPosition: number;
   tiedEmbeddings: boolean;
   bosTokenId: number;
@@ -246,6 +249,30 @@ export interface OperationSpeed {
   bytes: number;
 }
 
+/** One matrix product: nt is c[m,n] = a[m,k] b[n,k]^T (y = x W^T), nn is a[m,k] b[k,n] (dx = dy W), tn is a[k,m]^T b[k,n] (dW = dy^T x). */
+export interface GemmShape {
+  form: "nt" | "nn" | "tn";
+  m: number;
+  n: number;
+  k: number;
+  /** Of both factors. */
+  dtype: Dtype;
+  /** Of c. */
+  out: Dtype;
+  /** c += instead of c =; `out` is f32. */
+  accumulate: boolean;
+  /** Form nt: b was packed beforehand, as weights are for generation; else it is packed every time, as in training. */
+  packed: boolean;
+}
+
+export interface LayerSpeed {
+  /** Of each repetition. */
+  forwardSeconds: number[];
+  backwardSeconds: number[];
+  /** Of the layer's matrices. */
+  gradientNorm: number;
+}
+
 export interface NativeAddon {
   /** Must equal `addonAbi`. */
   readonly abi: number;
@@ -254,19 +281,23 @@ export interface NativeAddon {
   loadModel(options: LoadOptions): Promise<NativeModel>;
   /** All metadata of a GGUF file (tensors are not read). Arrays of numbers come as typed arrays where the type allows. */
   ggufMetadata(path: string): Record<string, GgufValue>;
+  /** The dimensions of a model; `path` as in LoadOptions. Weights are not read. */
+  modelShape(path: string): ModelShape;
   /** The memory a training run would take; `path` as in LoadOptions. Nothing is allocated. */
   planTraining(path: string, dtype: Dtype, options: TrainOptions): MemoryPlan;
   /** FLOP/s of products in registers on all threads, by the instructions that products of this type use: f32 multiply-adds, or tiles of bf16. */
   measurePeakFlops(threads: number, dtype: Dtype): Promise<number>;
   /** Bytes/s of streaming reads on all threads. */
   measureReadBandwidth(threads: number): Promise<number>;
-  /** Median seconds of `repeats` products of c[m,n] = a[m,k] b[n,k]^T with packed b. */
-  measureGemm(m: number, n: number, k: number, dtype: Dtype, threads: number, repeats: number): Promise<number>;
+  /** Seconds of each of `repeats` products. */
+  measureGemm(product: GemmShape, threads: number, repeats: number): Promise<number[]>;
+  /** The first layer of a model's shape (random weights), forward and backward as training runs them, on one micro-batch of pairs with answers of one length. */
+  measureLayer(path: string, dtype: Dtype, pairs: { count: number; prompt: number; answer: number }, threads: number, repeats: number): Promise<LayerSpeed>;
   /** Every operation as training with `tokens` rows (4 to the model's context) calls it, each `repeats` times or for 50 ms; `path` as in LoadOptions, weights are random. */
   measureOperations(path: string, dtype: Dtype, tokens: number, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
-export const addonAbi = 4;
+export const addonAbi = 5;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {
@@ -274,7 +305,10 @@ export const nativeMembers: {
   model: Record<keyof NativeModel, true>;
   trainer: Record<keyof NativeTrainer, true>;
 } = {
-  addon: { abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, planTraining: true, measurePeakFlops: true, measureReadBandwidth: true, measureGemm: true, measureOperations: true },
+  addon: {
+    abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, modelShape: true, planTraining: true, measurePeakFlops: true,
+    measureReadBandwidth: true, measureGemm: true, measureLayer: true, measureOperations: true,
+  },
   model: { info: true, score: true, setTokenBytes: true, generate: true, save: true, createTrainer: true, close: true },
   trainer: { plan: true, step: true, accumulate: true, evaluate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },
 };

@@ -184,38 +184,3 @@ export function benchForward(options: ForwardBench): Promise<Record<string, unkn
     };
   });
 }
-
-export interface GemmBench extends BenchModel {
-  /** Rows of the products: tokens of a forward. */
-  tokens: number;
-  /** One product c[m,n] = a[m,k] b[n,k]^T instead of a model's. */
-  shape?: readonly [m: number, n: number, k: number] | undefined;
-}
-
-/** The matrix products of one forward, one by one, weights packed beforehand as the model has them. */
-export async function benchGemm(options: GemmBench): Promise<Record<string, unknown>[]> {
-  const { dtype, steps } = options;
-  const threads = options.threads || loadAddon().systemInfo().logicalCores;
-  const shapes = options.shape === undefined ? await modelProducts(options) : [{ name: "given", m: options.shape[0], n: options.shape[1], k: options.shape[2] }];
-  const peak = await matrixPeak(threads, dtype);
-  const rows: Record<string, unknown>[] = [];
-  for (const { name, m, n, k } of shapes) {
-    const seconds = await loadAddon().measureGemm(m, n, k, dtype, threads, steps);
-    const flops = (2 * m * n * k) / seconds;
-    rows.push({ name, m, n, k, dtype, seconds, flops, share_of_peak: flops / peak, matrix_peak_flops: peak, path: loadAddon().systemInfo().defaultIsa, threads });
-  }
-  return rows;
-}
-
-function modelProducts(options: GemmBench): Promise<{ name: string; m: number; n: number; k: number }[]> {
-  return withEngine(options, async ({ info }) => {
-    const queries = info.heads * info.headDim;
-    return [
-      { name: "qkv", n: queries + 2 * info.kvHeads * info.headDim, k: info.hiddenSize },
-      { name: "attention_out", n: info.hiddenSize, k: queries },
-      { name: "gate_up", n: 2 * info.intermediateSize, k: info.hiddenSize },
-      { name: "down", n: info.hiddenSize, k: info.intermediateSize },
-      { name: "head", n: info.vocabSize, k: info.hiddenSize },
-    ].map((shape) => ({ m: options.tokens, ...shape }));
-  });
-}

@@ -1,0 +1,93 @@
+/** Speed of a model's parts, beside the peak measured in the same run: its matrix products, and one layer. No weights are loaded. */
+import { loadAddon } from "./addon.js";
+import type { Dtype, GemmShape, ModelShape } from "./addon.js";
+import { matrixPeak, median } from "./bench.js";
+import type { BenchModel } from "./bench.js";
+import { layerForwardFlops } from "./flops.js";
+
+export interface GemmBench extends BenchModel {
+  /** Rows of the activations: tokens of a micro-batch. */
+  tokens: number;
+  /** One product m, n, k instead of a model's. */
+  shape?: readonly [m: number, n: number, k: number] | undefined;
+  /** Of that one product. */
+  form?: GemmShape["form"] | undefined;
+}
+
+interface Product extends GemmShape {
+  name: string;
+  pass: string;
+}
+
+/** The matrix products of a training step and of a generation's prefill, one by one. */
+export async function benchGemm(options: GemmBench): Promise<Record<string, unknown>[]> {
+  const { dtype, steps, shape } = options;
+  const addon = loadAddon();
+  const { logicalCores, defaultIsa } = addon.systemInfo();
+  const threads = options.threads || logicalCores;
+  const products = shape === undefined ? modelProducts(addon.modelShape(options.model), options.tokens, dtype) : [givenProduct(shape, options.form ?? "nt", dtype)];
+  const peak = await matrixPeak(threads, dtype);
+  const rows: Record<string, unknown>[] = [];
+  for (const { name, pass, ...product } of products) {
+    const seconds = await addon.measureGemm(product, threads, steps);
+    const flopsAt = (time: number): number => (2 * product.m * product.n * product.k) / time;
+    const flops = flopsAt(median(seconds));
+    rows.push({
+      name, pass, ...product, seconds: median(seconds), flops, flops_lowest: flopsAt(Math.max(...seconds)), flops_highest: flopsAt(Math.min(...seconds)),
+      share_of_peak: flops / peak, matrix_peak_flops: peak, path: defaultIsa, threads,
+    });
+  }
+  return rows;
+}
+
+/** nt with the weight packed, nn and tn as they are: what of each is repeated with the same weight. */
+function givenProduct([m, n, k]: readonly [number, number, number], form: GemmShape["form"], dtype: Dtype): Product {
+  return { name: "given", pass: form === "nt" ? "forward, packed" : form === "nn" ? "input gradient" : "weight gradient", form, m, n, k, dtype, out: "f32", accumulate: false, packed: form === "nt" };
+}
+
+/** Every weight in its passes, with the types and sums that native/model/layer.cc gives them. */
+function modelProducts(shape: ModelShape, tokens: number, dtype: Dtype): Product[] {
+  const queries = shape.heads * shape.headDim;
+  const weights: { name: string; n: number; k: number; toResidual: boolean; inputGradient: Dtype }[] = [
+    { name: "qkv", n: queries + 2 * shape.kvHeads * shape.headDim, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
+    { name: "attention_out", n: shape.hiddenSize, k: queries, toResidual: true, inputGradient: dtype },
+    { name: "gate_up", n: 2 * shape.intermediateSize, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
+    { name: "down", n: shape.hiddenSize, k: shape.intermediateSize, toResidual: true, inputGradient: dtype },
+    { name: "head", n: shape.vocabSize, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
+  ];
+  return weights.flatMap(({ name, n, k, toResidual, inputGradient }): Product[] => {
+    const forward = { name, form: "nt" as const, m: tokens, n, k, dtype, out: toResidual || name === "head" ? ("f32" as const) : dtype, accumulate: toResidual };
+    return [
+      { ...forward, pass: "forward", packed: false },
+      { ...forward, pass: "forward, packed", packed: true },
+      { name, pass: "input gradient", form: "nn", m: tokens, n: k, k: n, dtype, out: inputGradient, accumulate: false, packed: false },
+      { name, pass: "weight gradient", form: "tn", m: n, n: k, k: tokens, dtype, out: "f32", accumulate: true, packed: false },
+    ];
+  });
+}
+
+export interface LayerBench extends BenchModel {
+  /** Pairs of the micro-batch. */
+  pairs: number;
+  prompt: number;
+  /** Tokens of each answer. */
+  answer: number;
+}
+
+/** One layer of a model, forward and backward on one micro-batch of pairs. */
+export async function benchLayer({ model, dtype, steps, pairs, prompt, answer, ...options }: LayerBench): Promise<Record<string, unknown>> {
+  const addon = loadAddon();
+  const { logicalCores, defaultIsa } = addon.systemInfo();
+  const threads = options.threads || logicalCores;
+  const before = await matrixPeak(threads, dtype);
+  const speed = await addon.measureLayer(model, dtype, { count: pairs, prompt, answer }, threads, steps);
+  const peak = Math.max(before, await matrixPeak(threads, dtype));
+  const flops = pairs * layerForwardFlops(addon.modelShape(model), prompt, answer, answer);
+  const [forward, backward] = [flops / median(speed.forwardSeconds), (2 * flops) / median(speed.backwardSeconds)];
+  const both = (3 * flops) / median(speed.forwardSeconds.map((seconds, step) => seconds + (speed.backwardSeconds[step] as number)));
+  return {
+    flops: both, share_of_peak: both / peak, forward_flops: forward, forward_share: forward / peak, backward_flops: backward, backward_share: backward / peak, matrix_peak_flops: peak,
+    forward_seconds: speed.forwardSeconds, backward_seconds: speed.backwardSeconds, gradient_norm: speed.gradientNorm, model, dtype, pairs, prompt, answer,
+    tokens: pairs * (prompt + 2 * answer), path: defaultIsa, threads,
+  };
+}
