@@ -14,7 +14,7 @@ export interface GemmBench extends BenchModel {
   form?: GemmShape["form"] | undefined;
 }
 
-interface Product extends GemmShape {
+export interface Product extends GemmShape {
   name: string;
   pass: string;
 }
@@ -46,7 +46,7 @@ function givenProduct([m, n, k]: readonly [number, number, number], form: GemmSh
 }
 
 /** Every weight in its passes, with the types and sums that native/model/layer.cc gives them. */
-function modelProducts(shape: ModelShape, tokens: number, dtype: Dtype): Product[] {
+export function modelProducts(shape: ModelShape, tokens: number, dtype: Dtype): Product[] {
   const queries = shape.heads * shape.headDim;
   const weights: { name: string; n: number; k: number; toResidual: boolean; inputGradient: Dtype }[] = [
     { name: "qkv", n: queries + 2 * shape.kvHeads * shape.headDim, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },

@@ -1,0 +1,43 @@
+/** Measures what the record does not hold yet, row by row. */
+import type { Progress } from "../../lib/progress.js";
+import { runRounds, secondsOf, shownOn } from "../peers/rounds.js";
+import type { Rounds } from "../peers/rounds.js";
+import type { Settings, TargetsRecord } from "./record.js";
+import type { Row } from "./rows.js";
+import { verdictOf } from "./verdicts.js";
+import type { Verdict } from "./verdicts.js";
+
+export interface Outcome {
+  verdicts: Verdict[];
+  /** A line each. */
+  failures: string[];
+}
+
+/** A row is in the record as soon as it is finished. */
+export async function measureRows(rows: readonly Row[], rounds: number, settingsOf: (row: Row) => Settings, record: TargetsRecord, progress: Progress): Promise<Outcome> {
+  const known = new Map(rows.map((row) => [row, record.find(row.measurement.name, settingsOf(row))]));
+  const toDo = rows.filter((row) => known.get(row) === undefined).map(({ measurement }) => measurement);
+  if (toDo.length < rows.length) progress.note(`${rows.length - toDo.length} of ${rows.length} measurements were finished before, under the same settings`);
+  progress.start("bench:targets, in seconds", secondsOf(toDo, rounds));
+  const outcome: Outcome = { verdicts: [], failures: [] };
+  for (const row of rows) {
+    const { measurement } = row;
+    let done: Rounds | undefined = known.get(row);
+    if (done === undefined) {
+      done = await runRounds(measurement, rounds, shownOn(progress, measurement, rounds));
+      record.put({ measurement: measurement.name, settings: settingsOf(row), finished: new Date().toISOString(), verdicts: verdictsOf(row, done), ...done });
+    }
+    outcome.verdicts.push(...verdictsOf(row, done));
+    outcome.failures.push(...done.failures.map(({ contender, message }) => `${measurement.name}: ${contender} failed: ${message}`));
+  }
+  progress.stop();
+  return outcome;
+}
+
+/** Against today's targets, whenever it was measured. A peer that failed in every round is not in the comparison. */
+function verdictsOf({ measurement, criteria }: Row, { results, failures }: Rounds): Verdict[] {
+  return results.flatMap((result) => {
+    const failed = failures.map(({ contender }) => contender).filter((name) => !result.figures.some((one) => one.contender === name));
+    return criteria.map((criterion) => verdictOf(result, criterion, [...new Set(failed), ...(measurement.missing === undefined ? [] : [measurement.missing])]));
+  });
+}
