@@ -26,7 +26,7 @@ function jsonLines(program: string, args: readonly string[], env: Env): Promise<
     child.on("close", (code, signal) => {
       const lines = text.out.split("\n").filter((line) => line.startsWith("{"));
       if (code === 0 && lines.length > 0) done(lines.map((line) => JSON.parse(line) as JsonRecord));
-      else failed(new Error(`${program} ${args.join(" ")} ended with ${code ?? signal}: ${text.error.trim().split("\n").at(-1) ?? ""}`));
+      else failed(new Error(`${program} ${args.join(" ")} ended with ${code ?? signal}: ${text.error.trim().split("\n").at(-1) || "no message"}`));
     });
   });
 }

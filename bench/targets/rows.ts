@@ -46,7 +46,7 @@ export const rowMakers: Readonly<Record<string, RowMaker>> = {
   "generate-64": (setting) => generationRow(64, setting),
   "generate-1": (setting) => [{ measurement: generation(1, "decoding alone", { ours: ["bf16"], peers: [] }, setting), criteria: [share(0.85)] }],
   "8b-layer": (setting) => [{ measurement: largeLayer(setting), criteria: [share(largeShare(setting))] }],
-  "8b-forward": (setting) => [{ measurement: largeForward(setting), criteria: [share(largeShare(setting)), { kind: "memory", target: 24 * 2 ** 30 }] }],
+  "8b-forward": (setting) => [{ measurement: largeForward(setting), criteria: [share(largeShare(setting)), { kind: "memory", target: 24e9 }] }],
   "second-core": (setting) => [{ measurement: secondCore(setting), criteria: [ratio(1.95)] }],
 };
 
