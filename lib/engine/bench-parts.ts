@@ -45,25 +45,33 @@ function givenProduct([m, n, k]: readonly [number, number, number], form: GemmSh
   return { name: "given", pass: form === "nt" ? "forward, packed" : form === "nn" ? "input gradient" : "weight gradient", form, m, n, k, dtype, out: "f32", accumulate: false, packed: form === "nt" };
 }
 
-/** Every weight in its passes, with the types and sums that native/model/layer.cc gives them. */
+/** Columns of the vocabulary for which the head's gradients are made at a time (native/ops/cpu/linear_logprob.cc). */
+const vocabBlock = 8192;
+
+/** Every weight in its passes, with the types and sums that native/model/layer.cc gives them; the head's gradients for one block of the vocabulary. */
 export function modelProducts(shape: ModelShape, tokens: number, dtype: Dtype): Product[] {
   const queries = shape.heads * shape.headDim;
-  const weights: { name: string; n: number; k: number; toResidual: boolean; inputGradient: Dtype }[] = [
-    { name: "qkv", n: queries + 2 * shape.kvHeads * shape.headDim, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
-    { name: "attention_out", n: shape.hiddenSize, k: queries, toResidual: true, inputGradient: dtype },
-    { name: "gate_up", n: 2 * shape.intermediateSize, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
-    { name: "down", n: shape.hiddenSize, k: shape.intermediateSize, toResidual: true, inputGradient: dtype },
-    { name: "head", n: shape.vocabSize, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
+  const block = Math.min(vocabBlock, shape.vocabSize);
+  return [
+    ...passes("qkv", queries + 2 * shape.kvHeads * shape.headDim, shape.hiddenSize, tokens, dtype, { out: dtype, accumulate: false }, { out: "f32", accumulate: false }),
+    ...passes("attention_out", shape.hiddenSize, queries, tokens, dtype, { out: "f32", accumulate: true }, { out: dtype, accumulate: false }),
+    ...passes("gate_up", 2 * shape.intermediateSize, shape.hiddenSize, tokens, dtype, { out: dtype, accumulate: false }, { out: "f32", accumulate: false }),
+    ...passes("down", shape.hiddenSize, shape.intermediateSize, tokens, dtype, { out: "f32", accumulate: true }, { out: dtype, accumulate: false }),
+    ...passes("head", shape.vocabSize, shape.hiddenSize, tokens, dtype, { out: "f32", accumulate: false }, { out: "f32", accumulate: true }, block),
   ];
-  return weights.flatMap(({ name, n, k, toResidual, inputGradient }): Product[] => {
-    const forward = { name, form: "nt" as const, m: tokens, n, k, dtype, out: toResidual || name === "head" ? ("f32" as const) : dtype, accumulate: toResidual };
-    return [
-      { ...forward, pass: "forward", packed: false },
-      { ...forward, pass: "forward, packed", packed: true },
-      { name, pass: "input gradient", form: "nn", m: tokens, n: k, k: n, dtype, out: inputGradient, accumulate: false, packed: false },
-      { name, pass: "weight gradient", form: "tn", m: n, n: k, k: tokens, dtype, out: "f32", accumulate: true, packed: false },
-    ];
-  });
+}
+
+type Sum = Pick<GemmShape, "out" | "accumulate">;
+
+/** Of a weight [n, k]: y = x W^T, dx = dy W, dW += dy^T x; the gradients for `rows` of its n rows. */
+function passes(name: string, n: number, k: number, tokens: number, dtype: Dtype, forward: Sum, inputGradient: Sum, rows = n): Product[] {
+  const common = { name, dtype, packed: false };
+  return [
+    { ...common, pass: "forward", form: "nt", m: tokens, n, k, ...forward },
+    { ...common, pass: "forward, packed", form: "nt", m: tokens, n, k, ...forward, packed: true },
+    { ...common, pass: "input gradient", form: "nn", m: tokens, n: k, k: rows, ...inputGradient },
+    { ...common, pass: "weight gradient", form: "tn", m: rows, n: k, k: tokens, out: "f32", accumulate: true },
+  ];
 }
 
 export interface LayerBench extends BenchModel {
