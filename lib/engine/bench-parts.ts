@@ -46,7 +46,7 @@ function givenProduct([m, n, k]: readonly [number, number, number], form: GemmSh
 }
 
 /** Columns of the vocabulary for which the head's gradients are made at a time (native/ops/cpu/linear_logprob.cc). */
-const vocabBlock = 8192;
+const vocabBlock = 2048;
 
 /** Every weight in its passes, with the types and sums that native/model/layer.cc gives them; the head's gradients for one block of the vocabulary. */
 export function modelProducts(shape: ModelShape, tokens: number, dtype: Dtype): Product[] {

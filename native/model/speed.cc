@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
-#include "base/random.h"
 #include "model/layer.h"
+#include "model/random_block.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rlhi {
@@ -24,31 +23,6 @@ ops::CpuBackend open_cpu(int threads) {
   options.threads = threads;
   return ops::CpuBackend(options);
 }
-
-// Standard normal numbers, as many as it takes: one block of them over and over, its length prime, so that no two rows are alike.
-class RandomBlock {
- public:
-  RandomBlock(ops::CpuBackend& cpu, DType dtype) : cpu_(cpu), dtype_(dtype), bytes_(static_cast<size_t>(kNumbers * dtype_size(dtype))) {
-    for (int64_t i = 0; i < kNumbers; ++i) {
-      const float x = normal_pair(philox(1, 0, static_cast<uint64_t>(i / 2)))[static_cast<size_t>(i % 2)];
-      const bf16 half = to_bf16(x);
-      const void* from = dtype == DType::f32 ? static_cast<const void*>(&x) : &half;
-      std::memcpy(bytes_.data() + i * dtype_size(dtype), from, static_cast<size_t>(dtype_size(dtype)));
-    }
-  }
-  void fill(const Tensor& t) const {
-    for (int64_t at = 0; at < t.size(); at += kNumbers) {
-      const int64_t count = std::min(kNumbers, t.size() - at);
-      cpu_.table().upload(cpu_.handle(), static_cast<char*>(t.data) + at * dtype_size(dtype_), bytes_.data(), static_cast<size_t>(count * dtype_size(dtype_)));
-    }
-  }
-
- private:
-  static constexpr int64_t kNumbers = 1'000'003;
-  ops::CpuBackend& cpu_;
-  DType dtype_;
-  std::vector<char> bytes_;
-};
 
 PackedTokens pair_trees(int64_t trees, int64_t prompt, int64_t answer) {
   TreePacker packer;
@@ -82,9 +56,10 @@ std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t 
   ops::CpuBackend cpu = open_cpu(threads);
   const ops::Table& ops = cpu.table();
   ops::Backend* backend = cpu.handle();
-  const RandomBlock random(cpu, s.dtype);
+  const RandomBlock random(ops, backend);
   const auto bytes = [](int64_t rows, int64_t cols, DType dtype) { return static_cast<size_t>(rows * cols * dtype_size(dtype)); };
-  const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor"), b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
+  const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor");
+  const DeviceBuffer b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
   const DeviceBuffer c(ops, backend, bytes(s.m, s.n, s.out), "a product");
   const DeviceBuffer pack(ops, backend, s.packed ? ops.packed_bytes(backend, s.dtype, s.n, s.k) : 0, "a packed matrix");
   ops::GemmArgs args;
@@ -107,7 +82,8 @@ std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t 
   return seconds;
 }
 
-LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads, int64_t repeats) {
+LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads,
+                       int64_t repeats) {
   check(prompt + answer <= whole.max_position, ErrorCode::invalid_argument, "a prompt of ", prompt, " and an answer of ", answer,
         " tokens are longer than the model's context of ", whole.max_position);
   const ModelConfig config = first_layer(whole);
@@ -117,15 +93,16 @@ LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int
   const PackedTokens tokens = pair_trees(trees, prompt, answer);
   const auto weights = random_weights(config, dtype, 0, ops, backend);
   const Weights gradients(config, DType::f32, ops, backend);
-  const DeviceBuffer activations(ops, backend, lay_out_training(config, dtype, tokens.size(), 1, nullptr).bytes, "a layer's activations");
-  const TrainingTensors t = lay_out_training(config, dtype, tokens.size(), 1, activations.data());
+  const auto lay_out = [&](void* base) { return lay_out_training(config, dtype, Recompute::none, tokens.size(), 1, base); };
+  const DeviceBuffer activations(ops, backend, lay_out(nullptr).bytes, "a layer's activations");
+  const TrainingTensors t = lay_out(activations.data());
   const std::vector<float> table = rope_table(config, prompt + answer);
   const DeviceBuffer rope(ops, backend, table.size() * sizeof(float), "the rope table");
   ops.upload(backend, rope.data(), table.data(), rope.bytes());
   LayerPass pass{ops, backend, config, tokens, Tensor(rope.data(), DType::f32, prompt + answer, config.head_dim)};
   pass.accumulate = false;
 
-  const RandomBlock random(cpu, DType::f32);
+  const RandomBlock random(ops, backend);
   LayerSpeed speed;
   for (int64_t i = 0; i <= repeats; ++i) {
     random.fill(t.work.x);
