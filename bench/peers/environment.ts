@@ -42,7 +42,8 @@ export async function pythonPeer(script: string, env: Env, ...args: (string | nu
 }
 
 export async function llamaPeer(instructions: Instructions, ...args: (string | number)[]): Promise<JsonRecord> {
-  return (await jsonLines(process.execPath, [join(llamaFolder(instructions), "llama_cpp.mjs"), ...args.map(String)], instructions.env)).at(-1) as JsonRecord;
+  const script = join(llamaFolder(instructions), "llama_cpp.mjs");
+  return (await jsonLines(process.execPath, [script, ...args.map(String)], instructions.env)).at(-1) as JsonRecord;
 }
 
 /** llama.cpp brings a library for each processor and takes the best: where better ones must not be used, it is a copy without them. */
