@@ -26,7 +26,7 @@ const kinds: Record<string, (setting: Setting) => Measurement[]> = {
   "train": (setting) => [training({ prompt: 256, answer: 256 }, bothDtypes, setting)],
   "train-long": (setting) => [training({ prompt: 700, answer: 300 }, bothDtypes, setting)],
   "forward": (setting) => [forward(bothDtypes, setting)],
-  "generate": (setting) => [16, 64, 1].map((sequences) => generation(sequences, "with prompts", bothDtypes, setting)),
+  "generate": (setting) => [16, 64, 1].map((sequences) => generation(sequences, bothDtypes, setting)),
   "gemm": (setting) => [products("small", bothDtypes, setting), products("large", bothDtypes, setting)],
 };
 

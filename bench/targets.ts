@@ -32,7 +32,7 @@ const giga = (flops: number): string => `${(flops / 1e9).toFixed(0)} GFLOP/s`;
 function machine(instructions: Instructions, threads: number, held: HoldCheck | undefined): Record<string, unknown> {
   return {
     cpu: loadAddon().systemInfo().cpuModel, threads, instructions: instructions.name, "load when it began": loadavg()[0],
-    "peers' limits": instructions.forced && Object.keys(instructions.env).length > 1 ? Object.entries(instructions.env).map(([name, value]) => `${name}=${value}`).join(" ") : undefined,
+    "all are held by": instructions.forced ? Object.entries(instructions.env).map(([name, value]) => `${name}=${value}`).join(" ") : undefined,
     "PyTorch's bf16 product": held === undefined ? undefined : `${giga(held.held)} under these limits, ${giga(held.free)} without`,
   };
 }

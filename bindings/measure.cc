@@ -13,7 +13,8 @@ constexpr int64_t kMaxThreads = 4096, kMaxRepeats = 1 << 20, kMaxSide = 1 << 20;
 // `work` on a thread of its own; it returns the Finish.
 Napi::Value measure(const Napi::CallbackInfo& info, std::function<Finish()> work) {
   AddonState& state = AddonState::of(info.Env());
-  return state.start(info.Env(), state.new_session(), {{}, info.Env().Undefined()}, [work = std::move(work)](TaskLine&) { return work(); });
+  return state.start(info.Env(), state.new_session(), {{}, info.Env().Undefined()},
+                     [work = std::move(work)](TaskLine&) { return work(); });
 }
 
 Finish number(double value) {
@@ -71,7 +72,8 @@ Napi::Value measure_layer(const Napi::CallbackInfo& info) {
     const DType dtype = to_dtype(info[1], "dtype");
     constexpr int64_t kMaxTokens = 1 << 20;
     const Fields fields(info[2], "pairs");
-    const int64_t pairs = fields.integer("count", 1, kMaxTokens), prompt = fields.integer("prompt", 1, kMaxTokens), answer = fields.integer("answer", 1, kMaxTokens);
+    const int64_t pairs = fields.integer("count", 1, kMaxTokens);
+    const int64_t prompt = fields.integer("prompt", 1, kMaxTokens), answer = fields.integer("answer", 1, kMaxTokens);
     const int threads = static_cast<int>(to_integer(info[3], "threads", 0, kMaxThreads));
     const int64_t repeats = to_integer(info[4], "repeats", 1, kMaxRepeats);
     return measure(info, [=]() -> Finish {

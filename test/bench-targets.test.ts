@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { readArguments } from "../bench/peers/arguments.js";
+import { lastRecord } from "../bench/peers/environment.js";
 import { instructionsOf, isHeld } from "../bench/peers/instructions.js";
 import type { Setting } from "../bench/peers/measurements.js";
 import { runRounds, secondsOf } from "../bench/peers/rounds.js";
@@ -98,6 +99,15 @@ test("without figures, or without a peer that should be there, nothing is met", 
   assert.deepEqual([open.measured?.median, open.met, lineOf(open)["verdict"]], [3, false, "open: without llama.cpp"]);
   // What is missed against fewer peers is missed.
   assert.equal(lineOf(verdictOf(incomplete, ratio(4), ["llama.cpp"]))["verdict"], "missed by 25 %");
+});
+
+const runScript = (script: string): ReturnType<typeof lastRecord> => lastRecord(process.execPath, ["-e", script], { GIVEN: "7" });
+
+test("a peer's record is its last; what libraries print before it may look like one", async () => {
+  assert.deepEqual(await runScript(`console.log("{'loss': '0.6931'}\\nnoise"); console.log(JSON.stringify({ given: process.env.GIVEN }))`), { given: "7" });
+  await assert.rejects(runScript("console.log('nothing')"), /ended with 0: no message/);
+  await assert.rejects(runScript("console.error('first\\nlast line'); process.exit(3)"), /ended with 3: last line$/);
+  await assert.rejects(runScript("console.log(\"{'torn\")"), SyntaxError);
 });
 
 const settings: Settings = { instructions: "avx512", threads: 2, rounds: 1, cpu: "a cpu", addon: "hash", gguf: null };

@@ -23,18 +23,32 @@ export interface BenchArguments {
 export function readArguments(argv: readonly string[], kinds: readonly string[]): BenchArguments {
   const values = parse(argv, kinds);
   return {
-    only: values.only.split(",").map((name) => oneOf("only", name, kinds)), rounds: wholeNumber("rounds", values.rounds), threads: wholeNumber("threads", values.threads),
-    isa: values.isa === undefined ? undefined : oneOf("isa", values.isa, isaNames), gguf: existing("gguf", values.gguf), out: fromHere(values.out), json: values.json, help: values.help,
+    only: values.only.split(",").map((name) => oneOf("only", name, kinds)),
+    rounds: wholeNumber("rounds", values.rounds), threads: wholeNumber("threads", values.threads),
+    isa: values.isa === undefined ? undefined : oneOf("isa", values.isa, isaNames),
+    gguf: existing("gguf", values.gguf), out: fromHere(values.out), json: values.json, help: values.help,
   };
 }
 
-function parse(argv: readonly string[], kinds: readonly string[]): { only: string; rounds: string; threads: string; isa?: string; gguf?: string; out?: string; json: boolean; help: boolean } {
+interface Texts {
+  only: string;
+  rounds: string;
+  threads: string;
+  isa?: string;
+  gguf?: string;
+  out?: string;
+  json: boolean;
+  help: boolean;
+}
+
+function parse(argv: readonly string[], kinds: readonly string[]): Texts {
   try {
     return parseArgs({
       args: [...argv],
       options: {
-        only: { type: "string", default: kinds.join(",") }, rounds: { type: "string", default: "3" }, threads: { type: "string", default: String(availableParallelism()) }, isa: { type: "string" },
-        gguf: { type: "string" }, out: { type: "string" }, json: { type: "boolean", default: false }, help: { type: "boolean", default: false },
+        only: { type: "string", default: kinds.join(",") }, rounds: { type: "string", default: "3" },
+        threads: { type: "string", default: String(availableParallelism()) }, isa: { type: "string" }, gguf: { type: "string" }, out: { type: "string" },
+        json: { type: "boolean", default: false }, help: { type: "boolean", default: false },
       },
     }).values;
   } catch (error) {
@@ -44,14 +58,14 @@ function parse(argv: readonly string[], kinds: readonly string[]): { only: strin
 
 function oneOf<Name extends string>(flag: string, value: string, names: readonly Name[]): Name {
   const found = names.find((name) => name === value);
-  if (found === undefined) throw new UsageError({ what: "unknown name", where: `--${flag}`, expected: names.join(", "), found: value });
-  return found;
+  if (found !== undefined) return found;
+  throw new UsageError({ what: "unknown name", where: `--${flag}`, expected: names.join(", "), found: value });
 }
 
 function wholeNumber(flag: string, text: string): number {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new UsageError({ what: "value out of range", where: `--${flag}`, expected: "a whole number from 1", found: text });
-  return value;
+  if (Number.isInteger(value) && value >= 1) return value;
+  throw new UsageError({ what: "value out of range", where: `--${flag}`, expected: "a whole number from 1", found: text });
 }
 
 function existing(flag: string, path: string | undefined): string | undefined {

@@ -1,6 +1,7 @@
 /** Where the peers live, how they are set up there, and how a process of a contender is run. */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { packageRoot } from "../../lib/engine/addon.js";
 import type { Instructions } from "./instructions.js";
@@ -15,35 +16,41 @@ const cli = join(packageRoot, "dist", "lib", "cli", "main.js");
 type Env = Readonly<Record<string, string>>;
 export type JsonRecord = Readonly<Record<string, unknown>>;
 
-/** Runs a program and reads the JSON objects that it prints, a line each. Rejects where there are none, or with the last line on stderr. */
-function jsonLines(program: string, args: readonly string[], env: Env): Promise<JsonRecord[]> {
+/** Runs a program; the lines it printed that begin as an object does. Rejects where there are none, or with the last line on stderr. */
+function objectLines(program: string, args: readonly string[], env: Env): Promise<string[]> {
   return new Promise((done, failed) => {
-    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], cwd: home, env: { ...process.env, ...env } });
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], cwd: tmpdir(), env: { ...process.env, ...env } });
     const text = { out: "", error: "" };
     child.stdout.on("data", (data: Buffer) => (text.out += data.toString()));
     child.stderr.on("data", (data: Buffer) => (text.error = (text.error + data.toString()).slice(-4000)));
     child.on("error", failed);
     child.on("close", (code, signal) => {
-      // TRL prints Python's dictionaries beside them, which begin with {'.
-      const lines = text.out.split("\n").filter((line) => line.startsWith('{"'));
-      if (code === 0 && lines.length > 0) done(lines.map((line) => JSON.parse(line) as JsonRecord));
+      const lines = text.out.split("\n").filter((line) => line.startsWith("{"));
+      if (code === 0 && lines.length > 0) done(lines);
       else failed(new Error(`${program} ${args.join(" ")} ended with ${code ?? signal}: ${text.error.trim().split("\n").at(-1) || "no message"}`));
     });
   });
 }
 
 /** `rlhi-native bench WHAT`; the records it printed. */
-export function ours(what: string, env: Env, ...flags: (string | number)[]): Promise<JsonRecord[]> {
-  return jsonLines(process.execPath, [cli, "bench", what, "--json", "--quiet", ...flags.map(String)], env);
+export async function ours(what: string, env: Env, ...flags: (string | number)[]): Promise<JsonRecord[]> {
+  const lines = await objectLines(process.execPath, [cli, "bench", what, "--json", "--quiet", ...flags.map(String)], env);
+  return lines.map((line) => JSON.parse(line) as JsonRecord);
 }
 
-/** A script of bench/peers/ in the peers' Python; the record on the last line of its output. */
-export async function pythonPeer(script: string, env: Env, ...args: (string | number)[]): Promise<JsonRecord> {
-  return (await jsonLines(python, [join(scripts, script), ...args.map(String)], env)).at(-1) as JsonRecord;
+/** The record on the last line of what a peer's program prints; libraries may print others' before it. */
+export async function lastRecord(program: string, args: readonly string[], env: Env): Promise<JsonRecord> {
+  return JSON.parse((await objectLines(program, args, env)).at(-1) as string) as JsonRecord;
 }
 
-export async function llamaPeer(instructions: Instructions, ...args: (string | number)[]): Promise<JsonRecord> {
-  return (await jsonLines(process.execPath, [join(llamaFolder(instructions), "llama_cpp.mjs"), ...args.map(String)], instructions.env)).at(-1) as JsonRecord;
+/** A script of bench/peers/ in the peers' Python. */
+export function pythonPeer(script: string, env: Env, ...args: (string | number)[]): Promise<JsonRecord> {
+  return lastRecord(python, [join(scripts, script), ...args.map(String)], env);
+}
+
+export function llamaPeer(instructions: Instructions, ...args: (string | number)[]): Promise<JsonRecord> {
+  const script = join(llamaFolder(instructions), "llama_cpp.mjs");
+  return lastRecord(process.execPath, [script, ...args.map(String)], instructions.env);
 }
 
 /** llama.cpp brings a library for each processor and takes the best: where better ones must not be used, it is a copy without them. */

@@ -23,20 +23,37 @@ export const bothDtypes: Dtypes = { ours: ["bf16", "f32"], peers: ["bf16", "f32"
 
 const small = "smollm2-135m";
 const large = "llama-3.1-8b";
-const number = (record: JsonRecord, key: string): number => record[key] as number;
 
-/** A measurement of one thing. */
-function single(name: string, unit: string, seconds: number, contenders: readonly (Omit<Contender, "run"> & { run: () => Promise<Reading> })[], missing?: string): Measurement {
-  return { name, unit, seconds, missing, parts: [name], contenders: contenders.map(({ run, ...contender }) => ({ ...contender, run: async () => new Map([[name, await run()]]) })) };
+function number(record: JsonRecord, key: string): number {
+  const value = record[key];
+  if (typeof value !== "number") throw new Error(`no ${key} in what it printed: ${JSON.stringify(record).slice(0, 200)}`);
+  return value;
 }
 
-async function oursOnModel(what: string, model: string, dtype: Dtype, { threads, instructions }: Setting, ...flags: (string | number)[]): Promise<JsonRecord> {
+/** A contender of a measurement of one thing. */
+interface Runner extends Omit<Contender, "run"> {
+  run: () => Promise<Reading>;
+}
+
+function single(name: string, unit: string, seconds: number, runners: readonly Runner[], missing?: string): Measurement {
+  const contenders = runners.map(({ run, ...contender }) => ({ ...contender, run: async () => new Map([[name, await run()]]) }));
+  return { name, unit, seconds, missing, parts: [name], contenders };
+}
+
+function inEach(name: string, isOurs: boolean, dtypes: readonly Dtype[], run: (dtype: Dtype) => Promise<Reading>): Runner[] {
+  return dtypes.map((dtype) => ({ name: `${name} ${dtype}`, ours: isOurs, run: () => run(dtype) }));
+}
+
+async function oursOnModel(what: string, model: string, dtype: Dtype, setting: Setting, ...flags: (string | number)[]): Promise<JsonRecord> {
+  const { threads, instructions } = setting;
   return (await ours(what, instructions.env, "--model", model, "--dtype", dtype, "--threads", threads, ...flags))[0] as JsonRecord;
 }
 
 function reading(record: JsonRecord, key: string, limit?: number): Reading {
   return { value: number(record, key), memory: number(record, "peak_memory_bytes"), limit };
 }
+
+const flopsIn = (record: JsonRecord): Reading => ({ value: number(record, "flops"), limit: number(record, "matrix_peak_flops") });
 
 export interface PairShape {
   prompt: number;
@@ -45,118 +62,132 @@ export interface PairShape {
 }
 
 const pairs = 2;
+const trainingSteps = 3;
 
-/** Moments are of the weights' type, as TRL's are, and a micro-batch holds one pair. */
-async function ourTraining({ prompt, answer }: PairShape, dtype: Dtype, steps: number, setting: Setting): Promise<Reading> {
-  const record = await oursOnModel("train", small, dtype, setting, "--pairs", pairs, "--prompt", prompt, "--answer", answer, "--steps", steps, "--moments", dtype, "--max-tokens-per-micro-batch", prompt + 2 * answer);
+async function ourTraining({ prompt, answer }: PairShape, dtype: Dtype, setting: Setting): Promise<Reading> {
+  const shape = ["--pairs", pairs, "--prompt", prompt, "--answer", answer, "--steps", trainingSteps];
+  const record = await oursOnModel("train", small, dtype, setting, ...shape);
   return reading(record, "pairs_per_s", number(record, "matrix_peak_flops") / number(record, "useful_flops_per_pair"));
 }
 
 /** The limit is the pairs/s at which useful work would fill the matrix peak. */
 export function training(shape: PairShape, dtypes: Dtypes, setting: Setting): Measurement {
   const { prompt, answer } = shape;
-  const steps = 3;
+  const { env } = setting.instructions;
   return single(`training, ${pairs} pairs of ${prompt} + ${answer} + ${answer}`, "pairs/s", prompt + 2 * answer > 1000 ? 120 : 60, [
-    ...dtypes.ours.map((dtype) => ({ name: `rlhi-native ${dtype}`, ours: true, run: () => ourTraining(shape, dtype, steps, setting) })),
-    ...dtypes.peers.map((dtype) => ({
-      name: `TRL ${dtype}`, ours: false,
-      run: async () => reading(await pythonPeer("trl_dpo.py", setting.instructions.env, dtype, pairs, prompt, answer, steps, setting.threads), "pairs_per_s"),
-    })),
+    ...inEach("rlhi-native", true, dtypes.ours, (dtype) => ourTraining(shape, dtype, setting)),
+    ...inEach("TRL", false, dtypes.peers, async (dtype) =>
+      reading(await pythonPeer("trl_dpo.py", env, dtype, pairs, prompt, answer, trainingSteps, setting.threads), "pairs_per_s")),
   ]);
 }
 
 /** Training on two threads beside the same on one. */
 export function secondCore(setting: Setting): Measurement {
-  const shape = { prompt: 256, answer: 256 };
-  const contender = (threads: number): { name: string; ours: boolean; run: () => Promise<Reading> } =>
-    ({ name: `${threads} thread${threads === 1 ? "" : "s"}`, ours: threads > 1, run: () => ourTraining(shape, "bf16", 3, { ...setting, threads }) });
-  return single("training on two threads and on one", "pairs/s", 40, [contender(2), contender(1)]);
-}
-
-/** Log-probabilities of every token: the limit is the tokens/s at which useful work would fill the matrix peak. */
-export function forward(dtypes: Dtypes, setting: Setting): Measurement {
-  const [sequences, tokens, steps] = [4, 512, 3];
-  return single(`forward, ${sequences} x ${tokens}`, "tokens/s", 20, [
-    ...dtypes.ours.map((dtype) => ({ name: `rlhi-native ${dtype}`, ours: true, run: () => ourForward(small, dtype, sequences, tokens, steps, setting) })),
-    ...dtypes.peers.map((dtype) => ({
-      name: `transformers ${dtype}`, ours: false,
-      run: async () => reading(await pythonPeer("transformers_speed.py", setting.instructions.env, "forward", dtype, sequences, tokens, steps, setting.threads), "tokens_per_s"),
-    })),
+  const run = (threads: number) => (): Promise<Reading> => ourTraining({ prompt: 256, answer: 256 }, "bf16", { ...setting, threads });
+  return single("training on two threads and on one", "pairs/s", 40, [
+    { name: "2 threads", ours: true, run: run(2) }, { name: "1 thread", ours: false, run: run(1) },
   ]);
 }
 
-async function ourForward(model: string, dtype: Dtype, sequences: number, tokens: number, steps: number, setting: Setting): Promise<Reading> {
+interface ForwardShape {
+  sequences: number;
+  tokens: number;
+  steps: number;
+}
+
+async function ourForward(model: string, dtype: Dtype, shape: ForwardShape, setting: Setting): Promise<Reading> {
+  const { sequences, tokens, steps } = shape;
   const record = await oursOnModel("forward", model, dtype, setting, "--sequences", sequences, "--tokens", tokens, "--steps", steps);
   return reading(record, "tokens_per_s", number(record, "tokens_per_s") / number(record, "useful_mfu"));
 }
 
+/** Log-probabilities of every token: the limit is the tokens/s at which useful work would fill the matrix peak. */
+export function forward(dtypes: Dtypes, setting: Setting): Measurement {
+  const shape = { sequences: 4, tokens: 512, steps: 3 };
+  const { sequences, tokens, steps } = shape;
+  const { env } = setting.instructions;
+  return single(`forward, ${sequences} x ${tokens}`, "tokens/s", 20, [
+    ...inEach("rlhi-native", true, dtypes.ours, (dtype) => ourForward(small, dtype, shape, setting)),
+    ...inEach("transformers", false, dtypes.peers, async (dtype) =>
+      reading(await pythonPeer("transformers_speed.py", env, "forward", dtype, sequences, tokens, steps, setting.threads), "tokens_per_s")),
+  ]);
+}
+
 export function largeForward(setting: Setting): Measurement {
-  const tokens = 512;
-  return single(`8B forward, 1 x ${tokens}`, "tokens/s", 120, [{ name: "rlhi-native bf16", ours: true, run: () => ourForward(large, "bf16", 1, tokens, 1, setting) }]);
+  const shape = { sequences: 1, tokens: 512, steps: 1 };
+  const contenders = inEach("rlhi-native", true, ["bf16"], (dtype) => ourForward(large, dtype, shape, setting));
+  return single(`8B forward, ${shape.sequences} x ${shape.tokens}`, "tokens/s", 120, contenders);
 }
 
 export function largeLayer(setting: Setting): Measurement {
-  const { prompt, answer } = { prompt: 256, answer: 256 };
-  return single(`8B layer, forward and backward, ${prompt} + ${answer} + ${answer}`, "FLOP/s", 30, [{
-    name: "rlhi-native bf16", ours: true,
-    run: async () => {
-      const record = await oursOnModel("layer", large, "bf16", setting, "--pairs", 1, "--prompt", prompt, "--answer", answer, "--steps", 3);
-      return { value: number(record, "flops"), limit: number(record, "matrix_peak_flops") };
-    },
-  }]);
+  const [prompt, answer, steps] = [256, 256, 3];
+  const contenders = inEach("rlhi-native", true, ["bf16"], async (dtype) => {
+    const shape = ["--pairs", 1, "--prompt", prompt, "--answer", answer, "--steps", steps];
+    const record = await oursOnModel("layer", large, dtype, setting, ...shape);
+    return flopsIn(record);
+  });
+  return single(`8B layer, forward and backward, ${prompt} + ${answer} + ${answer}`, "FLOP/s", 30, contenders);
 }
 
-/** Tokens/s of greedy answers to prompts of 64 tokens; alone, the limit is how often a second the weights can be read. */
-export function generation(sequences: number, count: "with prompts" | "decoding alone", dtypes: Dtypes, setting: Setting): Measurement {
-  const [prompt, fresh, steps] = [64, 64, 1];
+const [promptTokens, newTokens, generationSteps] = [64, 64, 1];
+
+async function ourGeneration(sequences: number, rate: "tokens_per_s" | "decode_tokens_per_s", dtype: Dtype, setting: Setting): Promise<Reading> {
+  const shape = ["--sequences", sequences, "--prompt", promptTokens, "--max-new-tokens", newTokens, "--steps", generationSteps];
+  const record = await oursOnModel("generate", small, dtype, setting, ...shape);
+  // One sequence cannot be decoded faster than the weights are read.
+  const limit = sequences === 1 ? number(record, "read_bandwidth_bytes_per_s") / number(record, "weight_bytes") : undefined;
+  return reading(record, rate, limit);
+}
+
+/** Greedy answers to several prompts at once, prompts included. */
+export function generation(sequences: number, dtypes: Dtypes, setting: Setting): Measurement {
   const { threads, gguf, instructions } = setting;
-  const missing = count === "with prompts" && gguf === undefined ? "llama.cpp (--gguf)" : undefined;
-  const peers = count === "decoding alone" ? [] : [
-    ...dtypes.peers.map((dtype) => ({
-      name: `transformers ${dtype}`, ours: false,
-      run: async () => reading(await pythonPeer("transformers_speed.py", instructions.env, "generate", dtype, sequences, prompt, fresh, steps, threads), "tokens_per_s"),
-    })),
-    ...(gguf === undefined ? [] : [{ name: "llama.cpp Q4_1", ours: false, run: async () => reading(await llamaPeer(instructions, gguf, sequences, prompt, fresh, threads), "tokens_per_s") }]),
-  ];
-  return single(`generation, ${sequences} at once${count === "decoding alone" ? ", decoding" : ""}`, "tokens/s", 20, [
-    ...dtypes.ours.map((dtype) => ({
-      name: `rlhi-native ${dtype}`, ours: true,
-      run: async () => {
-        const record = await oursOnModel("generate", small, dtype, setting, "--sequences", sequences, "--prompt", prompt, "--max-new-tokens", fresh, "--steps", steps);
-        return reading(record, count === "decoding alone" ? "decode_tokens_per_s" : "tokens_per_s", sequences === 1 ? number(record, "read_bandwidth_bytes_per_s") / number(record, "weight_bytes") : undefined);
-      },
-    })),
-    ...peers,
-  ], missing);
+  const llama = gguf === undefined ? [] : [{
+    name: "llama.cpp Q4_1", ours: false,
+    run: async () => reading(await llamaPeer(instructions, gguf, sequences, promptTokens, newTokens, threads), "tokens_per_s"),
+  }];
+  return single(`generation, ${sequences} at once`, "tokens/s", 20, [
+    ...inEach("rlhi-native", true, dtypes.ours, (dtype) => ourGeneration(sequences, "tokens_per_s", dtype, setting)),
+    ...inEach("transformers", false, dtypes.peers, async (dtype) => {
+      const shape = [sequences, promptTokens, newTokens, generationSteps, threads];
+      return reading(await pythonPeer("transformers_speed.py", instructions.env, "generate", dtype, ...shape), "tokens_per_s");
+    }),
+    ...llama,
+  ], gguf === undefined ? "llama.cpp (--gguf)" : undefined);
+}
+
+/** One sequence, without its prompt, beside what the memory's bandwidth allows. */
+export function decoding(setting: Setting): Measurement {
+  const contenders = inEach("rlhi-native", true, ["bf16"], (dtype) => ourGeneration(1, "decode_tokens_per_s", dtype, setting));
+  return single("decoding, 1 sequence", "tokens/s", 10, contenders);
 }
 
 const productName = (model: string, { name, pass, m, n, k }: Product): string => `${model} ${name}, ${pass}, ${m} x ${n} x ${k}`;
+const argumentOf = ({ form, m, n, k }: Product): string => `${form}:${m},${n},${k}`;
 
-/** The products of a training step of SmolLM2-135M on 1024 tokens, or of an 8B model on 512, beside PyTorch's, whose sums and results are of the factors' type. */
+/**
+ * The products of a training step of SmolLM2-135M on 1024 tokens, or of an 8B model on 512, beside PyTorch's, whose sums and results
+ * are of the factors' type.
+ */
 export function products(size: "small" | "large", dtypes: Dtypes, setting: Setting): Measurement {
-  const { threads, instructions } = setting;
+  const { threads, instructions: { env } } = setting;
   const [model, tokens, repeats] = size === "small" ? [small, 1024, 5] : [large, 512, 3];
   // Names and sizes are the same in every element type. Weights are packed every time, as in training.
   const all = modelProducts(loadAddon().modelShape(model), tokens, "bf16").filter(({ packed }) => !packed);
+  const readingsOf = (dtype: Dtype) => async (): Promise<ReadonlyMap<string, Reading>> => {
+    const rows = await ours("gemm", env, "--model", model, "--tokens", tokens, "--dtype", dtype, "--threads", threads, "--steps", repeats);
+    return new Map(rows.map((row) => [productName(model, row as unknown as Product), flopsIn(row)]));
+  };
+  const torchOf = (dtype: Dtype) => async (): Promise<ReadonlyMap<string, Reading>> => {
+    const found = await pythonPeer("torch_gemm.py", env, dtype, repeats, threads, ...all.map(argumentOf));
+    return new Map(all.map((product) => [productName(model, product), { value: number(found, argumentOf(product)) }]));
+  };
   return {
-    name: `products of ${model} on ${tokens} tokens`, unit: "FLOP/s", seconds: size === "small" ? 8 : 40, parts: all.map((product) => productName(model, product)),
+    name: `products of ${model} on ${tokens} tokens`, unit: "FLOP/s", seconds: size === "small" ? 8 : 40,
+    parts: all.map((product) => productName(model, product)),
     contenders: [
-      ...dtypes.ours.map((dtype): Contender => ({
-        name: `rlhi-native ${dtype}`, ours: true,
-        run: async () => {
-          const rows = await ours("gemm", instructions.env, "--model", model, "--tokens", tokens, "--dtype", dtype, "--threads", threads, "--steps", repeats);
-          return new Map(rows.map((row) => [productName(model, row as unknown as Product), { value: number(row, "flops"), limit: number(row, "matrix_peak_flops") }]));
-        },
-      })),
-      ...dtypes.peers.map((dtype): Contender => ({
-        name: `PyTorch ${dtype}`, ours: false,
-        run: async () => {
-          const found = await pythonPeer("torch_gemm.py", instructions.env, dtype, repeats, threads, ...all.map(argumentOf));
-          return new Map(all.map((product) => [productName(model, product), { value: number(found, argumentOf(product)) }]));
-        },
-      })),
+      ...dtypes.ours.map((dtype): Contender => ({ name: `rlhi-native ${dtype}`, ours: true, run: readingsOf(dtype) })),
+      ...dtypes.peers.map((dtype): Contender => ({ name: `PyTorch ${dtype}`, ours: false, run: torchOf(dtype) })),
     ],
   };
 }
-
-const argumentOf = ({ form, m, n, k }: Product): string => `${form}:${m},${n},${k}`;

@@ -14,10 +14,13 @@ export interface Outcome {
 }
 
 /** A row is in the record as soon as it is finished. */
-export async function measureRows(rows: readonly Row[], rounds: number, settingsOf: (row: Row) => Settings, record: TargetsRecord, progress: Progress): Promise<Outcome> {
+export async function measureRows(
+  rows: readonly Row[], rounds: number, settingsOf: (row: Row) => Settings, record: TargetsRecord, progress: Progress,
+): Promise<Outcome> {
   const known = new Map(rows.map((row) => [row, record.find(row.measurement.name, settingsOf(row))]));
   const toDo = rows.filter((row) => known.get(row) === undefined).map(({ measurement }) => measurement);
-  if (toDo.length < rows.length) progress.note(`${rows.length - toDo.length} of ${rows.length} measurements were finished before, under the same settings`);
+  const kept = rows.length - toDo.length;
+  if (kept > 0) progress.note(`${kept} of ${rows.length} measurements were finished before, under the same settings`);
   progress.start("bench:targets, in seconds", secondsOf(toDo, rounds));
   const outcome: Outcome = { verdicts: [], failures: [] };
   for (const row of rows) {
@@ -25,7 +28,8 @@ export async function measureRows(rows: readonly Row[], rounds: number, settings
     let done: Rounds | undefined = known.get(row);
     if (done === undefined) {
       done = await runRounds(measurement, rounds, shownOn(progress, measurement, rounds));
-      record.put({ measurement: measurement.name, settings: settingsOf(row), finished: new Date().toISOString(), verdicts: verdictsOf(row, done), ...done });
+      const [settings, finished, verdicts] = [settingsOf(row), new Date().toISOString(), verdictsOf(row, done)];
+      record.put({ measurement: measurement.name, settings, finished, verdicts, ...done });
     }
     outcome.verdicts.push(...verdictsOf(row, done));
     outcome.failures.push(...done.failures.map(({ contender, message }) => `${measurement.name}: ${contender} failed: ${message}`));
@@ -38,6 +42,7 @@ export async function measureRows(rows: readonly Row[], rounds: number, settings
 function verdictsOf({ measurement, criteria }: Row, { results, failures }: Rounds): Verdict[] {
   return results.flatMap((result) => {
     const failed = failures.map(({ contender }) => contender).filter((name) => !result.figures.some((one) => one.contender === name));
-    return criteria.map((criterion) => verdictOf(result, criterion, [...new Set(failed), ...(measurement.missing === undefined ? [] : [measurement.missing])]));
+    const without = [...new Set(failed), ...(measurement.missing === undefined ? [] : [measurement.missing])];
+    return criteria.map((criterion) => verdictOf(result, criterion, without));
   });
 }

@@ -31,7 +31,10 @@ export class TargetsRecord {
   readonly #path: string | undefined;
   readonly #rows: RecordedRow[];
 
-  /** Of a folder that need not be there yet; undefined keeps nothing. Throws where the file is there and is not such a record, or cannot be written. */
+  /**
+   * Of a folder that need not be there yet; undefined keeps nothing. Throws where the file is there and is not such a record, or
+   * cannot be written.
+   */
   constructor(folder: string | undefined) {
     this.#path = folder === undefined ? undefined : join(folder, "targets.json");
     this.#rows = this.#path !== undefined && existsSync(this.#path) ? readRows(this.#path) : [];
@@ -63,5 +66,7 @@ function readRows(path: string): RecordedRow[] {
   }
   const rows = typeof content === "object" && content !== null && "rows" in content ? content.rows : undefined;
   if (Array.isArray(rows)) return rows as RecordedRow[];
-  throw new RlhiError("ERR_INVALID_FILE", { what: "not a record of bench:targets", where: path, expected: "a JSON object with rows", todo: "move the file away, or give --out another folder" });
+  throw new RlhiError("ERR_INVALID_FILE", {
+    what: "not a record of bench:targets", where: path, expected: "a JSON object with rows", todo: "move the file away, or give --out another folder",
+  });
 }

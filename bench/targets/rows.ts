@@ -1,5 +1,5 @@
 /** The CPU performance targets: what each row measures, and what its figures must reach. */
-import { forward, generation, largeForward, largeLayer, products, secondCore, training } from "../peers/measurements.js";
+import { decoding, forward, generation, largeForward, largeLayer, products, secondCore, training } from "../peers/measurements.js";
 import type { Dtypes, Setting } from "../peers/measurements.js";
 import type { Measurement } from "../peers/rounds.js";
 
@@ -20,6 +20,7 @@ export interface Row {
 
 const share = (target: number): Criterion => ({ kind: "share", target });
 const ratio = (target: number): Criterion => ({ kind: "ratio", target });
+const memory = (target: number): Criterion => ({ kind: "memory", target });
 const halfTheMemory: Criterion = { kind: "memory ratio", target: 0.5 };
 
 /** With AMX, bf16 is the type to compute in; without, it is a way to store and f32 the type of the FMA peak. */
@@ -34,19 +35,21 @@ export const rowMakers: Readonly<Record<string, RowMaker>> = {
   "gemm": (setting) => {
     const { amx, tiles } = columnOf(setting.instructions.name);
     const dtypes: Dtypes = tiles ? { ours: ["bf16"], peers: amx ? ["bf16"] : ["bf16", "f32"] } : { ours: ["f32"], peers: ["f32"] };
-    return (["small", "large"] as const).map((size) => ({ measurement: products(size, dtypes, setting), criteria: amx ? [share(0.65), ratio(2)] : [share(0.85), ratio(1.15)] }));
+    const criteria = amx ? [share(0.65), ratio(2)] : [share(0.85), ratio(1.15)];
+    return (["small", "large"] as const).map((size) => ({ measurement: products(size, dtypes, setting), criteria }));
   },
   "train": (setting) => trainingRow(256, 256, setting),
   "train-long": (setting) => trainingRow(700, 300, setting),
   "forward": (setting) => {
     const { amx } = columnOf(setting.instructions.name);
-    return [{ measurement: forward(amx ? { ours: ["bf16"], peers: ["bf16"] } : { ours: ["bf16", "f32"], peers: ["f32"] }, setting), criteria: [ratio(amx ? 8 : 1.6)] }];
+    const dtypes: Dtypes = amx ? { ours: ["bf16"], peers: ["bf16"] } : { ours: ["bf16", "f32"], peers: ["f32"] };
+    return [{ measurement: forward(dtypes, setting), criteria: [ratio(amx ? 8 : 1.6)] }];
   },
   "generate-16": (setting) => generationRow(16, setting),
   "generate-64": (setting) => generationRow(64, setting),
-  "generate-1": (setting) => [{ measurement: generation(1, "decoding alone", { ours: ["bf16"], peers: [] }, setting), criteria: [share(0.85)] }],
+  "generate-1": (setting) => [{ measurement: decoding(setting), criteria: [share(0.85)] }],
   "8b-layer": (setting) => [{ measurement: largeLayer(setting), criteria: [share(largeShare(setting))] }],
-  "8b-forward": (setting) => [{ measurement: largeForward(setting), criteria: [share(largeShare(setting)), { kind: "memory", target: 24e9 }] }],
+  "8b-forward": (setting) => [{ measurement: largeForward(setting), criteria: [share(largeShare(setting)), memory(24e9)] }],
   "second-core": (setting) => [{ measurement: secondCore(setting), criteria: [ratio(1.95)] }],
 };
 
@@ -57,7 +60,7 @@ function trainingRow(prompt: number, answer: number, setting: Setting): Row[] {
 }
 
 function generationRow(sequences: number, setting: Setting): Row[] {
-  return [{ measurement: generation(sequences, "with prompts", { ours: ["bf16"], peers: ["bf16", "f32"] }, setting), criteria: [ratio(4)] }];
+  return [{ measurement: generation(sequences, { ours: ["bf16"], peers: ["bf16", "f32"] }, setting), criteria: [ratio(4)] }];
 }
 
 /** As the products' share, less ten points for what is not a product. */

@@ -46,7 +46,10 @@ const kinds: Record<Criterion["kind"], Kind> = {
     of: (own, peer) => (peer === undefined ? null : rangeOf(own.median / peer.median, own.values, peer.values)),
     againstPeers: true, atMost: false, subject: "the peer's speed", quantity: times,
   },
-  "memory": { of: ({ memory }) => (memory === null ? null : exactly(memory)), againstPeers: false, atMost: true, subject: "memory", quantity: formatBytes },
+  "memory": {
+    of: ({ memory }) => (memory === null ? null : exactly(memory)),
+    againstPeers: false, atMost: true, subject: "memory", quantity: formatBytes,
+  },
   "memory ratio": {
     of: ({ memory }, peer) => (memory === null || peer === undefined || peer.memory === null ? null : exactly(memory / peer.memory)),
     againstPeers: true, atMost: true, subject: "the peer's memory", quantity: times,
@@ -60,7 +63,10 @@ export function verdictOf({ part, figures }: Result, criterion: Criterion, witho
   const measured = own === undefined ? null : of(own, peer);
   const lacking = againstPeers ? [...without] : [];
   const reached = measured !== null && (atMost ? measured.median <= criterion.target : measured.median >= criterion.target);
-  return { part, ...criterion, measured, met: reached && lacking.length === 0, ours: own?.contender ?? null, peer: againstPeers ? (peer?.contender ?? null) : null, without: lacking };
+  return {
+    part, ...criterion, measured, met: reached && lacking.length === 0, ours: own?.contender ?? null,
+    peer: againstPeers ? (peer?.contender ?? null) : null, without: lacking,
+  };
 }
 
 /** Round by round; where no round has both, the quotient of the medians alone. */
@@ -78,7 +84,8 @@ function outcome({ kind, target, measured, met, without }: Verdict): string {
   if (met) return "met";
   const over = measured.median / target - 1;
   if (kinds[kind].atMost ? over <= 0 : over >= 0) return `open: without ${without.join(", ")}`;
-  return kind === "share" ? `missed by ${(100 * (target - measured.median)).toFixed(1)} points` : `missed by ${Math.max(1, Math.round(100 * Math.abs(over)))} %`;
+  if (kind === "share") return `missed by ${(100 * (target - measured.median)).toFixed(1)} points`;
+  return `missed by ${Math.max(1, Math.round(100 * Math.abs(over)))} %`;
 }
 
 /** A line of the table. */

@@ -25,7 +25,9 @@ export async function benchGemm(options: GemmBench): Promise<Record<string, unkn
   const addon = loadAddon();
   const { logicalCores, defaultIsa } = addon.systemInfo();
   const threads = options.threads || logicalCores;
-  const products = shape === undefined ? modelProducts(addon.modelShape(options.model), options.tokens, dtype) : [givenProduct(shape, options.form ?? "nt", dtype)];
+  const products = shape === undefined
+    ? modelProducts(addon.modelShape(options.model), options.tokens, dtype)
+    : [givenProduct(shape, options.form ?? "nt", dtype)];
   const peak = await matrixPeak(threads, dtype);
   const rows: Record<string, unknown>[] = [];
   for (const { name, pass, ...product } of products) {
@@ -33,37 +35,60 @@ export async function benchGemm(options: GemmBench): Promise<Record<string, unkn
     const flopsAt = (time: number): number => (2 * product.m * product.n * product.k) / time;
     const flops = flopsAt(median(seconds));
     rows.push({
-      name, pass, ...product, seconds: median(seconds), flops, flops_lowest: flopsAt(Math.max(...seconds)), flops_highest: flopsAt(Math.min(...seconds)),
+      name, pass, ...product, seconds: median(seconds),
+      flops, flops_lowest: flopsAt(Math.max(...seconds)), flops_highest: flopsAt(Math.min(...seconds)),
       share_of_peak: flops / peak, matrix_peak_flops: peak, path: defaultIsa, threads,
     });
   }
   return rows;
 }
 
-/** nt with the weight packed, nn and tn as they are: what of each is repeated with the same weight. */
+const passOf: Readonly<Record<GemmShape["form"], string>> = { nt: "forward, packed", nn: "input gradient", tn: "weight gradient" };
+
+/** nt with the weight packed beforehand: for the other forms there is no such thing. */
 function givenProduct([m, n, k]: readonly [number, number, number], form: GemmShape["form"], dtype: Dtype): Product {
-  return { name: "given", pass: form === "nt" ? "forward, packed" : form === "nn" ? "input gradient" : "weight gradient", form, m, n, k, dtype, out: "f32", accumulate: false, packed: form === "nt" };
+  return { name: "given", pass: passOf[form], form, m, n, k, dtype, out: "f32", accumulate: false, packed: form === "nt" };
 }
 
-/** Every weight in its passes, with the types and sums that native/model/layer.cc gives them. */
+/** Columns of the vocabulary for which the head's gradients are made at a time (native/ops/cpu/linear_logprob.cc). */
+const vocabBlock = 2048;
+
+/** Every weight in its passes, with layer.cc's types and sums; the head's gradients for one block of the vocabulary. */
 export function modelProducts(shape: ModelShape, tokens: number, dtype: Dtype): Product[] {
   const queries = shape.heads * shape.headDim;
-  const weights: { name: string; n: number; k: number; toResidual: boolean; inputGradient: Dtype }[] = [
-    { name: "qkv", n: queries + 2 * shape.kvHeads * shape.headDim, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
-    { name: "attention_out", n: shape.hiddenSize, k: queries, toResidual: true, inputGradient: dtype },
-    { name: "gate_up", n: 2 * shape.intermediateSize, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
-    { name: "down", n: shape.hiddenSize, k: shape.intermediateSize, toResidual: true, inputGradient: dtype },
-    { name: "head", n: shape.vocabSize, k: shape.hiddenSize, toResidual: false, inputGradient: "f32" },
+  const { hiddenSize, intermediateSize, vocabSize } = shape;
+  const [narrow, wide, sum] = [{ out: dtype, accumulate: false }, { out: "f32", accumulate: false }, { out: "f32", accumulate: true }] as const;
+  const weights: Weight[] = [
+    { name: "qkv", n: queries + 2 * shape.kvHeads * shape.headDim, k: hiddenSize, forward: narrow, inputGradient: wide },
+    { name: "attention_out", n: hiddenSize, k: queries, forward: sum, inputGradient: narrow },
+    { name: "gate_up", n: 2 * intermediateSize, k: hiddenSize, forward: narrow, inputGradient: wide },
+    { name: "down", n: hiddenSize, k: intermediateSize, forward: sum, inputGradient: narrow },
+    { name: "head", n: vocabSize, k: hiddenSize, forward: wide, inputGradient: sum, gradientRows: Math.min(vocabBlock, vocabSize) },
   ];
-  return weights.flatMap(({ name, n, k, toResidual, inputGradient }): Product[] => {
-    const forward = { name, form: "nt" as const, m: tokens, n, k, dtype, out: toResidual || name === "head" ? ("f32" as const) : dtype, accumulate: toResidual };
-    return [
-      { ...forward, pass: "forward", packed: false },
-      { ...forward, pass: "forward, packed", packed: true },
-      { name, pass: "input gradient", form: "nn", m: tokens, n: k, k: n, dtype, out: inputGradient, accumulate: false, packed: false },
-      { name, pass: "weight gradient", form: "tn", m: n, n: k, k: tokens, dtype, out: "f32", accumulate: true, packed: false },
-    ];
-  });
+  return weights.flatMap((weight) => passes(weight, tokens, dtype));
+}
+
+type Sum = Pick<GemmShape, "out" | "accumulate">;
+
+interface Weight {
+  name: string;
+  n: number;
+  k: number;
+  forward: Sum;
+  inputGradient: Sum;
+  /** Rows of the n for which gradients are made at a time; default all. */
+  gradientRows?: number;
+}
+
+/** y = x W^T, dx = dy W and dW += dy^T x. */
+function passes({ name, n, k, forward, inputGradient, gradientRows = n }: Weight, tokens: number, dtype: Dtype): Product[] {
+  const common = { name, dtype, packed: false };
+  return [
+    { ...common, pass: "forward", form: "nt", m: tokens, n, k, ...forward },
+    { ...common, pass: "forward, packed", form: "nt", m: tokens, n, k, ...forward, packed: true },
+    { ...common, pass: "input gradient", form: "nn", m: tokens, n: k, k: gradientRows, ...inputGradient },
+    { ...common, pass: "weight gradient", form: "tn", m: gradientRows, n: k, k: tokens, out: "f32", accumulate: true },
+  ];
 }
 
 export interface LayerBench extends BenchModel {
@@ -86,8 +111,9 @@ export async function benchLayer({ model, dtype, steps, pairs, prompt, answer, .
   const [forward, backward] = [flops / median(speed.forwardSeconds), (2 * flops) / median(speed.backwardSeconds)];
   const both = (3 * flops) / median(speed.forwardSeconds.map((seconds, step) => seconds + (speed.backwardSeconds[step] as number)));
   return {
-    flops: both, share_of_peak: both / peak, forward_flops: forward, forward_share: forward / peak, backward_flops: backward, backward_share: backward / peak, matrix_peak_flops: peak,
-    forward_seconds: speed.forwardSeconds, backward_seconds: speed.backwardSeconds, gradient_norm: speed.gradientNorm, model, dtype, pairs, prompt, answer,
-    tokens: pairs * (prompt + 2 * answer), path: defaultIsa, threads,
+    flops: both, share_of_peak: both / peak, forward_flops: forward, forward_share: forward / peak,
+    backward_flops: backward, backward_share: backward / peak, matrix_peak_flops: peak,
+    forward_seconds: speed.forwardSeconds, backward_seconds: speed.backwardSeconds, gradient_norm: speed.gradientNorm,
+    model, dtype, pairs, prompt, answer, tokens: pairs * (prompt + 2 * answer), path: defaultIsa, threads,
   };
 }

@@ -58,7 +58,8 @@ std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t 
   ops::Backend* backend = cpu.handle();
   const RandomBlock random(ops, backend);
   const auto bytes = [](int64_t rows, int64_t cols, DType dtype) { return static_cast<size_t>(rows * cols * dtype_size(dtype)); };
-  const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor"), b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
+  const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor");
+  const DeviceBuffer b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
   const DeviceBuffer c(ops, backend, bytes(s.m, s.n, s.out), "a product");
   const DeviceBuffer pack(ops, backend, s.packed ? ops.packed_bytes(backend, s.dtype, s.n, s.k) : 0, "a packed matrix");
   ops::GemmArgs args;
@@ -81,7 +82,8 @@ std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t 
   return seconds;
 }
 
-LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads, int64_t repeats) {
+LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads,
+                       int64_t repeats) {
   check(prompt + answer <= whole.max_position, ErrorCode::invalid_argument, "a prompt of ", prompt, " and an answer of ", answer,
         " tokens are longer than the model's context of ", whole.max_position);
   const ModelConfig config = first_layer(whole);
@@ -91,8 +93,9 @@ LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int
   const PackedTokens tokens = pair_trees(trees, prompt, answer);
   const auto weights = random_weights(config, dtype, 0, ops, backend);
   const Weights gradients(config, DType::f32, ops, backend);
-  const DeviceBuffer activations(ops, backend, lay_out_training(config, dtype, Recompute::norms, tokens.size(), 1, nullptr).bytes, "a layer's activations");
-  const TrainingTensors t = lay_out_training(config, dtype, Recompute::norms, tokens.size(), 1, activations.data());
+  const auto lay_out = [&](void* base) { return lay_out_training(config, dtype, Recompute::none, tokens.size(), 1, base); };
+  const DeviceBuffer activations(ops, backend, lay_out(nullptr).bytes, "a layer's activations");
+  const TrainingTensors t = lay_out(activations.data());
   const std::vector<float> table = rope_table(config, prompt + answer);
   const DeviceBuffer rope(ops, backend, table.size() * sizeof(float), "the rope table");
   ops.upload(backend, rope.data(), table.data(), rope.bytes());

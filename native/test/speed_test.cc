@@ -11,7 +11,8 @@ namespace rlhi::test {
 TEST("speed: a layer's gradient is the same for every number of threads and repetitions, and close in both element types") {
   for (const Architecture architecture : all_architectures()) {
     const ModelConfig c = tiny_config(architecture);
-    const LayerSpeed one = layer_speed(c, DType::f32, 2, 9, 5, 1, 1), two = layer_speed(c, DType::f32, 2, 9, 5, 2, 3);
+    const LayerSpeed one = layer_speed(c, DType::f32, 2, 9, 5, 1, 1);
+    const LayerSpeed two = layer_speed(c, DType::f32, 2, 9, 5, 2, 3);
     EXPECT_EQ(one.forward_seconds.size(), 1u);
     EXPECT(two.forward_seconds.size() == 3u && two.backward_seconds.size() == 3u);
     for (const double s : two.backward_seconds) EXPECT(s > 0);
@@ -20,7 +21,8 @@ TEST("speed: a layer's gradient is the same for every number of threads and repe
     // Other tokens, another gradient: the trees are what was asked for.
     EXPECT(layer_speed(c, DType::f32, 1, 9, 5, 1, 1).gradient_norm < one.gradient_norm);
   }
-  EXPECT_ERROR(layer_speed(tiny_config(Architecture::llama), DType::f32, 1, 100, 29, 1, 1), ErrorCode::invalid_argument, "context of 128");
+  const ModelConfig c = tiny_config(Architecture::llama);
+  EXPECT_ERROR(layer_speed(c, DType::f32, 1, 100, 29, 1, 1), ErrorCode::invalid_argument, "context of 128");
 }
 
 TEST("speed: products of every form are timed, one time a repetition; what a form does not allow is refused") {
@@ -31,8 +33,10 @@ TEST("speed: products of every form are timed, one time a repetition; what a for
       for (const double s : seconds) EXPECT(s > 0);
     }
   EXPECT_EQ(product_seconds({ops::GemmForm::nt, 5, 17, 65, DType::bf16, DType::bf16, false, true}, 1, 2).size(), 2u);
-  EXPECT_ERROR(product_seconds({ops::GemmForm::tn, 5, 17, 65, DType::f32, DType::f32, false, true}, 1, 1), ErrorCode::invalid_argument, "packed");
-  EXPECT_ERROR(product_seconds({ops::GemmForm::nt, 5, 17, 65, DType::bf16, DType::bf16, true}, 1, 1), ErrorCode::invalid_argument, "f32 c");
+  const ProductShape packed{ops::GemmForm::tn, 5, 17, 65, DType::f32, DType::f32, false, true};
+  EXPECT_ERROR(product_seconds(packed, 1, 1), ErrorCode::invalid_argument, "packed");
+  const ProductShape narrow{ops::GemmForm::nt, 5, 17, 65, DType::bf16, DType::bf16, true};
+  EXPECT_ERROR(product_seconds(narrow, 1, 1), ErrorCode::invalid_argument, "f32 c");
 }
 
 }  // namespace rlhi::test
