@@ -64,9 +64,11 @@ export interface PairShape {
 const pairs = 2;
 const trainingSteps = 3;
 
+/** Moments are of the weights' type, as TRL's are, and a micro-batch holds one pair. */
 async function ourTraining({ prompt, answer }: PairShape, dtype: Dtype, setting: Setting): Promise<Reading> {
   const shape = ["--pairs", pairs, "--prompt", prompt, "--answer", answer, "--steps", trainingSteps];
-  const record = await oursOnModel("train", small, dtype, setting, ...shape);
+  const memory = ["--moments", dtype, "--max-tokens-per-micro-batch", prompt + 2 * answer];
+  const record = await oursOnModel("train", small, dtype, setting, ...shape, ...memory);
   return reading(record, "pairs_per_s", number(record, "matrix_peak_flops") / number(record, "useful_flops_per_pair"));
 }
 

@@ -57,7 +57,6 @@ export const bench = defineCommand({
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "train, forward: token budget of one forward" })
     .example("$0 bench train --model smollm2-135m --dtype bf16 --pairs 2 --prompt 256 --answer 256 --steps 5 --json", "pairs/s, useful MFU, peak memory")
     .example("$0 bench gemm --dtype f32", "each matrix product of the model, forward and backward, as a share of the peak")
-    .example("$0 bench layer --model llama-3.1-8b --pairs 1", "one layer of an 8B model, forward and backward")
     .example("$0 bench ops --dtype bf16", "each operation's time, bytes and FLOPs, as shares of the bandwidth and of the peak")
     .example("$0 bench layer --model llama-3.1-8b --pairs 1", "one layer of an 8B model, forward and backward")
     .example("$0 bench pipeline", "seconds of each stage, and the share in which the engine had no work"),
