@@ -38,7 +38,7 @@ export async function ours(what: string, env: Env, ...flags: (string | number)[]
   return lines.map((line) => JSON.parse(line) as JsonRecord);
 }
 
-/** The record on the last line of what a peer's program prints; libraries may print others' before it. */
+/** The record on the last line of what a peer's program prints; libraries print others' before it, TRL Python's dictionaries. */
 export async function lastRecord(program: string, args: readonly string[], env: Env): Promise<JsonRecord> {
   return JSON.parse((await objectLines(program, args, env)).at(-1) as string) as JsonRecord;
 }

@@ -26,8 +26,8 @@ struct LayerSpeed {
 };
 
 // The first layer of `config` on one micro-batch of `trees` prompts with two answers each (what the pairs of a training are),
-// forward and backward with nothing computed again, weights and gradients of that layer alone. Throws invalid_argument where a tree is longer than the context,
-// and out_of_memory.
+// forward and backward, nothing computed again; weights and gradients of that layer alone. Throws invalid_argument where a tree is
+// longer than the context, and out_of_memory.
 LayerSpeed layer_speed(const ModelConfig& config, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads,
                        int64_t repeats);
 
