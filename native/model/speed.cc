@@ -93,7 +93,7 @@ LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int
   const PackedTokens tokens = pair_trees(trees, prompt, answer);
   const auto weights = random_weights(config, dtype, 0, ops, backend);
   const Weights gradients(config, DType::f32, ops, backend);
-  const auto lay_out = [&](void* base) { return lay_out_training(config, dtype, Recompute::none, tokens.size(), 1, base); };
+  const auto lay_out = [&](void* base) { return lay_out_training(config, dtype, Recompute::norms, tokens.size(), 1, base); };
   const DeviceBuffer activations(ops, backend, lay_out(nullptr).bytes, "a layer's activations");
   const TrainingTensors t = lay_out(activations.data());
   const std::vector<float> table = rope_table(config, prompt + answer);
