@@ -151,8 +151,8 @@ class HostTensors {
       call.download();
     };
     t.swiglu = [](Backend* b, Tensor out, Tensor gate_up) { run(b, [&](Call& c) { c.ops.swiglu(c.backend, out, gate_up); }, out, gate_up); };
-    t.swiglu_backward = [](Backend* b, Tensor d, Tensor dout, Tensor gate_up) {
-      run(b, [&](Call& c) { c.ops.swiglu_backward(c.backend, d, dout, gate_up); }, d, dout, gate_up);
+    t.swiglu_backward = [](Backend* b, Tensor d, Tensor dout, Tensor gate_up, Tensor out) {
+      run(b, [&](Call& c) { c.ops.swiglu_backward(c.backend, d, dout, gate_up, out); }, d, dout, gate_up, out);
     };
     t.linear_logprob = [](Backend* b, const ops::LinearLogprobArgs& given) {
       ops::LinearLogprobArgs a = given;
@@ -173,11 +173,11 @@ class HostTensors {
     };
     t.adamw = [](Backend* b, const ops::AdamWArgs& given) {
       ops::AdamWArgs a = given;
-      const auto n = static_cast<size_t>(a.n);
+      const auto n = static_cast<size_t>(a.n), moments = n * static_cast<size_t>(dtype_size(a.moments));
       Call call(b);
       call.take(a.weight, n * static_cast<size_t>(dtype_size(a.dtype)));
       call.take(a.remainder, n * sizeof(int16_t));
-      call.take(a.grad, n * sizeof(float)), call.take(a.m, n * sizeof(float)), call.take(a.v, n * sizeof(float));
+      call.take(a.grad, n * sizeof(float)), call.take(a.m, moments), call.take(a.v, moments);
       call.upload();
       call.ops.adamw(call.backend, a);
       call.download();
