@@ -60,6 +60,7 @@ Napi::Value plan_training_of(const Napi::CallbackInfo& info) {
     const DType dtype = to_dtype(info[1], "dtype");
     TrainOptions options = read_train_options(info[2]);
     options.threads = ops::cpu_features().logical_cores;
+    if (!ops::keeps_logits(ops::default_isa(), dtype)) options.kept_logits_bytes = 0;
     return plan_to_js(info.Env(), plan_training(config_of(path), dtype, options));
   });
 }

@@ -42,7 +42,6 @@ WorkTensors take_work(const ModelConfig& c, DType m, int64_t tokens, bool for_ba
   if (!for_backward) return w;
   w.dy = cut.take(m, tokens, c.hidden_size);
   w.dnormed = cut.take(DType::f32, tokens, c.hidden_size);
-  w.dact = cut.take(m, tokens, c.intermediate_size);
   w.dattn = cut.take(m, tokens, c.q_width());
   w.dqkv = cut.take(m, tokens, c.qkv_width());
   return w;
@@ -59,7 +58,7 @@ LayerActivations LayerActivations::rows(int64_t n) const {
 WorkTensors WorkTensors::rows(int64_t n) const {
   WorkTensors w;
   w.x = first_rows(x, n), w.normed = first_rows(normed, n), w.act = first_rows(act, n);
-  w.dy = first_rows(dy, n), w.dnormed = first_rows(dnormed, n), w.dact = first_rows(dact, n);
+  w.dy = first_rows(dy, n), w.dnormed = first_rows(dnormed, n);
   w.dattn = first_rows(dattn, n), w.dqkv = first_rows(dqkv, n);
   w.x_again = first_rows(x_again, n);
   return w;

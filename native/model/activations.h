@@ -50,11 +50,10 @@ struct LayerActivations {
 struct WorkTensors {
   Tensor x;                              // [T, D] f32: the residual stream; in the backward its gradient
   Tensor normed;                         // [T, D] m
-  Tensor act;                            // [T, F] m: SwiGLU's output
+  Tensor act;                            // [T, F] m: SwiGLU's output; in the backward its gradient first
   // backward only
   Tensor dy;                             // [T, D] m: x's gradient as an operand of products
   Tensor dnormed;                        // [T, D] f32
-  Tensor dact;                           // [T, F] m
   Tensor dattn;                          // [T, HK] m
   Tensor dqkv;                           // [T, (H+2G)K] m
   Tensor x_again;                        // [T, D] f32: the residual stream of a layer that is computed again

@@ -84,12 +84,10 @@ Tensor normed_again(const LayerPass& p, Tensor kept, Tensor x, Tensor norm, cons
 // work.x: dx after the MLP on entry, before it on return.
 void mlp_backward(const LayerPass& p, const LayerWeights& w, const LayerActivations& a, const WorkTensors& work, const LayerWeights& g) {
   p.ops.copy(p.backend, work.dy, work.x);
-  const Tensor act = a.act ? a.act : work.act;
-  if (!a.act) p.ops.swiglu(p.backend, act, a.gate_up);
-  linear_backward_weight(p, g.down, work.dy, act);
-  linear_backward_input(p, work.dact, work.dy, w.down);
-  const Tensor dgate_up = a.gate_up;
-  p.ops.swiglu_backward(p.backend, dgate_up, work.dact, a.gate_up);
+  const Tensor dact = work.act, dgate_up = a.gate_up;
+  linear_backward_input(p, dact, work.dy, w.down);
+  p.ops.swiglu_backward(p.backend, dgate_up, dact, a.gate_up, a.act ? Tensor() : work.act);
+  linear_backward_weight(p, g.down, work.dy, a.act ? a.act : work.act);
 
   linear_backward_weight(p, g.gate_up, dgate_up, normed_again(p, a.normed_mlp, a.x_mlp, w.post_norm, work));
   linear_backward_input(p, work.dnormed, dgate_up, w.gate_up);

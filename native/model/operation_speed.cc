@@ -179,7 +179,7 @@ class Measurement {
                  d = activation(2 * c_.intermediate_size);
     const std::string wide = rows_by(c_.intermediate_size);
     time("swiglu", "MLP", wide, [&](const auto& ops, auto* b) { ops.swiglu(b, out, gate_up); });
-    time("swiglu_backward", "MLP", wide, [&](const auto& ops, auto* b) { ops.swiglu_backward(b, d, out, gate_up); });
+    time("swiglu_backward", "MLP", wide, [&](const auto& ops, auto* b) { ops.swiglu_backward(b, d, out, gate_up, out); });
     buffers_.clear();
   }
 

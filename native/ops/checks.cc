@@ -103,10 +103,13 @@ void check_swiglu(const Tensor& out, const Tensor& gate_up) {
   check_float("swiglu", "out", out);
 }
 
-void check_swiglu_backward(const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up) {
+void check_swiglu_backward(const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up, const Tensor& out) {
   check_float("swiglu_backward", "dout", dout);
   check_shape("swiglu_backward", "gate_up", gate_up, dout.rows, 2 * dout.cols);
   check_shape("swiglu_backward", "dgate_up", dgate_up, dout.rows, 2 * dout.cols);
+  if (!out) return;
+  check_float("swiglu_backward", "out", out);
+  check_shape("swiglu_backward", "out", out, dout.rows, dout.cols);
 }
 
 void check_attention(const char* op, const AttentionArgs& a) {

@@ -25,7 +25,7 @@ void check_norm_backward(const Tensor& dx, const Tensor& dweight, const Tensor& 
                          int groups);
 void check_rope(const Tensor& x, int head_dim, const Tensor& cos_sin, const int32_t* positions);
 void check_swiglu(const Tensor& out, const Tensor& gate_up);
-void check_swiglu_backward(const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up);
+void check_swiglu_backward(const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up, const Tensor& out);
 void check_attention(const char* op, const AttentionArgs& a);
 void check_attention_backward(const AttentionBackwardArgs& a);
 void check_logprob(const char* op, const LinearLogprobArgs& a);

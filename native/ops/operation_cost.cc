@@ -105,8 +105,8 @@ OperationCost cost_of(Operation<&Table::attention_backward>, const AttentionBack
   return cost;
 }
 OperationCost cost_of(Operation<&Table::swiglu>, const Tensor& out, const Tensor& gate_up) { return moved(out, gate_up); }
-OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up) {
-  return moved(dgate_up, dout, gate_up);
+OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up, const Tensor& out) {
+  return moved(dgate_up, dout, gate_up, out);
 }
 OperationCost cost_of(Operation<&Table::linear_logprob>, const LinearLogprobArgs& a) {
   const Head head = head_of(a);

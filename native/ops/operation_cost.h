@@ -39,7 +39,7 @@ OperationCost cost_of(Operation<&Table::rope>, const Tensor& x, int head_dim, co
 OperationCost cost_of(Operation<&Table::attention>, const AttentionArgs& args);
 OperationCost cost_of(Operation<&Table::attention_backward>, const AttentionBackwardArgs& args);
 OperationCost cost_of(Operation<&Table::swiglu>, const Tensor& out, const Tensor& gate_up);
-OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up);
+OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up, const Tensor& out);
 OperationCost cost_of(Operation<&Table::linear_logprob>, const LinearLogprobArgs& args);
 OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLogprobBackwardArgs& args);
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& args);

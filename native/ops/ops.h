@@ -18,7 +18,7 @@
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 3;
+constexpr uint32_t kAbiVersion = 4;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -83,7 +83,8 @@ struct AttentionBackwardArgs {
 
 // ---- head ------------------------------------------------------------------------------------------------------------
 // logps[i] = log softmax(h[i] W^T)[targets[i]]. The logits of a chunk of rows are either kept by the caller's buffer
-// (keep_logits [N,V] f32, so that backward does not compute them again) or only ever exist in blocks of the vocabulary.
+// (keep_logits [N,V] f32, so that backward does not compute them again, where Table::keeps_logits says so) or only ever exist in
+// blocks of the vocabulary.
 struct LinearLogprobArgs {
   Tensor h;                    // [N, D]
   Tensor w;                    // [V, D]
@@ -162,7 +163,10 @@ struct Table {
   void (*attention_backward)(Backend*, const AttentionBackwardArgs&);
   // gate_up [T, 2F]: gate, then up. out [T,F] = silu(gate) * up.
   void (*swiglu)(Backend*, Tensor out, Tensor gate_up);
-  void (*swiglu_backward)(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up);        // dgate_up may be gate_up itself
+  // dgate_up may be gate_up itself. out (may be empty, or dout itself) receives what swiglu makes of gate_up, to the bit where the types
+  // are the same.
+  void (*swiglu_backward)(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out);
+  bool (*keeps_logits)(Backend*, DType head);  // whether keep_logits is used; if not, logits are sooner computed again than read
   void (*linear_logprob)(Backend*, const LinearLogprobArgs&);
   void (*linear_logprob_backward)(Backend*, const LinearLogprobBackwardArgs&);
 

@@ -65,9 +65,9 @@ Kernels make_kernels(const char* name, int width, int mr) {
   k.swiglu = [](void*, DType out, const void*, DType dtype, int64_t n) {
     count_bytes(bytes_of(out, static_cast<double>(n)) + 2 * bytes_of(dtype, static_cast<double>(n)));
   };
-  k.swiglu_backward = [](void*, DType to, const void*, DType dout, const void*, DType dtype, int64_t n) {
+  k.swiglu_backward = [](void*, DType to, const void*, DType dout, const void*, DType dtype, void* out, DType out_dtype, int64_t n) {
     const auto elements = static_cast<double>(n);
-    count_bytes(2 * bytes_of(to, elements) + bytes_of(dout, elements) + 2 * bytes_of(dtype, elements));
+    count_bytes(2 * bytes_of(to, elements) + bytes_of(dout, elements) + 2 * bytes_of(dtype, elements) + (out ? bytes_of(out_dtype, elements) : 0));
   };
   k.row_max = [](const float*, int64_t n) {
     count_bytes(4 * static_cast<double>(n));

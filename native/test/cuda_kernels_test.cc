@@ -230,9 +230,11 @@ TEST("cuda kernels: swiglu and its backward, also in place") {
         gate_up.set(0, 0, -120.0);
         Matrix out(s.rows, s.cols, type, gap), out2 = out, d(s.rows, 2 * s.cols, type, gap), in_place = gate_up;
         cpu().swiglu(cpu_handle(), out.tensor(), gate_up.tensor());
-        cpu().swiglu_backward(cpu_handle(), d.tensor(), dout.tensor(), gate_up.tensor());
+        cpu().swiglu_backward(cpu_handle(), d.tensor(), dout.tensor(), gate_up.tensor(), Tensor());
         cuda::swiglu(kAt, out2.tensor(), gate_up.tensor());
-        cuda::swiglu_backward(kAt, in_place.tensor(), dout.tensor(), in_place.tensor());
+        Matrix again = dout;
+        cuda::swiglu_backward(kAt, in_place.tensor(), again.tensor(), in_place.tensor(), again.tensor());
+        EXPECT(again == out2);
         expect_matrix(out2, out, type == F ? 1e-6 : 8e-3, "swiglu");
         expect_matrix(in_place, d, type == F ? 1e-6 : 8e-3, "swiglu_backward");
       }

@@ -181,7 +181,7 @@ TEST("shares of 64 workers: operations row by row") {
       even("rms_norm_backward", [&](ops::Backend* b) { ops::rms_norm_backward(b, residual, dw, x, x, w, rstd, 1, true); });
       even("rope", [&](ops::Backend* b) { ops::rope(b, keys, static_cast<int>(c.head_dim), cos_sin, ids.data(), 1); });
       even("swiglu", [&](ops::Backend* b) { ops::swiglu(b, act, gate_up); });
-      even("swiglu_backward", [&](ops::Backend* b) { ops::swiglu_backward(b, gate_up, act, gate_up); });
+      even("swiglu_backward", [&](ops::Backend* b) { ops::swiglu_backward(b, gate_up, act, gate_up, act); });
       even("copy", [&](ops::Backend* b) { ops::copy(b, x, residual); });
       even("add", [&](ops::Backend* b) { ops::add(b, residual, x); });
       even("embedding", [&](ops::Backend* b) { ops::embedding(b, residual, table, ids.data()); });

@@ -84,7 +84,7 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
 struct Trainer::Impl {
   Impl(Weights& w, Transformer& t, const TrainOptions& o, const ops::Table& table, ops::Backend* b)
       : weights(w), transformer(t), options(checked(o, w, table, b)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), options)),
-        sizes(training_sizes(w.config(), o)), gradients(w.config(), DType::f32, table, b), adamw(w, o.moments, table, b),
+        sizes(training_sizes(w.config(), options)), gradients(w.config(), DType::f32, table, b), adamw(w, o.moments, table, b),
         activations(t.plan_activations(plan.recompute, sizes.max_tokens, sizes.max_answer_tokens)),
         logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
         dhidden(table, b, static_cast<size_t>(sizes.max_answer_tokens * w.config().hidden_size) * sizeof(float), "the hidden gradient"),
@@ -109,7 +109,9 @@ struct Trainer::Impl {
   static TrainOptions checked(const TrainOptions& given, const Weights& weights, const ops::Table& ops, ops::Backend* backend) {
     check_options(given);
     const int64_t available = ops.available_bytes(backend);
-    const TrainOptions options = with_recompute(weights.config(), weights.dtype(), given, available);
+    TrainOptions options = given;
+    if (!ops.keeps_logits(backend, weights.dtype())) options.kept_logits_bytes = 0;
+    options = with_recompute(weights.config(), weights.dtype(), options, available);
     check_plan_fits(weights.config(), weights.dtype(), options, available);
     return options;
   }
@@ -197,7 +199,7 @@ struct Trainer::Impl {
     const PairRows* const last = batch.pairs.data() + batch.pairs.size();
     for (const PairRows* begin = batch.pairs.data(); begin != last;) {
       const PairRows* end = begin + 1;
-      while (end != last && end->end() - begin->begin <= sizes.kept_logit_rows) ++end;
+      while (end != last && (options.kept_logits_bytes == 0 || end->end() - begin->begin <= sizes.kept_logit_rows)) ++end;
       head_chunk(pass, pairs, batch, begin, end, hidden, sums);
       begin = end;
     }

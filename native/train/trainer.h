@@ -31,7 +31,8 @@ struct TrainOptions {
   int64_t max_pair_tokens = 0;                     // longest pair (prompt+chosen+rejected) that will come: the plan's size; 0: the budget
   int64_t memory_limit_bytes = 0;                  // 0: what the machine has available
   std::optional<Recompute> recompute;              // none given: norms, or layers where the plan does not fit otherwise
-  // Logits of a chunk of whole pairs are kept between forward and backward up to this; above, they are computed twice.
+  // Logits of a chunk of whole pairs are kept between forward and backward up to this, where the backend makes use of them; above, they
+  // are computed twice.
   int64_t kept_logits_bytes = int64_t{128} << 20;
   int threads = 1;                                 // of the backend, whose scratch the plan counts
 };

@@ -1,10 +1,13 @@
-// Attention forward by tiles of bf16: attention.cc's walk, with products of bf16 factors.
+// Attention forward by tiles of bf16: attention.cc's walk, with products of bf16 factors. Some blocks of keys are packed at once, and
+// each part of the tile's columns passes them all, so that its sums stay in the first cache meanwhile.
 #include "ops/cpu/attention_tiles.h"
 
 #include <cstring>
 
 namespace rlhi::ops {
 namespace {
+
+constexpr int kBlocksAtOnce = 8;     // of keys
 
 class Forward {
  public:
@@ -14,8 +17,8 @@ class Forward {
     const int64_t width = round_up(tile.columns, kTilePanel);
     queries_ = halves(width * dims_);
     gathered_ = halves(width * dims_);
-    keys_ = halves(kKeyBlock * dims_);
-    values_ = halves(kKeyBlock * dims_);
+    keys_ = halves(kBlocksAtOnce * kKeyBlock * dims_);
+    values_ = halves(kBlocksAtOnce * kKeyBlock * dims_);
     probabilities_ = halves(kKeyBlock * kScoreStride);
     scores_ = memory_.take(static_cast<int64_t>(kKeyBlock) * kScoreStride);
     sums_ = memory_.take(parts() * kScoreStride * dims_);
@@ -34,12 +37,13 @@ class Forward {
     gather_halves(tile_, a_.q, gathered_, dims_);
     queries_packed_ = products_.pack_right(queries_, gathered_, DType::bf16, dims_, true, width, dims_);
     std::memset(sums_, 0, static_cast<size_t>(parts() * kScoreStride * dims_) * sizeof(float));
-    tile_.for_key_blocks([&](const KeyBlock& block) { run_block(block); });
+    tile_.for_key_blocks([&](const KeyBlock& block) { pack(block); });
+    run_blocks();
     store();
   }
 
   static int64_t floats(int64_t dims) {
-    const int64_t halves = 2 * kTileColumns * dims + 2 * kKeyBlock * dims + kKeyBlock * kScoreStride;
+    const int64_t halves = 2 * kTileColumns * dims + 2 * kBlocksAtOnce * kKeyBlock * dims + kKeyBlock * kScoreStride;
     return halves / 2 + kKeyBlock * kScoreStride + kTileColumns * dims + kScoreStride * kMaxTileCols + 4 * kTileColumns + 512;
   }
 
@@ -48,16 +52,30 @@ class Forward {
   int64_t parts() const { return (tile_.columns + kScoreStride - 1) / kScoreStride; }
   float* sums_of_part(int first) const { return sums_ + first / kScoreStride * kScoreStride * dims_; }  // [dims][kScoreStride]
 
-  void run_block(const KeyBlock& block) {
+  void pack(const KeyBlock& block) {
+    if (blocks_ == kBlocksAtOnce) run_blocks();
     const Tensor &k = a_.k, &v = a_.v;
-    const int64_t col = tile_.kv_head * n_;
-    const Panels keys = products_.pack_left(keys_, row_pointer(k, block.row, col), DType::bf16, k.row_stride, false, block.packed, n_);
-    const Panels values = products_.pack_left(values_, row_pointer(v, block.row, col), DType::bf16, v.row_stride, true, n_, block.packed);
-    tile_.for_parts(block, [&](const QueryTile& part, int first, const KeyBlock& seen) {
-      products_.multiply(keys, seen.keys, queries_packed_, first / kTilePanel, part.columns, keys.steps, scores_, kScoreStride, false);
-      soften(part, first, seen);
-      add_to_part(part, first, seen, values);
-    });
+    const int64_t col = tile_.kv_head * n_, place = blocks_ * kKeyBlock * dims_;
+    PackedBlock& packed = packed_[blocks_++];
+    packed.block = block;
+    packed.keys = products_.pack_left(keys_ + place, row_pointer(k, block.row, col), DType::bf16, k.row_stride, false, block.packed, n_);
+    packed.values = products_.pack_left(values_ + place, row_pointer(v, block.row, col), DType::bf16, v.row_stride, true, n_, block.packed);
+  }
+
+  // Those that are packed.
+  void run_blocks() {
+    for (int first = 0; first < tile_.columns; first += kScoreStride) {
+      const QueryTile part = tile_.part(first);
+      for (int i = 0; i < blocks_; ++i) {
+        const PackedBlock& packed = packed_[i];
+        const KeyBlock seen = part.seen(packed.block);
+        if (seen.keys == 0) continue;
+        products_.multiply(packed.keys, seen.keys, queries_packed_, first / kTilePanel, part.columns, packed.keys.steps, scores_, kScoreStride, false);
+        soften(part, first, seen);
+        add_to_part(part, first, seen, packed.values);
+      }
+    }
+    blocks_ = 0;
   }
 
   void soften(const QueryTile& part, int first, const KeyBlock& seen) {
@@ -111,6 +129,12 @@ class Forward {
   const AttentionArgs& a_;
   int64_t n_, dims_;                 // head_dim, and rounded up to whole panels
   TileMemory memory_;
+  struct PackedBlock {
+    KeyBlock block;
+    Panels keys, values;
+  };
+  PackedBlock packed_[kBlocksAtOnce];
+  int blocks_ = 0;                   // packed
   bf16 *queries_, *gathered_, *keys_, *values_, *probabilities_;
   float *scores_, *sums_, *turned_, *position_, *running_max_, *running_sum_, *rescale_;
   Panels queries_packed_;

@@ -148,6 +148,23 @@ int64_t packed_offset(const Backend&, const PackedWeight& w, int64_t column);  /
 size_t packed_tile_bytes(int64_t n, int64_t k);
 void pack_weight_tiles(Backend*, void* to, const Tensor& w);
 void gemm_tiles(Backend*, const GemmArgs& args, int64_t m, int64_t n, int64_t k);
+// A product h W^T [m, n] whose sums are the logits of the vocabulary's columns from `first_column` on, and what they serve, for every row:
+//   forward (maxima given): of each group of kHeadPanels panels of columns the maximum and the sum of exponentials against it, and the
+//     target's logit where it is among them; c is empty
+//   backward: c [m, n] bf16 = dlogps (onehot(target) - exp(logit - lse))
+constexpr int64_t kHeadPanels = 8;
+struct HeadSink {
+  const int32_t* targets = nullptr;      // [m]
+  int64_t first_column = 0;              // backward; forward has all columns
+  int64_t groups = 0;
+  float *maxima = nullptr, *sums = nullptr;    // [m, groups]
+  float* target_logits = nullptr;        // [m]
+  const float *lse = nullptr, *dlogps = nullptr;  // [m]
+};
+void head_tiles(Backend*, const GemmArgs& args, const HeadSink& head, int64_t m, int64_t n, int64_t k);
+// linear_logprob_tiles.cc
+void linear_logprob_tiles(Backend*, const LinearLogprobArgs& args);
+void head_gradient_tiles(Backend*, const LinearLogprobBackwardArgs& args, int64_t first, int64_t count, const Tensor& gradient);
 // rows.cc
 void copy(Backend*, Tensor to, Tensor from);
 void gather_rows(Backend*, Tensor to, Tensor from, const int32_t* index);
@@ -161,7 +178,7 @@ void rms_norm(Backend*, Tensor y, Tensor x, Tensor weight, float eps, int groups
 void rms_norm_backward(Backend*, Tensor dx, Tensor dweight, Tensor dy, Tensor x, Tensor weight, Tensor rstd, int groups, bool accumulate);
 void rope(Backend*, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction);
 void swiglu(Backend*, Tensor out, Tensor gate_up);
-void swiglu_backward(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up);
+void swiglu_backward(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out);
 // attention.cc, attention_backward.cc
 void attention(Backend*, const AttentionArgs& args);
 void attention_backward(Backend*, const AttentionBackwardArgs& args);

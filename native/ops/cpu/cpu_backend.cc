@@ -72,7 +72,11 @@ const TileKernels* tiles_of(CpuIsa isa) {
   return nullptr;
 }
 
+bool keeps_logits(CpuIsa isa, DType head) { return head != DType::bf16 || !tiles_of(isa); }
+
 namespace {
+
+bool backend_keeps_logits(Backend* backend, DType head) { return head != DType::bf16 || !backend->tiles; }
 
 // Large blocks are pages of their own: zero, and there only once written, so that what is set aside for the longest answers
 // costs nothing until they come, and the thread that works on a page is the one that touches it first.
@@ -121,6 +125,7 @@ Table make_table(const char* name) {
   t.download = move_bytes;
   t.available_bytes = available_bytes;
   t.packed_bytes = packed_bytes;
+  t.keeps_logits = backend_keeps_logits;
 #define RLHI_TRACED(operation)                                          \
   do {                                                                  \
     static constexpr const char* kName = #operation;                    \

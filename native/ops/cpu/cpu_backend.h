@@ -26,6 +26,8 @@ const char* isa_name(CpuIsa isa);          // "portable", "portable-tiles", "avx
 // The last available one, or the one that RLHI_CPU_ISA names in the environment; throws where that one cannot run here.
 CpuIsa default_isa();
 
+bool keeps_logits(CpuIsa isa, DType head);  // Table::keeps_logits of its backends
+
 struct CpuBackendOptions {
   int threads = 0;                         // 0: all logical cores
   CpuIsa isa = default_isa();

@@ -215,7 +215,7 @@ int64_t packed_offset(const Backend& backend, const PackedWeight& w, int64_t col
 namespace {
 
 bool can_gate(const Backend& backend, const GemmArgs& g) {
-  return backend.tiles && g.packed_b && g.packed_b->dtype == DType::bf16 && g.c.cols % kTilePanel == 0;
+  return backend.tiles && (g.packed_b ? g.packed_b->dtype : g.b.dtype) == DType::bf16 && g.c.cols % kTilePanel == 0;
 }
 
 void multiply_and_gate(Backend* backend, const GemmArgs& g, const GemmShape& s) {

@@ -22,6 +22,7 @@ constexpr int64_t kRowsBytes = int64_t{640} << 10;        // of a task's rows, w
 constexpr int64_t kSumsBytes = int64_t{896} << 10;        // of a task's sums where k has several blocks
 constexpr int64_t kSums = int64_t{kTilePanel} * kTilePanel;  // floats of a block of sums
 constexpr int64_t kColumnsBytes = int64_t{96} << 20;      // of columns packed at once
+constexpr int64_t kHeadColumnsBytes = int64_t{4} << 20;   // where there is more to do with the sums than to write them
 constexpr int64_t kAhead = 4096;                          // bytes that a right panel is prefetched where it is read once
 
 struct Product {
@@ -32,10 +33,18 @@ struct Product {
   const char* rows = nullptr;      // packed, or null: each task packs its own
   const char* columns = nullptr;   // packed, from the round's first column on, or null: each task packs its own
   bool stream = false;
-  int64_t gate_panels = 0;         // where c is SwiGLU's: column panels are taken in pairs, one of gate and its one of up
+  const HeadSink* head = nullptr;  // where the sums are logits that serve it
+  // Where c is SwiGLU's, column panels are taken in pairs, one of gate and its one of up: how many gates b has, and how many of them
+  // `columns` has, before their ups.
+  int64_t gate_panels = 0, packed_gates = 0;
 
-  // The panel of b that is the j-th in the order of tasks.
-  int64_t panel_at(int64_t j) const { return gate_panels == 0 ? j : j / 2 + (j % 2 == 0 ? 0 : gate_panels); }
+  // Column panels that one task takes together.
+  int64_t together() const { return gate_panels > 0 ? 2 : head ? kHeadPanels : 1; }
+  // Of a round that begins at `first_col`: where the j-th panel in the order of tasks lies in `columns`, and its first column in b.
+  int64_t packed_panel(int64_t j) const { return gate_panels == 0 ? j : j / 2 + (j % 2 == 0 ? 0 : packed_gates); }
+  int64_t column_of(int64_t first_col, int64_t j) const {
+    return first_col + (gate_panels == 0 ? j : j / 2 + (j % 2 == 0 ? 0 : gate_panels)) * kTilePanel;
+  }
   int64_t row_panels() const { return (m + kTilePanel - 1) / kTilePanel; }
   int64_t panel_bytes() const { return steps * kStepBytes; }
   int64_t blocks() const { return std::max<int64_t>(1, (steps + kBlockSteps - 1) / kBlockSteps); }
@@ -88,29 +97,68 @@ class TileTask {
  public:
   TileTask(const Product& p, Scratch& scratch, int64_t r0, int64_t r1, int64_t c0, int64_t c1, int64_t first_col)
       : p_(p), r0_(r0), r1_(r1), c0_(c0), c1_(c1), first_col_(first_col) {
-    const bool keeps = p.blocks() > 1 && (p.args.c.dtype != DType::f32 || p.stream || p.gate_panels > 0);
+    const bool keeps = p.blocks() > 1 && (p.args.c.dtype != DType::f32 || p.stream || p.gate_panels > 0 || p.head);
     const int64_t gates = p.gate_panels > 0 ? (r1 - r0) * kSums * dtype_size(p.args.c.dtype) : 0;
+    const int64_t lanes = p.head ? (r1 - r0) * kTilePanel * 2 * kTileEdge * 4 : 0;
     const int64_t sums = 2 * kSums * 4, kept = keeps ? (r1 - r0) * (c1 - c0) * kSums * 4 : 0;
     const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.block_steps() * kStepBytes, own_columns = p.columns ? 0 : kBlockSteps * kStepBytes;
-    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns + gates)));
+    char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns + gates + lanes)));
     sums_ = reinterpret_cast<float*>(memory);
     kept_ = keeps ? reinterpret_cast<float*>(memory + sums) : nullptr;
     rows_ = p.rows ? nullptr : memory + sums + kept;
     columns_ = p.columns ? nullptr : memory + sums + kept + own_rows;
     gates_ = memory + sums + kept + own_rows + own_columns;
+    lanes_ = reinterpret_cast<float*>(gates_ + gates);
+    if (p.head) clear_lanes();
   }
 
   void run() {
     p_.tiles.begin();
     for (int64_t block = 0; block < p_.blocks(); ++block) {
       if (rows_) pack_own_rows(block);
-      for (int64_t j = c0_; j < c1_; ++j) run_panel(block, j);
+      for (int64_t j = c0_; j < c1_; ++j) {
+        run_panel(block, j);
+        const bool group_ends = (j + 1) % kHeadPanels == 0 || j + 1 == c1_;
+        if (p_.head && p_.head->maxima && group_ends && block + 1 == p_.blocks()) end_group(j / kHeadPanels);
+      }
     }
-    if (finish_.out) p_.tiles.finish(finish_);
+    finish_last();
     p_.tiles.end();
   }
 
  private:
+  void finish_last() {
+    if (finish_.sums) p_.tiles.finish(finish_);
+    finish_.sums = nullptr;
+  }
+
+  // Maxima and sums of row i of a panel, a lane each.
+  struct Lanes {
+    float *maxima, *sums;
+  };
+  Lanes lanes_of(int64_t panel, int64_t row) const {
+    float* maxima = lanes_ + ((panel - r0_) * kTilePanel + row) * kTileEdge;
+    return {maxima, maxima + (r1_ - r0_) * kTilePanel * kTileEdge};
+  }
+  void clear_lanes() {
+    const int64_t n = (r1_ - r0_) * kTilePanel * kTileEdge;
+    std::fill(lanes_, lanes_ + n, kNoScore);
+    std::fill(lanes_ + n, lanes_ + 2 * n, 0.0f);
+  }
+  // What a group of columns comes to, for every row.
+  void end_group(int64_t group) {
+    finish_last();
+    const HeadSink& head = *p_.head;
+    for (int64_t panel = r0_; panel < r1_; ++panel) {
+      for (int64_t row = 0; row < p_.panel_rows(panel); ++row) {
+        const Lanes lanes = lanes_of(panel, row);
+        const int64_t at = (panel * kTilePanel + row) * head.groups + first_col_ / (kHeadPanels * kTilePanel) + group;
+        p_.tiles.combine_exponentials(lanes.maxima, lanes.sums, kTileEdge, head.maxima + at, head.sums + at);
+      }
+    }
+    clear_lanes();
+  }
+
   void pack_own_rows(int64_t block) {
     const int64_t begin = p_.block_begin(block), end = p_.block_begin(block + 1);
     p_.pack_row_panels(rows_, (end - begin) * kStepBytes, begin, r0_, r1_, begin, end);
@@ -121,10 +169,10 @@ class TileTask {
     TileProduct t;
     t.steps = end - begin;
     if (columns_) {
-      p_.pack_columns(columns_, first_col_ + j * kTilePanel, begin, end);
+      p_.pack_columns(columns_, p_.column_of(first_col_, j), begin, end);
       t.b = columns_;
     } else {
-      t.b = p_.columns + p_.panel_at(j) * p_.panel_bytes() + begin * kStepBytes;
+      t.b = p_.columns + p_.packed_panel(j) * p_.panel_bytes() + begin * kStepBytes;
       if (r1_ - r0_ == 1) t.ahead = kAhead;
     }
     find_next(block, j);
@@ -132,7 +180,7 @@ class TileTask {
       t.row_tiles = p_.row_tiles(i);
       t.a = rows_ ? rows_ + (i - r0_) * t.steps * kStepBytes : p_.rows + i * p_.panel_bytes() + begin * kStepBytes * t.row_tiles / 2;
       t.sums = sums_ + (turn_ ^= 1) * kSums;
-      t.finish = finish_.out ? &finish_ : nullptr;
+      t.finish = finish_.sums ? &finish_ : nullptr;
       prefetch_share(t, i - r0_);
       p_.tiles.multiply(t);
       finish_ = finish_of(t.sums, block, i, j);
@@ -148,12 +196,12 @@ class TileTask {
     }
     const int64_t begin = p_.block_begin(block), steps = p_.block_begin(block + 1) - begin;
     if (!columns_) {
-      next_ = p_.columns + p_.panel_at(j + 1) * p_.panel_bytes() + begin * kStepBytes;
+      next_ = p_.columns + p_.packed_panel(j + 1) * p_.panel_bytes() + begin * kStepBytes;
       next_lines_ = steps * kStepBytes / 64, next_stride_ = 64;
       return;
     }
     const Tensor& b = p_.args.b;
-    const int64_t col = first_col_ + (j + 1) * kTilePanel, size = dtype_size(b.dtype);
+    const int64_t col = p_.column_of(first_col_, j + 1), size = dtype_size(b.dtype);
     const bool turned = p_.args.form == GemmForm::nt;
     if (turned && p_.blocks() > 1) return;  // pieces of rows
     next_ = turned ? row_pointer(b, col) : row_pointer(b, begin * kTileStep, col);
@@ -181,18 +229,30 @@ class TileTask {
     f.cols = gated ? kTilePanel : p_.panel_cols(col);
     f.bias = first && p_.bias ? p_.bias + col : nullptr;
     float* kept = kept_ ? kept_ + ((j - c0_) * (r1_ - r0_) + (i - r0_)) * kSums : nullptr;
-    f.out = kept && !last ? static_cast<void*>(kept) : row_pointer(c, row, col);
+    f.out = kept && !last ? static_cast<void*>(kept) : c.data ? row_pointer(c, row, col) : nullptr;
     f.out_dtype = kept && !last ? DType::f32 : c.dtype;
     f.out_stride = kept && !last ? kTilePanel : c.row_stride;
     if (kept && !first) f.in = kept, f.in_stride = kTilePanel;
     else if (!first || p_.args.accumulate) f.in = reinterpret_cast<const float*>(row_pointer(c, row, col)), f.in_stride = c.row_stride;
     f.stream = p_.stream && last && f.cols == kTilePanel;
+    if (p_.head && last) finish_head(f, i, row, col);
     if (gated && last) {                 // gates wait for their ups, which are the next panel
       char* gates = gates_ + (i - r0_) * kSums * dtype_size(c.dtype);
       if (j % 2 == 0) f.out = gates, f.out_stride = kTilePanel, f.stream = false;
       else f.gate = gates;
     }
     return f;
+  }
+
+  void finish_head(TileFinish& f, int64_t panel, int64_t row, int64_t col) const {
+    const HeadSink& head = *p_.head;
+    f.targets = head.targets + row, f.first_column = static_cast<int32_t>(head.first_column + col);
+    if (head.maxima) {
+      const Lanes lanes = lanes_of(panel, 0);
+      f.maxima = lanes.maxima, f.exponentials = lanes.sums, f.target_logits = head.target_logits + row;
+    } else {
+      f.lse = head.lse + row, f.dlogps = head.dlogps + row;
+    }
   }
 
   const Product& p_;
@@ -202,7 +262,8 @@ class TileTask {
   char* rows_;                     // own packed rows of the block of k, or null
   char* columns_;                  // own packed block of a column panel, or null
   char* gates_;                    // of c's type, [kTilePanel][kTilePanel] a row panel
-  TileFinish finish_;              // of the block before; `out` is null where there is none
+  float* lanes_;                   // head: [rows][kTileEdge] maxima, then as many sums of exponentials
+  TileFinish finish_;              // of the block before; `sums` is null where there is none
   const char* next_ = nullptr;     // of the next column panel (find_next)
   int64_t next_lines_ = 0, next_stride_ = 0;
   int turn_ = 0;
@@ -271,9 +332,9 @@ void pack_columns(Backend& backend, const Product& p, char* to, int64_t first_co
 
 void share_out(Backend& backend, const Product& p, const Parts& parts, int64_t first_col, int64_t col_panels) {
   backend.pool.parallel_for(parts.rows * parts.cols, [&](int64_t task, int thread) {
-    const int64_t r = task / parts.cols, c = task % parts.cols, together = p.gate_panels > 0 ? 2 : 1, units = col_panels / together;
+    const int64_t r = task / parts.cols, c = task % parts.cols, together = p.together(), units = ceil_of(col_panels, together);
     TileTask t(p, backend.local[static_cast<size_t>(thread)], r * p.row_panels() / parts.rows, (r + 1) * p.row_panels() / parts.rows,
-               c * units / parts.cols * together, (c + 1) * units / parts.cols * together, first_col);
+               c * units / parts.cols * together, std::min(col_panels, (c + 1) * units / parts.cols * together), first_col);
     t.run();
   });
 }
@@ -281,6 +342,49 @@ void share_out(Backend& backend, const Product& p, const Parts& parts, int64_t f
 bool can_stream(const TileKernels& tiles, const Tensor& c) {
   return c.rows * c.cols * dtype_size(c.dtype) >= tiles.stream_bytes && reinterpret_cast<uintptr_t>(c.data) % 64 == 0 &&
          c.row_stride * dtype_size(c.dtype) % 64 == 0;
+}
+
+// Packs column panels [first, first + count) of a round, as tasks will look for them.
+void pack_round(Backend& backend, Product& p, char* to, int64_t first, int64_t count) {
+  if (p.gate_panels == 0) return pack_columns(backend, p, to, first * kTilePanel, count);
+  p.packed_gates = count / 2;
+  pack_columns(backend, p, to, first / 2 * kTilePanel, p.packed_gates);
+  pack_columns(backend, p, to + p.packed_gates * p.panel_bytes(), (p.gate_panels + first / 2) * kTilePanel, p.packed_gates);
+}
+
+Parts whole_parts(const Product& p, int64_t col_panels, int64_t threads) {
+  Parts parts = parts_of(p, col_panels, threads);
+  parts.cols = std::min(parts.cols, ceil_of(col_panels, p.together()));
+  return parts;
+}
+
+void multiply(Backend& backend, const GemmArgs& g, const HeadSink* head, int64_t m, int64_t n, int64_t k) {
+  Product p{*backend.tiles, g, m, n, k, (k + kTileStep - 1) / kTileStep};
+  p.head = head;
+  p.stream = !g.accumulate && !head && can_stream(p.tiles, g.c);
+  if (g.bias) {
+    float* bias = backend.bias.floats(n);
+    backend.kernels.convert(bias, DType::f32, g.bias.data, g.bias.dtype, n, 1.0f);
+    p.bias = bias;
+  }
+  const int64_t col_panels = (n + kTilePanel - 1) / kTilePanel, threads = backend.pool.threads();
+  if (g.swiglu_c) p.gate_panels = p.packed_gates = col_panels / 2;
+  const Parts whole = whole_parts(p, col_panels, threads);
+  if (whole.cols > 1) pack_all_rows(backend, p);   // else each task packs its own, into its own cache
+  if (g.packed_b) p.columns = static_cast<const char*>(g.packed_b->data);
+  if (g.packed_b || whole.rows == 1) {             // a column panel serves one task, which packs it as it goes
+    share_out(backend, p, whole, 0, col_panels);
+    return;
+  }
+  const int64_t bytes = head ? kHeadColumnsBytes : kColumnsBytes, unit = p.together();
+  const int64_t round = std::clamp<int64_t>(bytes / std::max<int64_t>(1, unit * p.panel_bytes()), 1, ceil_of(col_panels, unit)) * unit;
+  char* packed = static_cast<char*>(backend.pack_b.bytes(static_cast<size_t>(std::min(round, col_panels) * p.panel_bytes())));
+  p.columns = packed;
+  for (int64_t first = 0; first < col_panels; first += round) {
+    const int64_t count = std::min(round, col_panels - first);
+    pack_round(backend, p, packed, first, count);
+    share_out(backend, p, whole_parts(p, count, threads), first / (p.gate_panels > 0 ? 2 : 1) * kTilePanel, count);
+  }
 }
 
 }  // namespace
@@ -296,31 +400,10 @@ void pack_weight_tiles(Backend* backend, void* to, const Tensor& w) {
   pack_columns(*backend, p, static_cast<char*>(to), 0, (w.rows + kTilePanel - 1) / kTilePanel);
 }
 
-void gemm_tiles(Backend* backend, const GemmArgs& g, int64_t m, int64_t n, int64_t k) {
-  Product p{*backend->tiles, g, m, n, k, (k + kTileStep - 1) / kTileStep};
-  p.stream = !g.accumulate && can_stream(p.tiles, g.c);
-  if (g.bias) {
-    float* bias = backend->bias.floats(n);
-    backend->kernels.convert(bias, DType::f32, g.bias.data, g.bias.dtype, n, 1.0f);
-    p.bias = bias;
-  }
-  const int64_t col_panels = (n + kTilePanel - 1) / kTilePanel, threads = backend->pool.threads();
-  Parts whole = parts_of(p, col_panels, threads);
-  if (g.swiglu_c) p.gate_panels = col_panels / 2, whole.cols = std::min(whole.cols, p.gate_panels);
-  if (whole.cols > 1) pack_all_rows(*backend, p);  // else each task packs its own, into its own cache
-  if (g.packed_b) p.columns = static_cast<const char*>(g.packed_b->data);
-  if (g.packed_b || whole.rows == 1) {             // a column panel serves one task, which packs it as it goes
-    share_out(*backend, p, whole, 0, col_panels);
-    return;
-  }
-  const int64_t round = std::clamp<int64_t>(kColumnsBytes / std::max<int64_t>(1, p.panel_bytes()), 1, col_panels);
-  char* packed = static_cast<char*>(backend->pack_b.bytes(static_cast<size_t>(round * p.panel_bytes())));
-  p.columns = packed;
-  for (int64_t first = 0; first < col_panels; first += round) {
-    const int64_t count = std::min(round, col_panels - first);
-    pack_columns(*backend, p, packed, first * kTilePanel, count);
-    share_out(*backend, p, parts_of(p, count, threads), first * kTilePanel, count);
-  }
+void gemm_tiles(Backend* backend, const GemmArgs& g, int64_t m, int64_t n, int64_t k) { multiply(*backend, g, nullptr, m, n, k); }
+
+void head_tiles(Backend* backend, const GemmArgs& g, const HeadSink& head, int64_t m, int64_t n, int64_t k) {
+  multiply(*backend, g, &head, m, n, k);
 }
 
 }  // namespace rlhi::ops

@@ -72,7 +72,10 @@ void swiglu(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_
 }
 
 // dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate). dgate_up may be gate_up.
-void swiglu_backward(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, int64_t n) {
+// Where `out` is given it receives gate s up, and may be dout.
+template <class Out>
+inline void swiglu_backward_to(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, Out* out,
+                               int64_t n) {
   with_type(dgate_up, to_dtype, [&](auto* to) {
     with_type(dout, dout_dtype, [&](const auto* from) {
       with_type(gate_up, dtype, [&](const auto* gate) {
@@ -81,10 +84,15 @@ void swiglu_backward(void* dgate_up, DType to_dtype, const void* dout, DType dou
           const V s = vsigmoid_for<std::remove_pointer_t<decltype(to)>>(g);
           store_up_to(to + i, d * u * s * vfma(g, vset(1.0f) - s, vset(1.0f)), count);
           store_up_to(to + n + i, d * g * s, count);
+          if (out) store_up_to(out + i, g * s * u, count);
         });
       });
     });
   });
+}
+void swiglu_backward(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, void* out,
+                     DType out_dtype, int64_t n) {
+  with_type(out, out_dtype, [&](auto* to) { swiglu_backward_to(dgate_up, to_dtype, dout, dout_dtype, gate_up, dtype, to, n); });
 }
 
 }  // namespace

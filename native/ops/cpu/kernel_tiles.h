@@ -187,9 +187,66 @@ inline void finish_cut_row(const rlhi::ops::TileFinish& f, int i, T* out) {
   });
 }
 
+// Columns [j, j + kWidth) of row i of a block of logits; -inf beyond its columns.
+inline V block_logits(const rlhi::ops::TileFinish& f, int i, int j) {
+  static constexpr float kNone = -__builtin_inff();
+  alignas(64) static constexpr float kBeyond[2 * kTilePanel] = {
+      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone,
+      kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone,
+      kNone, kNone};
+  V x = tile_sums(f, i, j);
+  if (f.in) x = vload(f.in + i * f.in_stride + j) + x;
+  return f.cols == kTilePanel ? x : x + vload(kBeyond + kTilePanel - f.cols + j);
+}
+
+inline void carry_exponentials(const rlhi::ops::TileFinish& f, int begin, int end) {
+  for (int i = begin; i < end; ++i) {
+    float *maxima = f.maxima + i * kTileEdge, *sums = f.exponentials + i * kTileEdge;
+#pragma GCC unroll 4
+    for (int l = 0; l < kTileEdge; l += kWidth) {
+      const V low = block_logits(f, i, l), high = block_logits(f, i, l + kTileEdge), before = vload(maxima + l);
+      const V maximum = vmax(before, vmax(low, high));
+      vstore(maxima + l, maximum);
+      vstore(sums + l, vfma(vload(sums + l), vexp(before - maximum), vexp(low - maximum) + vexp(high - maximum)));
+    }
+    const int target = f.targets[i] - f.first_column;
+    if (target < 0 || target >= f.cols) continue;
+    const float sum = f.sums[i / kTileEdge * 2 * kTileEdge * kTileEdge + target / kTileEdge * kTileEdge * kTileEdge + i % kTileEdge * kTileEdge + target % kTileEdge];
+    f.target_logits[i] = f.in ? f.in[i * f.in_stride + target] + sum : sum;
+  }
+}
+
+inline void head_gradient(const rlhi::ops::TileFinish& f, int begin, int end) {
+  for (int i = begin; i < end; ++i) {
+    bf16* to = static_cast<bf16*>(f.out) + i * f.out_stride;
+    const V lse = vset(f.lse[i]), factor = vset(-f.dlogps[i]);
+    alignas(64) float row[kTilePanel];
+#pragma GCC unroll 4
+    for (int j = 0; j < kTilePanel; j += kWidth) vstore(row + j, vexp(block_logits(f, i, j) - lse) * factor);
+    const int target = f.targets[i] - f.first_column;
+    if (target >= 0 && target < f.cols) row[target] += f.dlogps[i];
+    for_vectors(f.cols, [&](int64_t j, int n) { store_up_to(to + j, load_up_to(row + j, n), n); });
+  }
+}
+
+void combine_exponentials(const float* x, const float* sums, int64_t n, float* maximum, float* sum) {
+  V top = vset(-__builtin_inff());
+  for_vectors(n, [&](int64_t i, int count) {
+    if (count == kWidth) top = vmax(top, vload(x + i));
+    else for (int j = 0; j < count; ++j) top = vmax(top, vset(x[i + j]));
+  });
+  *maximum = vmaximum(top);
+  V total = vzero();
+  for_vectors(n, [&](int64_t i, int count) {       // sums beyond the last are zero
+    total = vfma(load_up_to(sums + i, count), vexp(load_up_to(x + i, count) - vset(*maximum)), total);
+  });
+  *sum = vsum(total);
+}
+
 // Rows [begin, end) of a block of sums, as far as there are any, to where they belong.
 inline void finish_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end) {
   if (end > f.rows) end = f.rows;
+  if (f.targets) return f.maxima ? carry_exponentials(f, begin, end) : head_gradient(f, begin, end);
   with_type(f.out, f.out_dtype, [&](auto* out) {
     if (f.cols < kTilePanel) {
       for (int i = begin; i < end; ++i) finish_cut_row(f, i, out + i * f.out_stride);

@@ -210,6 +210,7 @@ constexpr rlhi::ops::TileKernels make_tile_kernels() {
   k.multiply_tall = multiply_tall;
   k.multiply_wide = multiply_wide;
   k.finish = finish_block;
+  k.combine_exponentials = combine_exponentials;
   k.attention_softmax = attention_softmax_factors;
   k.attention_softmax_backward = attention_softmax_backward_factors;
   k.peak_loop = tile_peak_loop;

@@ -73,7 +73,10 @@ constexpr int kTileStep = 32;          // of k that one tile of a factor holds
 constexpr int kTilePanel = 32;         // rows of a packed left panel, columns of a right one
 
 // What becomes of a block of sums, [two or one][two] tiles of 16 x 16 floats: out[i,j] = in[i,j] + (sums[i,j] + bias[j]), or of whole rows of
-// 32 where `gate` is given: silu(gate[i,j]) times that, rounded.
+// 32 where `gate` is given: silu(gate[i,j]) times that, rounded. Where `targets` is given they are logits x of a head:
+//   forward, with `maxima`: maxima[i, l] and exponentials[i, l] are carried on over the columns l and l + 16, and target_logits[i] is
+//     x[i, targets[i] - first_column] where that is a column of the block; nothing else is written
+//   backward: out[i,j] = dlogps[i] ((first_column + j == targets[i]) - exp(x[i,j] - lse[i])), bf16
 struct TileFinish {
   const float* sums = nullptr;
   int rows = 0, cols = 0;              // of the block, up to kTilePanel
@@ -84,6 +87,11 @@ struct TileFinish {
   DType out_dtype = DType::f32;
   int64_t out_stride = 0;
   const void* gate = nullptr;          // gate[i * kTilePanel + j], of out's type, or null
+  const int32_t* targets = nullptr;    // [rows], or null
+  int32_t first_column = 0;
+  float *maxima = nullptr, *exponentials = nullptr;  // [rows][kTileEdge]
+  float* target_logits = nullptr;      // [rows]
+  const float *lse = nullptr, *dlogps = nullptr;     // [rows]
   bool stream = false;                 // past the caches: 32 columns, 64-byte aligned rows, `in` elsewhere or null
 };
 
@@ -145,6 +153,8 @@ struct TileKernels {
   void (*multiply_tall)(const TileStrip& strip);
   void (*multiply_wide)(const TileStrip& strip);
   void (*finish)(const TileFinish& finish);
+  // maximum = max x, sum = sum_i sums[i] exp(x[i] - maximum)
+  void (*combine_exponentials)(const float* x, const float* sums, int64_t n, float* maximum, float* sum);
   void (*attention_softmax)(const AttentionBlock& block, const AttentionFactors& to);  // columns: whole vectors
   // Of a strip: 32 rows of scores of which the first `keys` are seen, whole panels of columns; no imbalance.
   void (*attention_softmax_backward)(const AttentionBlock& strip, const AttentionFactors& to);
@@ -190,7 +200,8 @@ struct Kernels {
   void (*rms_norm_weight)(float* dweight, const float* dy, const float* x, float rstd, int64_t n);  // the same dweight alone
   void (*rope)(void* x, DType dtype, int64_t heads, int head_dim, const float* cos_sin, float direction);
   void (*swiglu)(void* out, DType out_dtype, const void* gate_up, DType dtype, int64_t n);
-  void (*swiglu_backward)(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, int64_t n);
+  void (*swiglu_backward)(void* dgate_up, DType to_dtype, const void* dout, DType dout_dtype, const void* gate_up, DType dtype, void* out,
+                          DType out_dtype, int64_t n);
 
   // ---- softmax (kernel_softmax.h) ----
   float (*row_max)(const float* x, int64_t n);

@@ -136,7 +136,7 @@ const Kernels* avx512_bf16_kernels() {
 
 const TileKernels* avx512_bf16_tiles() {
   static constexpr TileKernels kernels{kStreamBytes, nothing, nothing, pack_tile_rows, pack_tile_columns, multiply_block, multiply_grid, multiply_tall,
-                                         multiply_wide, finish_block, attention_softmax_factors, attention_softmax_backward_factors, peak_loop};
+                                         multiply_wide, finish_block, combine_exponentials, attention_softmax_factors, attention_softmax_backward_factors, peak_loop};
   return &kernels;
 }
 

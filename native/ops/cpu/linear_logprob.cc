@@ -45,24 +45,36 @@ void add_block(const Kernels& kernels, Statistics& s, const float* logits, int64
   if (target >= first && target < first + count) s.target = static_cast<double>(logits[target - first]);
 }
 
-// Where products are made of bf16, the logits' gradient is rounded as it is made, over the logits themselves: both products read half.
-bool narrows(const Backend& backend, const LinearLogprobArgs& a) {
-  return backend.tiles && a.h.dtype == DType::bf16 && a.w.dtype == DType::bf16;
+// Where products are made of bf16, blocks of logits are used as they end: linear_logprob_tiles.cc.
+bool by_tiles(const Backend& backend, const LinearLogprobArgs& a) {
+  return backend.tiles && a.h.dtype == DType::bf16 && (a.packed_w ? a.packed_w->dtype : a.w.dtype) == DType::bf16;
 }
 
-// logits[i] = dlogps[i] * (onehot - softmax), in place; returns the view of it
-Tensor block_gradient(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count, const Tensor& logits) {
+// logits[i] = dlogps[i] * (onehot - softmax), in place
+void block_gradient(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count, const Tensor& logits) {
   const LinearLogprobArgs& f = a.forward;
-  const bool narrow = narrows(*backend, f);
   for_ranges(*backend, f.h.rows, row_grain(count), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       float* row = reinterpret_cast<float*>(row_pointer(logits, i));
       backend->kernels.softmax_gradient(row, count, f.lse[i], a.dlogps[i]);
       if (f.targets[i] >= first && f.targets[i] < first + count) row[f.targets[i] - first] += a.dlogps[i];
-      if (narrow) backend->kernels.convert(row, DType::bf16, row, DType::f32, count, 1.0f);  // never writes beyond what it has read
     }
   });
-  return narrow ? Tensor(logits.data, DType::bf16, logits.rows, logits.cols, 2 * logits.row_stride) : logits;
+}
+
+// The gradient of the logits of a block of columns, f32, or bf16 where products read that.
+Tensor gradient_of_block(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count) {
+  const LinearLogprobArgs& f = a.forward;
+  const auto scratch = [&](DType dtype) { return Tensor(backend->logits.floats(f.h.rows * kVocabBlock), dtype, f.h.rows, count, kVocabBlock); };
+  if (by_tiles(*backend, f)) {
+    const Tensor gradient = scratch(DType::bf16);
+    head_gradient_tiles(backend, a, first, count, gradient);
+    return gradient;
+  }
+  const Tensor logits = f.keep_logits ? f.keep_logits.col_range(first, count) : scratch(DType::f32);
+  if (!f.keep_logits) block_logits(backend, f, first, count, logits);
+  block_gradient(backend, a, first, count, logits);
+  return logits;
 }
 
 }  // namespace
@@ -71,6 +83,7 @@ void linear_logprob(Backend* backend, const LinearLogprobArgs& a) {
   check_logprob("linear_logprob", a);
   const int64_t rows = a.h.rows, vocab = a.packed_w ? a.packed_w->n : a.w.rows;
   if (rows == 0) return;
+  if (by_tiles(*backend, a)) return linear_logprob_tiles(backend, a);
   auto* statistics = static_cast<Statistics*>(backend->statistics.bytes(static_cast<size_t>(rows) * sizeof(Statistics)));
   std::fill(statistics, statistics + rows, Statistics{});
   for (int64_t first = 0; first < vocab; first += kVocabBlock) {
@@ -100,14 +113,7 @@ void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& 
   const Tensor dh = a.dh.dtype == DType::f32 ? a.dh : Tensor(backend->gradient.floats(rows * f.h.cols), DType::f32, rows, f.h.cols);
   for (int64_t first = 0; first < vocab; first += kVocabBlock) {
     const int64_t count = std::min(kVocabBlock, vocab - first);
-    Tensor logits;
-    if (f.keep_logits) {
-      logits = f.keep_logits.col_range(first, count);
-    } else {
-      logits = Tensor(backend->logits.floats(rows * kVocabBlock), DType::f32, rows, count, kVocabBlock);
-      block_logits(backend, f, first, count, logits);
-    }
-    const Tensor gradient = block_gradient(backend, a, first, count, logits);
+    const Tensor gradient = gradient_of_block(backend, a, first, count);
     GemmArgs to_h;
     to_h.form = GemmForm::nn;
     to_h.a = gradient;

@@ -124,13 +124,14 @@ void swiglu(Backend* backend, Tensor out, Tensor gate_up) {
   });
 }
 
-void swiglu_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_up) {
-  check_swiglu_backward(dgate_up, dout, gate_up);
+void swiglu_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out) {
+  check_swiglu_backward(dgate_up, dout, gate_up, out);
   const Kernels& k = backend->kernels;
   const int64_t n = dout.cols;
   for_ranges(*backend, dout.rows, row_grain(3 * n), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      k.swiglu_backward(row_pointer(dgate_up, i), dgate_up.dtype, row_pointer(dout, i), dout.dtype, row_pointer(gate_up, i), gate_up.dtype, n);
+      k.swiglu_backward(row_pointer(dgate_up, i), dgate_up.dtype, row_pointer(dout, i), dout.dtype, row_pointer(gate_up, i), gate_up.dtype,
+                        out ? row_pointer(out, i) : nullptr, out.dtype, n);
     }
   });
 }

@@ -41,7 +41,7 @@ void rms_norm_backward(const Launch&, Tensor dx, Tensor dweight, Tensor dy, Tens
                        bool accumulate, void* scratch);
 void rope(const Launch&, Tensor x, int head_dim, Tensor cos_sin, const int32_t* positions, int direction);
 void swiglu(const Launch&, Tensor out, Tensor gate_up);
-void swiglu_backward(const Launch&, Tensor dgate_up, Tensor dout, Tensor gate_up);
+void swiglu_backward(const Launch&, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out);
 
 // ---- head ----------------------------------------------------------------------------------------------------------
 // The host makes logits of columns [first, first + logits.cols) of the vocabulary by a product (f32), in one piece (kept

@@ -113,9 +113,9 @@ void gated(Backend* backend, Tensor out, Tensor gate_up) {
   check_swiglu(out, gate_up);
   swiglu(enter(backend).launch, out, gate_up);
 }
-void gated_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_up) {
-  check_swiglu_backward(dgate_up, dout, gate_up);
-  swiglu_backward(enter(backend).launch, dgate_up, dout, gate_up);
+void gated_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out) {
+  check_swiglu_backward(dgate_up, dout, gate_up, out);
+  swiglu_backward(enter(backend).launch, dgate_up, dout, gate_up, out);
 }
 
 // ---- optimizer -------------------------------------------------------------------------------------------------------
@@ -161,6 +161,7 @@ Table make_table() {
   t.attention_backward = attention_backward;
   t.swiglu = gated;
   t.swiglu_backward = gated_backward;
+  t.keeps_logits = [](Backend*, DType) { return true; };
   t.linear_logprob = linear_logprob;
   t.linear_logprob_backward = linear_logprob_backward;
   t.adamw = update;

@@ -204,7 +204,7 @@ class SwigluBackwardCase : public OpCase {
   explicit SwigluBackwardCase(const GateShape& s)
       : s_(s), gate_up_(gates(s)), dout_(Matrix::random(s.rows, s.n, s.type, 2)), d_(s.rows, 2 * s.n, s.type) {}
   void call(const Table& ops, Backend* backend) override {
-    ops.swiglu_backward(backend, d_.tensor(), dout_.tensor(), gate_up_.tensor());
+    ops.swiglu_backward(backend, d_.tensor(), dout_.tensor(), gate_up_.tensor(), Tensor());
   }
   void check(const Table& ops, Backend* backend) override {
     const Array gate_up(gate_up_), d = reference::swiglu_backward(gate_up, Array(dout_));
@@ -215,9 +215,11 @@ class SwigluBackwardCase : public OpCase {
                                    : std::abs(d.at(i, j));
       return 1e-6 + 2 * gate_rounding(s_.type) * (1e-2 + size);
     });
-    Matrix in_place = gate_up_;
-    ops.swiglu_backward(backend, in_place.tensor(), dout_.tensor(), in_place.tensor());
+    Matrix in_place = gate_up_, out = dout_, expected = dout_;
+    ops.swiglu(backend, expected.tensor(), gate_up_.tensor());
+    ops.swiglu_backward(backend, in_place.tensor(), out.tensor(), in_place.tensor(), out.tensor());
     EXPECT(in_place == d_);
+    EXPECT(out == expected);
   }
 
  private:
@@ -317,7 +319,7 @@ void OpCases::swiglu_gradient() {
   const Array d = slopes(g, [&] { return dot(reference::swiglu(g), Array(dout)); });
   on_every_backend([&](const Table& ops, Backend* backend) {
     Matrix found(4, 34);
-    ops.swiglu_backward(backend, found.tensor(), dout.tensor(), gate_up.tensor());
+    ops.swiglu_backward(backend, found.tensor(), dout.tensor(), gate_up.tensor(), Tensor());
     expect_gradient("dgate_up", found, d, 4e-6);
   });
 }

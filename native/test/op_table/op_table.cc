@@ -37,8 +37,8 @@ const OpEntry kTable[] = {
     {"adamw", C::adamw_edges, C::adamw_model},
     {"sum_of_squares", C::sum_of_squares_edges, C::sum_of_squares_model},
 };
-// One pointer of the table a line, but for five of memory's six and packed_bytes.
-static_assert(sizeof(ops::Table) == offsetof(ops::Table, alloc) + (std::size(kTable) + 6) * sizeof(void*),
+// One pointer of the table a line, but for five of memory's six, packed_bytes and keeps_logits.
+static_assert(sizeof(ops::Table) == offsetof(ops::Table, alloc) + (std::size(kTable) + 7) * sizeof(void*),
               "an operation of ops.h has no entry in the table of operation tests");
 
 // On a device that is not the CPU some of the edges: emulated kernels are slow.

@@ -73,10 +73,10 @@ void swiglu_kernel(Rows out, Rows gate_up, int64_t n, int64_t per_row) {
   store_floats(out.at(p.row, p.group * kGroup), out.is_f32, gate);
 }
 
-// dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate)
-template <int kGroup>
+// dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate); kOut: out = gate s up
+template <int kGroup, bool kOut>
 RLHI_KERNEL(kThreads, 4)
-void swiglu_backward_kernel(Rows dgate_up, Rows dout, Rows gate_up, int64_t n, int64_t per_row) {
+void swiglu_backward_kernel(Rows dgate_up, Rows dout, Rows gate_up, Rows out, int64_t n, int64_t per_row) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   if (i >= n) return;
   const Place p = place_of(i, per_row);
@@ -87,10 +87,12 @@ void swiglu_backward_kernel(Rows dgate_up, Rows dout, Rows gate_up, int64_t n, i
   load_floats(d, dout.at(p.row, gate_at), dout.is_f32);
   RLHI_UNROLL
   for (int j = 0; j < kGroup; ++j) {
-    const float s = sigmoid(gate[j]), g = gate[j];
-    gate[j] = d[j] * up[j] * s * fused_multiply_add(g, 1.0f - s, 1.0f);
-    up[j] = d[j] * g * s;
+    const float s = sigmoid(gate[j]), g = gate[j], u = up[j], slope = d[j];
+    gate[j] = slope * u * s * fused_multiply_add(g, 1.0f - s, 1.0f);
+    up[j] = slope * g * s;
+    d[j] = g * s * u;
   }
+  if (kOut) store_floats(out.at(p.row, gate_at), out.is_f32, d);
   store_floats(dgate_up.at(p.row, gate_at), dgate_up.is_f32, gate);
   store_floats(dgate_up.at(p.row, up_at), dgate_up.is_f32, up);
 }
@@ -118,12 +120,13 @@ void swiglu(const Launch& at, Tensor out, Tensor gate_up) {
   });
 }
 
-void swiglu_backward(const Launch& at, Tensor dgate_up, Tensor dout, Tensor gate_up) {
+void swiglu_backward(const Launch& at, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out) {
   if (dout.rows == 0 || dout.cols == 0) return;
-  with_group_size(group_size({dgate_up, dout, gate_up}, dout.cols), [&](auto group) {
+  with_group_size(group_size({dgate_up, dout, gate_up, out}, dout.cols), [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     const int64_t per_row = dout.cols / kGroup, n = dout.rows * per_row;
-    launch(at, ceil_div(n, kThreads), kThreads, 0, swiglu_backward_kernel<kGroup>, Rows(dgate_up), Rows(dout), Rows(gate_up), n, per_row);
+    const auto kernel = out ? swiglu_backward_kernel<kGroup, true> : swiglu_backward_kernel<kGroup, false>;
+    launch(at, ceil_div(n, kThreads), kThreads, 0, kernel, Rows(dgate_up), Rows(dout), Rows(gate_up), Rows(out), n, per_row);
   });
 }
 
