@@ -62,6 +62,7 @@ TrainOptions read_train_options(Napi::Value value) {
   o.adam_epsilon = fields.number("adamEpsilon", 0, kHuge);
   o.weight_decay = fields.number("weightDecay", 0, kHuge);
   o.max_grad_norm = fields.number("maxGradNorm", 0, kHuge);
+  o.gradients = fields.dtype("gradients");
   o.moments = fields.dtype("moments");
   const std::string schedule = fields.string("lrSchedulerType");
   o.warmup_steps = fields.integer("warmupSteps", 0, kSafeInteger);

@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -92,8 +93,15 @@ void save_gradients(const Engine& engine, const std::string& path) {
   io::write_safetensors(path, tensors, [&](size_t i, const io::SafetensorsSink& sink) {
     const Tensor view = gradients.parameters[i].view;
     values.resize(static_cast<size_t>(view.size()));
-    engine.ops().download(engine.backend->handle(), values.data(), view.data, static_cast<size_t>(view.bytes()));
-    sink(values.data(), static_cast<size_t>(view.bytes()));
+    const auto download = [&](void* to) { engine.ops().download(engine.backend->handle(), to, view.data, static_cast<size_t>(view.bytes())); };
+    if (view.dtype == DType::f32) {
+      download(values.data());
+    } else {
+      std::vector<bf16> halves(values.size());
+      download(halves.data());
+      std::transform(halves.begin(), halves.end(), values.begin(), [](bf16 x) { return to_float(x); });
+    }
+    sink(values.data(), values.size() * sizeof(float));
   });
 }
 

@@ -134,6 +134,8 @@ export interface TrainOptions {
   adamBeta2: number;
   adamEpsilon: number;
   weightDecay: number;
+  /** Storage of the matrices' gradients; those of norms and biases are f32. */
+  gradients: Dtype;
   /** Storage of AdamW's two moments. */
   moments: Dtype;
   maxGradNorm: number;
@@ -297,7 +299,7 @@ export interface NativeAddon {
   measureOperations(path: string, dtype: Dtype, tokens: number, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
-export const addonAbi = 5;
+export const addonAbi = 6;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {

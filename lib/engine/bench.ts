@@ -70,6 +70,8 @@ export interface TrainBench extends BenchModel {
   prompt: number;
   /** Tokens of each answer. */
   answer: number;
+  /** Storage of the matrices' gradients. */
+  gradients: Dtype;
   /** Storage of AdamW's moments. */
   moments: Dtype;
   recompute: TrainOptions["recompute"];
@@ -110,7 +112,7 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
       return {
         pairs_per_s: pairs / step, tokens_per_s: (pairs * (prompt + 2 * answer)) / step, useful_mfu: (pairs * flops) / step / peak, matrix_peak_flops: peak,
         peak_memory_bytes: peakMemoryBytes(), plan_bytes: plan.total, plan: plan.entries, step_seconds_median: step, step_seconds: seconds, useful_flops_per_pair: flops,
-        first_loss: firstLoss, model: options.model, dtype: options.dtype, moments: options.moments, recompute: plan.recompute, pairs, prompt, answer, parameters: engine.info.parameters, ...machineFacts(engine),
+        first_loss: firstLoss, model: options.model, dtype: options.dtype, gradients: options.gradients, moments: options.moments, recompute: plan.recompute, pairs, prompt, answer, parameters: engine.info.parameters, ...machineFacts(engine),
       };
     } finally {
       await trainer.close();
@@ -118,10 +120,10 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
   });
 }
 
-function trainOptions({ prompt, answer, steps, moments, recompute, maxTokensPerMicroBatch }: TrainBench): TrainOptions {
+function trainOptions({ prompt, answer, steps, gradients, moments, recompute, maxTokensPerMicroBatch }: TrainBench): TrainOptions {
   return {
     lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 5e-7, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8, weightDecay: 0,
-    moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: steps + 1, maxTokensPerMicroBatch, maxPairTokens: prompt + 2 * answer, memoryLimitBytes: 0, recompute,
+    gradients, moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: steps + 1, maxTokensPerMicroBatch, maxPairTokens: prompt + 2 * answer, memoryLimitBytes: 0, recompute,
   };
 }
 

@@ -44,10 +44,10 @@ void optimizer(const Bench& b, double copy) {
       v(b, DType::f32, 1, n, 0);
   ops::AdamWArgs a;
   a.n = n, a.dtype = DType::bf16, a.weight = weight.tensor().data, a.remainder = static_cast<int16_t*>(remainder.tensor().data);
-  a.grad = static_cast<const float*>(grad.tensor().data), a.m = m.tensor().data, a.v = v.tensor().data;
+  a.grad = grad.tensor().data, a.m = m.tensor().data, a.v = v.tensor().data;
   a.lr = 1e-6, a.bias_correction1 = 0.1, a.bias_correction2 = 0.05;
   one(b, "adamw, bf16 weight and remainder", 28.0 * n, copy, [&] { b.ops.adamw(b.backend, a); });
-  one(b, "sum_of_squares f32", 4.0 * n, copy, [&] { b.ops.sum_of_squares(b.backend, a.grad, n); });
+  one(b, "sum_of_squares f32", 4.0 * n, copy, [&] { b.ops.sum_of_squares(b.backend, grad.tensor()); });
   one(b, "zero", 4.0 * n, copy, [&] { b.ops.zero(b.backend, m.tensor().data, n * sizeof(float)); });
 }
 

@@ -204,12 +204,12 @@ class Measurement {
     const Tensor gradient = floats(1, n), weight = tensor(dtype_, 1, n), m = floats(1, n), v = floats(1, n),
                  remainder = tensor(DType::bf16, 1, n);
     ops_.zero(backend_, v.data, static_cast<size_t>(v.bytes()));
-    a.n = n, a.dtype = dtype_, a.weight = weight.data, a.grad = static_cast<const float*>(gradient.data), a.m = m.data, a.v = v.data;
+    a.n = n, a.dtype = dtype_, a.weight = weight.data, a.grad = gradient.data, a.m = m.data, a.v = v.data;
     if (dtype_ == DType::bf16) a.remainder = static_cast<int16_t*>(remainder.data);
     a.lr = 1e-6;
     time("adamw", "gate_up", concat(n), [&](const auto& ops, auto* b) { ops.adamw(b, a); });
     time("sum_of_squares", "gate_up gradient", concat(n),
-         [&](const auto& ops, auto* b) { ops.sum_of_squares(b, static_cast<const float*>(gradient.data), n); });
+         [&](const auto& ops, auto* b) { ops.sum_of_squares(b, gradient); });
     buffers_.clear();
   }
 

@@ -44,7 +44,7 @@ ModelConfig first_layer(ModelConfig config) {
 double norm_of(const ops::CpuBackend& cpu, const LayerWeights& gradients) {
   double squares = 0;
   for (const Tensor& t : {gradients.qkv, gradients.o, gradients.gate_up, gradients.down})
-    squares += cpu.table().sum_of_squares(cpu.handle(), t.get<float>(), t.size());
+    squares += cpu.table().sum_of_squares(cpu.handle(), t);
   return std::sqrt(squares);
 }
 

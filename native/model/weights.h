@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,25 +34,30 @@ struct NamedParameter {
 };
 
 // The layout alone: names, offsets, total elements (each tensor starts on a 64-byte boundary for both dtypes: a multiple
-// of 32 elements; gaps are zero and stay zero). Same for weights, gradients and optimizer moments.
+// of 32 elements; gaps are zero and stay zero). Matrices come first, then vectors (norms and biases): what is done to all of a kind is
+// done to one piece of memory. Same for weights, gradients and optimizer moments.
 struct ParameterLayout {
   std::vector<NamedParameter> parameters;  // view.data is null
-  int64_t elements = 0;
+  int64_t matrix_elements = 0, elements = 0;
 };
 ParameterLayout parameter_layout(const ModelConfig& config);
 
 class Weights {
  public:
-  // Uninitialised (zero) parameters of `dtype` (f32 or bf16). A gradient is a Weights of dtype f32.
-  Weights(const ModelConfig& config, DType dtype, const ops::Table& ops, ops::Backend* backend);
+  // Uninitialised (zero) parameters of `dtype` (f32 or bf16), vectors of `vectors` if given. A gradient is a Weights with f32 vectors.
+  Weights(const ModelConfig& config, DType dtype, const ops::Table& ops, ops::Backend* backend, std::optional<DType> vectors = {});
   ~Weights();
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;
 
   const ModelConfig& config() const { return config_; }
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }           // of the matrices
   int64_t elements() const { return elements_; }   // padding included
   void* data() const { return data_; }
+  size_t bytes() const;
+  // All of a kind, padding included: [1, n].
+  Tensor matrices() const;
+  Tensor vectors() const;
 
   Tensor embed;                // [V, D]
   std::vector<LayerWeights> layers;
@@ -61,11 +67,11 @@ class Weights {
 
  private:
   ModelConfig config_;
-  DType dtype_;
+  DType dtype_, vectors_dtype_;
   const ops::Table& ops_;
   ops::Backend* backend_;
   void* data_ = nullptr;
-  int64_t elements_ = 0;
+  int64_t matrix_elements_ = 0, elements_ = 0;
 };
 
 // PATH: a Hugging Face folder (config.json, model.safetensors or its index and shards) or a .gguf file.

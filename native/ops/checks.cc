@@ -32,7 +32,6 @@ GemmShape check_gemm(const GemmArgs& g) {
   }
   check_shape("gemm", "c", g.c, s.m, g.swiglu_c ? s.n / 2 : s.n);
   if (g.bias) check_shape("gemm", "bias", g.bias, 1, s.n);
-  check(!g.accumulate || g.c.dtype == DType::f32, ErrorCode::invalid_argument, "gemm: only an f32 c can be accumulated to");
   return s;
 }
 
@@ -47,7 +46,6 @@ void check_moved_rows(const char* op, const char* from_name, const Tensor& from,
 }
 
 void check_scatter_add(const Tensor& to, const Tensor& from) {
-  check_f32("scatter_add_rows", "to", to);
   check_moved_rows("scatter_add_rows", "from", from, "to", to);
 }
 
@@ -171,13 +169,19 @@ void check_logprob_backward(const LinearLogprobBackwardArgs& a) {
   check(static_cast<bool>(f.w), ErrorCode::invalid_argument, op, ": w is missing");
   check_shape(op, "dh", a.dh, f.h.rows, f.h.cols);
   if (!a.dw) return;
-  check_f32(op, "dw", a.dw);
   check_shape(op, "dw", a.dw, f.w.rows, f.w.cols);
+}
+
+void check_sum_of_squares(const Tensor& x) {
+  check_float("sum_of_squares", "x", x);
+  check(x.contiguous(), ErrorCode::invalid_argument, "sum_of_squares: x has gaps between its rows, expected none");
 }
 
 void check_adamw(const AdamWArgs& a) {
   check(a.dtype == DType::f32 || (a.dtype == DType::bf16 && a.remainder), ErrorCode::invalid_argument, "adamw: the weight is ",
         dtype_name(a.dtype), ", expected f32, or bf16 with a remainder");
+  check(a.grad_dtype == DType::f32 || a.grad_dtype == DType::bf16, ErrorCode::invalid_argument, "adamw: the gradient is ",
+        dtype_name(a.grad_dtype), ", expected f32 or bf16");
   check(a.moments == DType::f32 || a.moments == DType::bf16, ErrorCode::invalid_argument, "adamw: the moments are ", dtype_name(a.moments),
         ", expected f32 or bf16");
 }

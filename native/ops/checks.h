@@ -30,6 +30,7 @@ void check_attention(const char* op, const AttentionArgs& a);
 void check_attention_backward(const AttentionBackwardArgs& a);
 void check_logprob(const char* op, const LinearLogprobArgs& a);
 void check_logprob_backward(const LinearLogprobBackwardArgs& a);
+void check_sum_of_squares(const Tensor& x);
 void check_adamw(const AdamWArgs& a);
 
 }  // namespace rlhi::ops

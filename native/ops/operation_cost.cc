@@ -119,10 +119,10 @@ OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLo
               (a.accumulate ? 2 : 1) * bytes_of(a.dw)};
 }
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& a) {
-  // Four bytes of weight (bf16 has its remainder) and two moments are read and written, four bytes of gradient read.
-  return {0, static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * dtype_size(a.moments) + 4)};
+  // Four bytes of weight (bf16 has its remainder) and two moments are read and written, the gradient read.
+  return {0, static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * dtype_size(a.moments) + dtype_size(a.grad_dtype))};
 }
-OperationCost cost_of(Operation<&Table::sum_of_squares>, const float*, int64_t n) { return {0, static_cast<double>(n) * kFloat}; }
+OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x) { return moved(x); }
 
 namespace {
 

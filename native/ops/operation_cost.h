@@ -43,7 +43,7 @@ OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up
 OperationCost cost_of(Operation<&Table::linear_logprob>, const LinearLogprobArgs& args);
 OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLogprobBackwardArgs& args);
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& args);
-OperationCost cost_of(Operation<&Table::sum_of_squares>, const float* x, int64_t n);
+OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x);
 
 // The cost of what `work` calls of the table it is given, whose operations compute nothing. It may call RLHI_OPERATIONS only.
 OperationCost cost_of_calls(void (*work)(const Table&, Backend*, const void* context), const void* context);

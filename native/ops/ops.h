@@ -39,7 +39,7 @@ struct GemmArgs {
   Tensor a, b, c;                        // c is f32 or bf16
   const PackedWeight* packed_b = nullptr;  // form nt only: used in place of b (b may then be empty)
   Tensor bias;                           // [1,n] or empty: added to every row
-  bool accumulate = false;               // c += instead of c = (c f32)
+  bool accumulate = false;               // c += instead of c =; the sum is rounded to c's type once
   // Form nt, without bias or accumulation: b is [2F, k], the rows of gate, then those of up; c is [m, F], what swiglu makes of the product in
   // c's type, to the bit. The product itself need not lie in memory.
   bool swiglu_c = false;
@@ -98,7 +98,7 @@ struct LinearLogprobBackwardArgs {
   LinearLogprobArgs forward;   // with lse filled; keep_logits, if given, is overwritten
   const float* dlogps = nullptr;  // [N]
   Tensor dh;                   // [N, D] written
-  Tensor dw;                   // [V, D] f32; may be empty (frozen head)
+  Tensor dw;                   // [V, D]; may be empty (frozen head)
   bool accumulate = true;      // dw += ; else dw is written
 };
 
@@ -108,7 +108,8 @@ struct AdamWArgs {
   DType dtype = DType::f32;    // of the weight: f32, or bf16 with a remainder (base/dtype.h, split_master)
   void* weight = nullptr;
   int16_t* remainder = nullptr;  // bf16 only
-  const float* grad = nullptr;
+  DType grad_dtype = DType::f32;  // or bf16
+  const void* grad = nullptr;
   // First and second moment, f32 or bf16. To bf16 they are rounded up or down at random, in proportion to the distance: to nearest,
   // a moment that decays by less than bf16's spacing would never move.
   DType moments = DType::f32;
@@ -141,7 +142,7 @@ struct Table {
   void (*copy)(Backend*, Tensor to, Tensor from);
   void (*gather_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);        // to[i] = from[index[i]]
   void (*scatter_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);       // to[index[i]] = from[i]
-  void (*scatter_add_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);   // to[index[i]] += from[i], in order of i; `to` f32
+  void (*scatter_add_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);   // to[index[i]] += from[i], in order of i; a row's sum is rounded to `to`'s type once
   void (*add)(Backend*, Tensor to, Tensor from);                                      // to += from
   void (*column_sum)(Backend*, Tensor to, Tensor from);                               // to[0,j] += sum_i from[i,j], to f32
 
@@ -171,7 +172,7 @@ struct Table {
   void (*linear_logprob_backward)(Backend*, const LinearLogprobBackwardArgs&);
 
   void (*adamw)(Backend*, const AdamWArgs&);
-  double (*sum_of_squares)(Backend*, const float* x, int64_t n);  // fixed order, any thread count
+  double (*sum_of_squares)(Backend*, Tensor x);  // x contiguous; fixed order, any thread count
 };
 
 }  // namespace rlhi::ops

@@ -50,8 +50,8 @@ Kernels make_kernels(const char* name, int width, int mr) {
     count_bytes(8 * static_cast<double>(n));
     return 0.0f;
   };
-  k.sum_of_squares = [](const float*, int64_t n) {
-    count_bytes(4 * static_cast<double>(n));
+  k.sum_of_squares = [](const void*, DType dtype, int64_t n) {
+    count_bytes(bytes_of(dtype, static_cast<double>(n)));
     return 0.0;
   };
   k.rms_norm = [](float*, const float*, const float*, float, int64_t n, float*) { count_bytes(8 * static_cast<double>(n)); };
@@ -81,7 +81,7 @@ Kernels make_kernels(const char* name, int width, int mr) {
   k.attention_softmax = [](const AttentionBlock& b) { softmax_of_block(b, 1); };
   k.attention_softmax_backward = [](const AttentionBlock& b) { softmax_of_block(b, 2); };
   k.adamw = [](const AdamWStep&, const AdamWRange& r) {
-    count_bytes((12 + 4 * static_cast<double>(dtype_size(r.moments))) * static_cast<double>(r.n));
+    count_bytes(static_cast<double>(8 + dtype_size(r.grad_dtype) + 4 * dtype_size(r.moments)) * static_cast<double>(r.n));
   };
   return k;
 }

@@ -364,14 +364,14 @@ TEST("cuda kernels: sums of squares in any order of threads") {
       std::vector<char> scratch(cuda::sum_of_squares_scratch(n));
       const double found = in_any_order([&] {
         double result = -1;
-        cuda::sum_of_squares(kAt, x.data() + offset, n, scratch.data(), &result);
+        cuda::sum_of_squares(kAt, x.data() + offset, F, n, scratch.data(), &result);
         return result;
       });
-      EXPECT_NEAR(found, cpu().sum_of_squares(cpu_handle(), x.data() + offset, n), 1e-11 * found);
+      EXPECT_NEAR(found, cpu().sum_of_squares(cpu_handle(), Tensor(x.data() + offset, F, 1, n)), 1e-11 * found);
     }
   }
   double zero = -1;
-  cuda::sum_of_squares(kAt, nullptr, 0, nullptr, &zero);
+  cuda::sum_of_squares(kAt, nullptr, F, 0, nullptr, &zero);
   EXPECT_EQ(zero, 0.0);
 }
 

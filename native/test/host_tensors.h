@@ -177,16 +177,16 @@ class HostTensors {
       Call call(b);
       call.take(a.weight, n * static_cast<size_t>(dtype_size(a.dtype)));
       call.take(a.remainder, n * sizeof(int16_t));
-      call.take(a.grad, n * sizeof(float)), call.take(a.m, moments), call.take(a.v, moments);
+      call.take(a.grad, n * static_cast<size_t>(dtype_size(a.grad_dtype))), call.take(a.m, moments), call.take(a.v, moments);
       call.upload();
       call.ops.adamw(call.backend, a);
       call.download();
     };
-    t.sum_of_squares = [](Backend* b, const float* x, int64_t n) {
+    t.sum_of_squares = [](Backend* b, Tensor x) {
       Call call(b);
-      call.take(x, static_cast<size_t>(n) * sizeof(float));
+      call.take(x);
       call.upload();
-      return call.ops.sum_of_squares(call.backend, x, n);
+      return call.ops.sum_of_squares(call.backend, x);
     };
     return t;
   }

@@ -136,13 +136,10 @@ TEST("gemm: a row has the same bits alone and among others, packed or not, on an
 
 TEST("gemm: a shape that does not fit is refused") {
   OpsBackend& backend = backend_of();
-  Matrix a(3, 8), b(5, 7), c(3, 5), half(3, 5, B);
+  Matrix a(3, 8), b(5, 7), c(3, 5);
   GemmArgs g;
   g.a = a.tensor(), g.b = b.tensor(), g.c = c.tensor();
   EXPECT_ERROR(backend.table().gemm(backend.handle(), g), ErrorCode::invalid_argument, "b is [5, 7], expected [5, 8]");
-  Matrix b8(5, 8);
-  g.b = b8.tensor(), g.c = half.tensor(), g.accumulate = true;
-  EXPECT_ERROR(backend.table().gemm(backend.handle(), g), ErrorCode::invalid_argument, "only an f32 c");
 }
 
 TEST("gemm: a product that SwiGLU follows gives the bits of gemm and swiglu one after the other") {

@@ -67,9 +67,12 @@ struct TinyModel {
   const ops::Table& ops() const { return backend->table(); }
   ops::Backend* handle() const { return backend->handle(); }
   // Bytes or values of the weights, or of anything of this model's backend.
-  std::vector<char> bytes(const Weights& of) const { return download(ops(), handle(), of.data(), static_cast<size_t>(of.elements() * dtype_size(of.dtype()))); }
+  std::vector<char> bytes(const Weights& of) const { return download(ops(), handle(), of.data(), of.bytes()); }
   std::vector<float> floats(const Weights& of) const {
-    return download_floats(ops(), handle(), Tensor(of.data(), of.dtype(), 1, of.elements()));
+    std::vector<float> values = download_floats(ops(), handle(), of.matrices());
+    const std::vector<float> vectors = download_floats(ops(), handle(), of.vectors());
+    values.insert(values.end(), vectors.begin(), vectors.end());
+    return values;
   }
 
   std::unique_ptr<ops::Device> backend;

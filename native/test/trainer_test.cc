@@ -161,6 +161,27 @@ TEST("trainer: micro-batches of any size give the same loss and gradient") {
   }
 }
 
+TEST("trainer: gradients in bf16 are those in f32, rounded once a micro-batch") {
+  for (const BackendChoice& backend : every_backend()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      TinyModel m(tiny_config(Architecture::qwen2), dtype, backend);
+      const std::vector<Pair> pairs = random_pairs(41, 9, m.weights.config().vocab_size);
+      const auto gradients = [&](DType type, int64_t budget) {
+        TrainOptions options = train_options(budget);
+        options.gradients = type;
+        Trainer trainer(m.weights, m.transformer, options, m.ops(), m.handle());
+        trainer.accumulate_only(pairs);
+        return m.floats(trainer.gradients());
+      };
+      for (const int64_t budget : {60, 4096}) {
+        const std::vector<float> halves = gradients(DType::bf16, budget), floats = gradients(DType::f32, budget);
+        EXPECT(halves != floats);
+        EXPECT_NEAR(relative_difference(halves, floats), 0, budget == 4096 ? 0x1p-8 : 0x1p-6);
+      }
+    }
+  }
+}
+
 TEST("trainer: layers computed again give the bits of layers kept, and keeping norms' outputs changes no more than rounding does") {
   for (const BackendChoice& backend : every_backend()) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
@@ -310,18 +331,19 @@ TEST("trainer: a loss that is not finite stops the step before the update") {
 
 TEST("trainer: a run stopped after any step and resumed from its files ends in the same bytes") {
   struct Case {
-    DType dtype, moments;
+    DType dtype, gradients, moments;
     Architecture architecture;
   };
-  for (const auto& [dtype, moments, architecture] : {Case{DType::f32, DType::f32, Architecture::qwen2}, Case{DType::bf16, DType::f32, Architecture::qwen3},
-                                                     Case{DType::bf16, DType::bf16, Architecture::llama}}) {
+  constexpr DType F = DType::f32, B = DType::bf16;
+  for (const auto& [dtype, gradients, moments, architecture] :
+       {Case{F, F, F, Architecture::qwen2}, Case{B, F, F, Architecture::qwen3}, Case{B, B, B, Architecture::llama}}) {
     const ModelConfig config = tiny_config(architecture);
     const TemporaryFolder parent;
     const std::string stopped = parent.path + "/stopped", resumed_end = parent.path + "/resumed",
                       unbroken_end = parent.path + "/unbroken";
     for (const std::string& folder : {stopped, resumed_end, unbroken_end}) std::filesystem::create_directories(folder);
     TrainOptions options = train_options(70);
-    options.warmup_steps = 2, options.total_steps = 6, options.schedule = ScheduleType::cosine, options.moments = moments;
+    options.warmup_steps = 2, options.total_steps = 6, options.schedule = ScheduleType::cosine, options.gradients = gradients, options.moments = moments;
     const auto save = [](TinyModel& m, Trainer& trainer, const std::string& folder) {
       save_pretrained(folder, m.weights, m.weights.dtype(), m.ops(), m.handle());
       trainer.save_state(folder);

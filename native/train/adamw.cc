@@ -10,11 +10,6 @@ AdamW::AdamW(Weights& weights, DType moments, const ops::Table& ops, ops::Backen
   first_moment_ = DeviceBuffer(ops, backend, moment_bytes, "the first moments");
   second_moment_ = DeviceBuffer(ops, backend, moment_bytes, "the second moments");
   if (weights.dtype() == DType::bf16) remainder_ = DeviceBuffer(ops, backend, n * sizeof(int16_t), "the master weights' remainder");
-  for (const NamedParameter& p : weights.parameters) {
-    const int64_t end = p.offset + p.view.size();
-    if (!runs_.empty() && runs_.back().decays == p.is_matrix && runs_.back().end <= p.offset) runs_.back().end = end;
-    else runs_.push_back({p.offset, end, p.is_matrix});
-  }
 }
 
 void AdamW::update(const Weights& gradients, const Step& step) {
@@ -25,17 +20,18 @@ void AdamW::update(const Weights& gradients, const Step& step) {
   args.lr = step.lr, args.beta1 = step.beta1, args.beta2 = step.beta2, args.eps = step.eps;
   args.bias_correction1 = 1 - std::pow(step.beta1, static_cast<double>(step.number));
   args.bias_correction2 = 1 - std::pow(step.beta2, static_cast<double>(step.number));
-  for (const Run& run : runs_) {
-    args.n = run.end - run.begin;
-    const auto at_run = [&](void* data, DType dtype) { return static_cast<char*>(data) + run.begin * dtype_size(dtype); };
-    args.first_element = run.begin;
-    args.weight = at_run(weights_.data(), weights_.dtype());
-    args.remainder = remainder_.data() ? remainder() + run.begin : nullptr;
-    args.grad = static_cast<const float*>(gradients.data()) + run.begin;
-    args.m = at_run(first_moment(), moments_), args.v = at_run(second_moment(), moments_);
-    args.weight_decay = run.decays ? step.weight_decay : 0;
+  const auto update_all = [&](const Tensor& weights, const Tensor& gradient, int64_t first, double weight_decay) {
+    const auto from_first = [&](void* data) { return static_cast<char*>(data) + first * dtype_size(moments_); };
+    args.n = weights.size(), args.first_element = first;
+    args.weight = weights.data;
+    args.remainder = remainder_.data() ? remainder() + first : nullptr;
+    args.grad = gradient.data, args.grad_dtype = gradient.dtype;
+    args.m = from_first(first_moment()), args.v = from_first(second_moment());
+    args.weight_decay = weight_decay;
     ops_.adamw(backend_, args);
-  }
+  };
+  update_all(weights_.matrices(), gradients.matrices(), 0, step.weight_decay);
+  update_all(weights_.vectors(), gradients.vectors(), weights_.matrices().size(), 0);
 }
 
 }  // namespace rlhi

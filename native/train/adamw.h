@@ -1,7 +1,6 @@
 // AdamW's state and its step over all parameters of a model.
 #pragma once
 #include <cstdint>
-#include <vector>
 
 #include "model/device_buffer.h"
 #include "model/weights.h"
@@ -21,7 +20,7 @@ class AdamW {
     double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
     double grad_scale = 1;       // the clipping factor
   };
-  void update(const Weights& gradients, const Step& step);
+  void update(const Weights& gradients, const Step& step);  // the zeros between parameters stay zero
 
   DType moments() const { return moments_; }
   // One value an element of the parameter storage.
@@ -30,16 +29,11 @@ class AdamW {
   int16_t* remainder() const { return static_cast<int16_t*>(remainder_.data()); }  // null for f32 weights
 
  private:
-  struct Run {                   // neighbouring parameters of the same kind; the zeros between them stay zero
-    int64_t begin, end;
-    bool decays;
-  };
   Weights& weights_;
   DType moments_;
   const ops::Table& ops_;
   ops::Backend* backend_;
   DeviceBuffer first_moment_, second_moment_, remainder_;
-  std::vector<Run> runs_;
 };
 
 }  // namespace rlhi

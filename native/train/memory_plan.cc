@@ -72,7 +72,8 @@ TrainOptions with_recompute(const ModelConfig& config, DType dtype, TrainOptions
 MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& given) {
   const TrainOptions options = with_recompute(config, dtype, given, 0);
   const TrainingSizes s = training_sizes(config, options);
-  const auto elements = static_cast<size_t>(parameter_layout(config).elements);
+  const ParameterLayout layout = parameter_layout(config);
+  const auto elements = static_cast<size_t>(layout.elements), matrix_elements = static_cast<size_t>(layout.matrix_elements);
   const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
   MemoryPlan plan;
   plan.recompute = *options.recompute;
@@ -83,7 +84,7 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   };
   add("weights", elements * static_cast<size_t>(dtype_size(dtype)));
   add("master remainder", dtype == DType::bf16 ? elements * sizeof(int16_t) : 0);
-  add("gradients", elements * sizeof(float));
+  add("gradients", matrix_elements * static_cast<size_t>(dtype_size(options.gradients)) + (elements - matrix_elements) * sizeof(float));
   add("moments", 2 * elements * static_cast<size_t>(dtype_size(options.moments)));
   add("activations", lay_out_training(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens, nullptr).bytes);
   add("logits", floats(s.kept_logit_rows * config.vocab_size));

@@ -26,6 +26,8 @@ void check_options(const TrainOptions& o) {
   below_one(o.adam_beta2, "adam_beta2");
   check(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, ErrorCode::invalid_argument, "expected adam_epsilon above 0, found ",
         o.adam_epsilon);
+  check(o.gradients == DType::f32 || o.gradients == DType::bf16, ErrorCode::invalid_argument, "expected gradients in f32 or bf16, found ",
+        dtype_name(o.gradients));
   check(o.moments == DType::f32 || o.moments == DType::bf16, ErrorCode::invalid_argument, "expected moments in f32 or bf16, found ",
         dtype_name(o.moments));
   at_least(static_cast<double>(o.warmup_steps), 0, "warmup_steps");
@@ -84,7 +86,7 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
 struct Trainer::Impl {
   Impl(Weights& w, Transformer& t, const TrainOptions& o, const ops::Table& table, ops::Backend* b)
       : weights(w), transformer(t), options(checked(o, w, table, b)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), options)),
-        sizes(training_sizes(w.config(), options)), gradients(w.config(), DType::f32, table, b), adamw(w, o.moments, table, b),
+        sizes(training_sizes(w.config(), options)), gradients(w.config(), o.gradients, table, b, DType::f32), adamw(w, o.moments, table, b),
         activations(t.plan_activations(plan.recompute, sizes.max_tokens, sizes.max_answer_tokens)),
         logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
         dhidden(table, b, static_cast<size_t>(sizes.max_answer_tokens * w.config().hidden_size) * sizeof(float), "the hidden gradient"),
@@ -242,7 +244,7 @@ struct Trainer::Impl {
   StepMetrics accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
     clear_gradients();
     StepMetrics m = run_pairs(Pass::forward_and_backward, pairs, abort);
-    m.grad_norm = std::sqrt(ops.sum_of_squares(backend, static_cast<const float*>(gradients.data()), gradients.elements()));
+    m.grad_norm = std::sqrt(ops.sum_of_squares(backend, gradients.matrices()) + ops.sum_of_squares(backend, gradients.vectors()));
     check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");
     m.learning_rate = options.learning_rate * schedule_factor(options.schedule, steps_done, options.warmup_steps, options.total_steps);
     return m;

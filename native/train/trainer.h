@@ -23,6 +23,7 @@ struct TrainOptions {
   LossOptions loss;
   // max_grad_norm 0: no clipping
   double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
+  DType gradients = DType::f32;                    // of matrices, f32 or bf16 (rounded once a micro-batch); of vectors f32
   DType moments = DType::f32;                      // of AdamW, f32 or bf16
   ScheduleType schedule = ScheduleType::constant_with_warmup;
   int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules

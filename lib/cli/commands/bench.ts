@@ -9,7 +9,7 @@ type What = (typeof kinds)[number];
 
 /** Of the flags that not every kind has, those of each. */
 const flagsOf: Record<What, readonly string[]> = {
-  train: ["steps", "pairs", "prompt", "answer", "moments", "recompute", "max-tokens-per-micro-batch"],
+  train: ["steps", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "max-tokens-per-micro-batch"],
   generate: ["steps", "sequences", "prompt", "max-new-tokens"],
   forward: ["steps", "sequences", "tokens", "max-tokens-per-micro-batch"],
   layer: ["steps", "pairs", "prompt", "answer"],
@@ -27,6 +27,7 @@ interface BenchFlags {
   pairs: number;
   prompt: number;
   answer: number;
+  gradients: Dtype;
   moments: Dtype;
   recompute: TrainOptions["recompute"];
   sequences: number;
@@ -47,6 +48,7 @@ export const bench = defineCommand({
     .option("pairs", { type: "number", default: 2, describe: "train, layer: pairs a step" })
     .option("prompt", { type: "number", default: 256, describe: "train, layer, generate: tokens of a prompt" })
     .option("answer", { type: "number", default: 256, describe: "train, layer: tokens of each answer" })
+    .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of the matrices' gradients" })
     .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of AdamW's moments" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "train: what the backward computes again instead of keeping it" })
     .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
@@ -81,10 +83,10 @@ function modeOf({ what, shape }: BenchFlags & { what: What }): Mode {
 async function measure(what: What, flags: BenchFlags, { progress, signal }: Tools): Promise<Record<string, unknown> | Record<string, unknown>[]> {
   const { benchForward, benchGenerate, benchTrain } = await import("../../engine/bench.js");
   const { benchGemm, benchLayer } = await import("../../engine/bench-parts.js");
-  const { model, dtype, threads, steps, pairs, prompt, answer, moments, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape, form } = flags;
+  const { model, dtype, threads, steps, pairs, prompt, answer, gradients, moments, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape, form } = flags;
   const common = { model, dtype, threads, steps };
   const benches: Record<What, () => Promise<Record<string, unknown> | Record<string, unknown>[]>> = {
-    train: () => benchTrain({ ...common, pairs, prompt, answer, moments, recompute, maxTokensPerMicroBatch }),
+    train: () => benchTrain({ ...common, pairs, prompt, answer, gradients, moments, recompute, maxTokensPerMicroBatch }),
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
     forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
     layer: () => benchLayer({ ...common, pairs, prompt, answer }),

@@ -6,6 +6,7 @@ import { formatBytes } from "../output.js";
 
 interface PlanFlags {
   dtype: Dtype;
+  gradients: Dtype;
   moments: Dtype;
   recompute: TrainOptions["recompute"];
   maxTokensPerMicroBatch: number;
@@ -18,6 +19,7 @@ export const doctor = defineCommand({
   flags: (yargs) => yargs
     .option("plan", { type: "string", requiresArg: true, describe: "print the memory that training MODEL takes (Hugging Face folder, GGUF file or a shape's name)" })
     .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "of the plan" })
+    .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of the matrices' gradients" })
     .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of AdamW's moments" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "of the plan: what the backward computes again instead of keeping it" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "of the plan: token budget of one forward and backward" })
@@ -81,7 +83,7 @@ function missing(isas: readonly string[]): string[] {
 function planOf(addon: NativeAddon, model: string, flags: PlanFlags, recompute: TrainOptions["recompute"], memoryLimitBytes: number): MemoryPlan {
   return addon.planTraining(model, flags.dtype, {
     lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 1e-6, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8,
-    weightDecay: 0, moments: flags.moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
+    weightDecay: 0, gradients: flags.gradients, moments: flags.moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
     maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, maxPairTokens: flags.maxPairTokens, memoryLimitBytes, recompute,
   });
 }

@@ -187,6 +187,6 @@ void linear_logprob(Backend*, const LinearLogprobArgs& args);
 void linear_logprob_backward(Backend*, const LinearLogprobBackwardArgs& args);
 // optimizer.cc
 void adamw(Backend*, const AdamWArgs& args);
-double sum_of_squares(Backend*, const float* x, int64_t n);
+double sum_of_squares(Backend*, Tensor x);
 
 }  // namespace rlhi::ops

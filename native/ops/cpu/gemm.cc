@@ -122,11 +122,14 @@ struct TileTask {
       t.out_stride = direct || last ? p.c.row_stride : width;
       t.out_dtype = direct || last ? p.c.dtype : DType::f32;
       if (direct) {
-        t.in = block > 0 || p.accumulate ? static_cast<const float*>(t.out) : nullptr;
+        t.in = block > 0 || p.accumulate ? t.out : nullptr;
+        t.in_dtype = p.c.dtype;
         t.in_stride = p.c.row_stride;
       } else {
-        t.in = block > 0 ? tile : nullptr;
-        t.in_stride = width;
+        const bool from_c = block == 0 && p.accumulate;
+        t.in = from_c ? row_pointer(p.c, row, col) : block > 0 ? reinterpret_cast<const char*>(tile) : nullptr;
+        t.in_dtype = from_c ? p.c.dtype : DType::f32;
+        t.in_stride = from_c ? p.c.row_stride : width;
       }
       if (i == r0) prefetch_for(t, j, block);
       kernels.gemm_tile(t);

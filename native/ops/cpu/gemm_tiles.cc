@@ -10,6 +10,7 @@
 // cut so that little comes from there (parts_of).
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "ops/cpu/backend.h"
 
@@ -23,6 +24,7 @@ constexpr int64_t kSumsBytes = int64_t{896} << 10;        // of a task's sums wh
 constexpr int64_t kSums = int64_t{kTilePanel} * kTilePanel;  // floats of a block of sums
 constexpr int64_t kColumnsBytes = int64_t{96} << 20;      // of columns packed at once
 constexpr int64_t kHeadColumnsBytes = int64_t{4} << 20;   // where there is more to do with the sums than to write them
+constexpr int64_t kAliasBytes = 2048;
 constexpr int64_t kAhead = 4096;                          // bytes that a right panel is prefetched where it is read once
 
 struct Product {
@@ -45,6 +47,9 @@ struct Product {
   int64_t column_of(int64_t first_col, int64_t j) const {
     return first_col + (gate_panels == 0 ? j : j / 2 + (j % 2 == 0 ? 0 : gate_panels)) * kTilePanel;
   }
+  // Whether a task packs a column panel share by share while it multiplies the one before. Rows a power of two apart have few places in a
+  // cache, where a whole block of lines would push itself out before it is packed; else two panels in the first cache are one too many.
+  bool shares() const { return args.b.row_stride * dtype_size(args.b.dtype) % kAliasBytes == 0; }
   int64_t row_panels() const { return (m + kTilePanel - 1) / kTilePanel; }
   int64_t panel_bytes() const { return steps * kStepBytes; }
   int64_t blocks() const { return std::max<int64_t>(1, (steps + kBlockSteps - 1) / kBlockSteps); }
@@ -101,12 +106,13 @@ class TileTask {
     const int64_t gates = p.gate_panels > 0 ? (r1 - r0) * kSums * dtype_size(p.args.c.dtype) : 0;
     const int64_t lanes = p.head ? (r1 - r0) * kTilePanel * 2 * kTileEdge * 4 : 0;
     const int64_t sums = 2 * kSums * 4, kept = keeps ? (r1 - r0) * (c1 - c0) * kSums * 4 : 0;
-    const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.block_steps() * kStepBytes, own_columns = p.columns ? 0 : kBlockSteps * kStepBytes;
+    const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.block_steps() * kStepBytes, own_columns = p.columns ? 0 : (p.shares() ? 2 : 1) * kBlockSteps * kStepBytes;
     char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns + gates + lanes)));
     sums_ = reinterpret_cast<float*>(memory);
     kept_ = keeps ? reinterpret_cast<float*>(memory + sums) : nullptr;
     rows_ = p.rows ? nullptr : memory + sums + kept;
     columns_ = p.columns ? nullptr : memory + sums + kept + own_rows;
+    next_columns_ = p.columns || !p.shares() ? nullptr : columns_ + kBlockSteps * kStepBytes;
     gates_ = memory + sums + kept + own_rows + own_columns;
     lanes_ = reinterpret_cast<float*>(gates_ + gates);
     if (p.head) clear_lanes();
@@ -166,55 +172,67 @@ class TileTask {
 
   void run_panel(int64_t block, int64_t j) {
     const int64_t begin = p_.block_begin(block), end = p_.block_begin(block + 1);
+    const Panel next = panel_after(block, j);
     TileProduct t;
     t.steps = end - begin;
     if (columns_) {
-      p_.pack_columns(columns_, p_.column_of(first_col_, j), begin, end);
+      if (!next_columns_ || (block == 0 && j == c0_)) p_.pack_columns(columns_, p_.column_of(first_col_, j), begin, end);
       t.b = columns_;
     } else {
       t.b = p_.columns + p_.packed_panel(j) * p_.panel_bytes() + begin * kStepBytes;
       if (r1_ - r0_ == 1) t.ahead = kAhead;
     }
-    find_next(block, j);
     for (int64_t i = r0_; i < r1_; ++i) {
       t.row_tiles = p_.row_tiles(i);
       t.a = rows_ ? rows_ + (i - r0_) * t.steps * kStepBytes : p_.rows + i * p_.panel_bytes() + begin * kStepBytes * t.row_tiles / 2;
       t.sums = sums_ + (turn_ ^= 1) * kSums;
       t.finish = finish_.sums ? &finish_ : nullptr;
-      prefetch_share(t, i - r0_);
+      fetch_share(t, next, i - r0_);
+      const TileFinish finish = finish_of(t.sums, block, i, j);
+      t.coming = block == 0 && finish.in ? &finish : nullptr;
       p_.tiles.multiply(t);
-      finish_ = finish_of(t.sums, block, i, j);
+      finish_ = finish;
+      if (next_columns_) pack_share(next, i - r0_);
     }
+    if (next_columns_) std::swap(columns_, next_columns_);
   }
 
-  // What the next column panel is made of, to be fetched while this one is multiplied: a packed block, or the rows of b.
-  void find_next(int64_t block, int64_t j) {
-    next_ = nullptr;
-    if (j + 1 == c1_) {
-      if (++block == p_.blocks()) return;
-      j = c0_ - 1;
-    }
-    const int64_t begin = p_.block_begin(block), steps = p_.block_begin(block + 1) - begin;
-    if (!columns_) {
-      next_ = p_.columns + p_.packed_panel(j + 1) * p_.panel_bytes() + begin * kStepBytes;
-      next_lines_ = steps * kStepBytes / 64, next_stride_ = 64;
-      return;
-    }
-    const Tensor& b = p_.args.b;
-    const int64_t col = p_.column_of(first_col_, j + 1), size = dtype_size(b.dtype);
-    const bool turned = p_.args.form == GemmForm::nt;
-    if (turned && p_.blocks() > 1) return;  // pieces of rows
-    next_ = turned ? row_pointer(b, col) : row_pointer(b, begin * kTileStep, col);
-    next_lines_ = turned ? p_.panel_cols(col) * b.row_stride * size / 64 : std::min(steps * kTileStep, p_.k - begin * kTileStep);
-    next_stride_ = turned ? 64 : b.row_stride * size;
+  // A block of k of a column panel.
+  struct Panel {
+    int64_t j = 0, begin = 0, end = 0;   // steps; none: no panel
+  };
+  Panel panel_after(int64_t block, int64_t j) const {
+    if (++j == c1_) j = c0_, ++block;
+    return block == p_.blocks() ? Panel() : Panel{j, p_.block_begin(block), p_.block_begin(block + 1)};
+  }
+  int64_t share_begin(const Panel& panel, int64_t i) const { return panel.begin + i * (panel.end - panel.begin) / (r1_ - r0_); }
+
+  // With each row panel a share of the next column panel's steps is packed, which has come into the cache with the row panel before.
+  void pack_share(const Panel& next, int64_t i) const {
+    const int64_t begin = share_begin(next, i), end = share_begin(next, i + 1);
+    if (end > begin) p_.pack_columns(next_columns_ + (begin - next.begin) * kStepBytes, p_.column_of(first_col_, next.j), begin, end);
   }
 
-  void prefetch_share(TileProduct& t, int64_t i) const {
-    if (!next_) return;
-    const int64_t rows = r1_ - r0_, begin = i * next_lines_ / rows;
-    t.next = next_ + begin * next_stride_;
-    t.next_lines = (i + 1) * next_lines_ / rows - begin;
-    t.next_stride = next_stride_;
+  // What the i-th row panel's product has to fetch meanwhile: its share of the next column panel, or the one that is packed next.
+  void fetch_share(TileProduct& t, const Panel& next, int64_t i) const {
+    t.next_lines = 0;
+    const int64_t rows = r1_ - r0_, at = next_columns_ && rows > 1 ? i + 1 : i;
+    if (at >= rows || t.steps == 0) return;
+    const int64_t begin = share_begin(next, at), steps = share_begin(next, at + 1) - begin;
+    int64_t lines = steps * kStepBytes / 64;
+    if (columns_) {
+      const Tensor& b = p_.args.b;
+      const int64_t col = p_.column_of(first_col_, next.j), lines_a_step = kTileStep * dtype_size(b.dtype) / 64;
+      const bool turned = p_.args.form == GemmForm::nt;
+      t.next = turned ? row_pointer(b, col, begin * kTileStep) : row_pointer(b, begin * kTileStep, col);
+      t.next_stride = b.row_stride * dtype_size(b.dtype);
+      t.next_width = turned ? steps * lines_a_step : lines_a_step;
+      lines = turned ? kTilePanel : steps * kTileStep;
+    } else {
+      t.next = p_.columns + p_.packed_panel(next.j) * p_.panel_bytes() + begin * kStepBytes;
+      t.next_stride = 64;
+    }
+    t.next_lines = steps > 0 ? ceil_of(lines, t.steps) : 0;
   }
 
   // What becomes of a block's sums: the block of c, or until k's last block what its sums are so far.
@@ -233,7 +251,7 @@ class TileTask {
     f.out_dtype = kept && !last ? DType::f32 : c.dtype;
     f.out_stride = kept && !last ? kTilePanel : c.row_stride;
     if (kept && !first) f.in = kept, f.in_stride = kTilePanel;
-    else if (!first || p_.args.accumulate) f.in = reinterpret_cast<const float*>(row_pointer(c, row, col)), f.in_stride = c.row_stride;
+    else if (!first || p_.args.accumulate) f.in = row_pointer(c, row, col), f.in_dtype = c.dtype, f.in_stride = c.row_stride;
     f.stream = p_.stream && last && f.cols == kTilePanel;
     if (p_.head && last) finish_head(f, i, row, col);
     if (gated && last) {                 // gates wait for their ups, which are the next panel
@@ -260,12 +278,10 @@ class TileTask {
   float* sums_;                    // of this block and the one before, in turn
   float* kept_;                    // sums of the blocks of k so far, or null: they are in c
   char* rows_;                     // own packed rows of the block of k, or null
-  char* columns_;                  // own packed block of a column panel, or null
+  char *columns_, *next_columns_;  // own packed blocks of column panels, this one and the one under way, or null
   char* gates_;                    // of c's type, [kTilePanel][kTilePanel] a row panel
   float* lanes_;                   // head: [rows][kTileEdge] maxima, then as many sums of exponentials
   TileFinish finish_;              // of the block before; `sums` is null where there is none
-  const char* next_ = nullptr;     // of the next column panel (find_next)
-  int64_t next_lines_ = 0, next_stride_ = 0;
   int turn_ = 0;
 };
 

@@ -49,7 +49,7 @@ void multiply_tile(const rlhi::ops::GemmTile& t, float* sums) {
     return;
   }
   float* out = static_cast<float*>(t.out);
-  if (const float* in = t.in) {
+  if (const float* in = static_cast<const float*>(t.in)) {
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i, in += t.in_stride, out += t.out_stride) {
 #pragma GCC unroll 4
@@ -83,11 +83,11 @@ constexpr TileTable<bf16, false> kTilesBf16;
 constexpr TileTable<float, true> kTilesByRows;
 
 // out = (in + bias) + sums, row by row.
-template <class T>
-void finish_tile(const rlhi::ops::GemmTile& t, const float* sums, T* out) {
+template <class In, class T>
+void finish_tile(const rlhi::ops::GemmTile& t, const float* sums, const In* before, T* out) {
   for (int i = 0; i < t.rows; ++i) {
     const float* row = sums + i * kTileWidth;
-    const float* in = t.in ? t.in + i * t.in_stride : nullptr;
+    const In* in = before ? before + i * t.in_stride : nullptr;
     T* to = out + i * t.out_stride;
     for_vectors(t.cols, [&](int64_t j, int n) {
       V x = vload(row + j);
@@ -104,13 +104,13 @@ void gemm_tile(const rlhi::ops::GemmTile& t) {
   const MultiplyTile multiply = t.a_by_rows                   ? kTilesByRows.at[row][vector]
                                 : t.b_dtype == DType::f32 ? kTilesF32.at[row][vector]
                                                           : kTilesBf16.at[row][vector];
-  if (t.out_dtype == DType::f32 && !t.bias && t.cols % kWidth == 0) {
+  if (t.out_dtype == DType::f32 && t.in_dtype == DType::f32 && !t.bias && t.cols % kWidth == 0) {
     multiply(t, nullptr);
     return;
   }
   alignas(64) float sums[kTileRows * kTileWidth];
   multiply(t, sums);
-  with_type(t.out, t.out_dtype, [&](auto* out) { finish_tile(t, sums, out); });
+  with_type(t.in, t.in_dtype, [&](const auto* in) { with_type(t.out, t.out_dtype, [&](auto* out) { finish_tile(t, sums, in, out); }); });
 }
 
 // to[p * height + i] = from[i * stride + p] for i < rows; rows beyond, up to height, are zero.

@@ -35,11 +35,11 @@ inline void adamw_weight(const AdamWStep& step, const AdamWRange& r, int64_t i, 
   for (int j = 0; j < count; ++j) w[j] = high[j], remainder[j] = low[j];
 }
 
-template <class Moment>
-void adamw_range(const AdamWStep& step, const AdamWRange& r, Moment* m, Moment* v) {
+template <class Grad, class Moment>
+void adamw_range(const AdamWStep& step, const AdamWRange& r, const Grad* grad, Moment* m, Moment* v) {
   for_vectors(r.n, [&](int64_t i, int count) {
     V mi = load_up_to(m + i, count), vi = load_up_to(v + i, count);
-    adamw_weight(step, r, i, count, load_up_to(r.grad + i, count), mi, vi);
+    adamw_weight(step, r, i, count, load_up_to(grad + i, count), mi, vi);
     if constexpr (sizeof(Moment) == sizeof(bf16)) {
       const V random = vhash_bits(r.rounding + static_cast<uint32_t>(i) * kGolden, kGolden);
       mi = vround_up_at_random(mi, vlower_halves(random)), vi = vround_up_at_random(vi, vupper_halves(random));
@@ -50,8 +50,9 @@ void adamw_range(const AdamWStep& step, const AdamWRange& r, Moment* m, Moment* 
 }
 
 void adamw(const AdamWStep& step, const AdamWRange& r) {
-  if (r.moments == DType::f32) adamw_range(step, r, static_cast<float*>(r.m), static_cast<float*>(r.v));
-  else adamw_range(step, r, static_cast<bf16*>(r.m), static_cast<bf16*>(r.v));
+  with_type(r.grad, r.grad_dtype, [&](const auto* grad) {
+    with_type(r.m, r.moments, [&](auto* m) { adamw_range(step, r, grad, m, static_cast<decltype(m)>(r.v)); });
+  });
 }
 
 }  // namespace

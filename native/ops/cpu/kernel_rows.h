@@ -34,14 +34,24 @@ float dot(const float* a, const float* b, int64_t n) {
   return sum_over(n, [&](int64_t i, int count) { return load_up_to(a + i, count) * load_up_to(b + i, count); });
 }
 
+inline double as_double(float x) { return static_cast<double>(x); }
+inline double as_double(bf16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float f;
+  __builtin_memcpy(&f, &bits, sizeof f);
+  return static_cast<double>(f);
+}
+
 // Eight sums in double, folded in a fixed order; squares of floats are exact in double.
-double sum_of_squares(const float* x, int64_t n) {
+double sum_of_squares(const void* data, DType dtype, int64_t n) {
   double sums[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int j = 0; j < 8; ++j) sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
-  }
-  for (int j = 0; i < n; ++i, ++j) sums[j] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  with_type(data, dtype, [&](const auto* x) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+      for (int j = 0; j < 8; ++j) sums[j] += as_double(x[i + j]) * as_double(x[i + j]);
+    }
+    for (int j = 0; i < n; ++i, ++j) sums[j] += as_double(x[i]) * as_double(x[i]);
+  });
   return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 

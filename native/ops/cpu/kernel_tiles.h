@@ -5,6 +5,8 @@
 // a pair side by side. Both are zero beyond the matrix. It is the layout of AMX (Intel SDM, TDPBF16PS); other instruction
 // sets read the same one.
 #pragma once
+#include <type_traits>
+
 #include "ops/cpu/kernel_math.h"
 
 namespace {
@@ -157,7 +159,7 @@ inline V tile_sums(const rlhi::ops::TileFinish& f, int i, int64_t j) {
 }
 
 // Rows [begin, end) of whole rows of 32.
-template <bool kBias, bool kIn, bool kGate, class T>
+template <bool kBias, class In, bool kGate, class T>
 inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end, T* out) {
   for (int i = begin; i < end; ++i) {
     T* to = out + i * f.out_stride;
@@ -165,7 +167,10 @@ inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end
     for (int j = 0; j < kTilePanel; j += 2 * kWidth) {
       V low = tile_sums(f, i, j), high = tile_sums(f, i, j + kWidth);
       if constexpr (kBias) low = low + vload(f.bias + j), high = high + vload(f.bias + j + kWidth);
-      if constexpr (kIn) low = vload(f.in + i * f.in_stride + j) + low, high = vload(f.in + i * f.in_stride + j + kWidth) + high;
+      if constexpr (!std::is_void_v<In>) {
+        const In* in = static_cast<const In*>(f.in) + i * f.in_stride + j;
+        low = vload(in) + low, high = vload(in + kWidth) + high;
+      }
       if constexpr (kGate) {
         const T* gate = static_cast<const T*>(f.gate) + i * kTilePanel + j;
         low = vgated<T>(vload(gate), low), high = vgated<T>(vload(gate + kWidth), high);
@@ -178,12 +183,13 @@ inline void finish_whole_rows(const rlhi::ops::TileFinish& f, int begin, int end
 
 template <class T>
 inline void finish_cut_row(const rlhi::ops::TileFinish& f, int i, T* out) {
-  const float* in = f.in ? f.in + i * f.in_stride : nullptr;
-  for_vectors(f.cols, [&](int64_t j, int n) {
-    V x = tile_sums(f, i, j);
-    if (f.bias) x = x + load_up_to(f.bias + j, n);
-    if (in) x = load_up_to(in + j, n) + x;
-    store_up_to(out + j, x, n);
+  with_type(f.in, f.in_dtype, [&](const auto* in) {
+    for_vectors(f.cols, [&](int64_t j, int n) {
+      V x = tile_sums(f, i, j);
+      if (f.bias) x = x + load_up_to(f.bias + j, n);
+      if (in) x = load_up_to(in + i * f.in_stride + j, n) + x;
+      store_up_to(out + j, x, n);
+    });
   });
 }
 
@@ -195,7 +201,7 @@ inline V block_logits(const rlhi::ops::TileFinish& f, int i, int j) {
       kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone,
       kNone, kNone};
   V x = tile_sums(f, i, j);
-  if (f.in) x = vload(f.in + i * f.in_stride + j) + x;
+  if (f.in) x = vload(static_cast<const float*>(f.in) + i * f.in_stride + j) + x;
   return f.cols == kTilePanel ? x : x + vload(kBeyond + kTilePanel - f.cols + j);
 }
 
@@ -212,7 +218,7 @@ inline void carry_exponentials(const rlhi::ops::TileFinish& f, int begin, int en
     const int target = f.targets[i] - f.first_column;
     if (target < 0 || target >= f.cols) continue;
     const float sum = f.sums[i / kTileEdge * 2 * kTileEdge * kTileEdge + target / kTileEdge * kTileEdge * kTileEdge + i % kTileEdge * kTileEdge + target % kTileEdge];
-    f.target_logits[i] = f.in ? f.in[i * f.in_stride + target] + sum : sum;
+    f.target_logits[i] = f.in ? static_cast<const float*>(f.in)[i * f.in_stride + target] + sum : sum;
   }
 }
 
@@ -243,6 +249,16 @@ void combine_exponentials(const float* x, const float* sums, int64_t n, float* m
   *sum = vsum(total);
 }
 
+// Rows [begin, end) of what a block of sums will be added to.
+inline void fetch_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end) {
+  if (end > f.rows) end = f.rows;
+  const int64_t size = f.in_dtype == DType::f32 ? 4 : 2;
+  for (int i = begin; i < end; ++i) {
+    const char* row = static_cast<const char*>(f.in) + i * f.in_stride * size;
+    for (int64_t at = 0; at < kTilePanel * size; at += 64) __builtin_prefetch(row + at, 1);
+  }
+}
+
 // Rows [begin, end) of a block of sums, as far as there are any, to where they belong.
 inline void finish_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end) {
   if (end > f.rows) end = f.rows;
@@ -251,15 +267,18 @@ inline void finish_tile_rows(const rlhi::ops::TileFinish& f, int begin, int end)
     if (f.cols < kTilePanel) {
       for (int i = begin; i < end; ++i) finish_cut_row(f, i, out + i * f.out_stride);
     } else if (f.gate) {
-      if (f.in) finish_whole_rows<false, true, true>(f, begin, end, out);
-      else finish_whole_rows<false, false, true>(f, begin, end, out);
+      if (f.in) finish_whole_rows<false, float, true>(f, begin, end, out);
+      else finish_whole_rows<false, void, true>(f, begin, end, out);
+    } else if (f.in && f.in_dtype == DType::bf16) {
+      if (f.bias) finish_whole_rows<true, bf16, false>(f, begin, end, out);
+      else finish_whole_rows<false, bf16, false>(f, begin, end, out);
     } else if (f.in) {
-      if (f.bias) finish_whole_rows<true, true, false>(f, begin, end, out);
-      else finish_whole_rows<false, true, false>(f, begin, end, out);
+      if (f.bias) finish_whole_rows<true, float, false>(f, begin, end, out);
+      else finish_whole_rows<false, float, false>(f, begin, end, out);
     } else if (f.bias) {
-      finish_whole_rows<true, false, false>(f, begin, end, out);
+      finish_whole_rows<true, void, false>(f, begin, end, out);
     } else {
-      finish_whole_rows<false, false, false>(f, begin, end, out);
+      finish_whole_rows<false, void, false>(f, begin, end, out);
     }
   });
 }

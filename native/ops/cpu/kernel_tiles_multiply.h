@@ -1,7 +1,5 @@
 // The product of one block, 32 x 32 sums in four tiles, over any tile layer (include one, and a vector layer, first).
 #pragma once
-#include <type_traits>
-
 #include "ops/cpu/kernel_tiles_softmax.h"
 
 namespace {
@@ -61,8 +59,7 @@ void multiply_tiles(const rlhi::ops::TileProduct& t) {
   const SumsLayout at;
   begin_sums<kRowTiles>(nullptr, at);
   const int steps = static_cast<int>(t.steps);
-  const int rows_a_step = t.finish && steps > 0 ? (kTilePanel + steps - 1) / steps : 0;
-  const int64_t lines_a_step = steps > 0 ? (t.next_lines + steps - 1) / steps : 0;
+  const int rows_a_step = steps > 0 ? (kTilePanel + steps - 1) / steps : 0;
   const char* next = t.next;
   int row = 0;
   for (int s = 0; s < steps; ++s) {
@@ -70,13 +67,15 @@ void multiply_tiles(const rlhi::ops::TileProduct& t) {
     if (t.ahead > 0) {
       for (int line = 0; line < 2 * kTileBytes; line += 64) __builtin_prefetch(b + t.ahead + line);
     }
-    for (int64_t line = 0; line < lines_a_step; ++line, next += t.next_stride) __builtin_prefetch(next, 0, 2);
+    for (int64_t line = 0; line < t.next_lines; ++line, next += t.next_stride) {
+      for (int64_t i = 0; i < t.next_width; ++i) __builtin_prefetch(next + 64 * i, 0, 2);
+    }
     a += kRowTiles * kTileBytes;
     b += 2 * kTileBytes;
-    if (rows_a_step > 0) {  // spread out, so that the stores of one block drain while the next is multiplied
-      finish_tile_rows(*t.finish, row, row + rows_a_step);
-      row += rows_a_step;
-    }
+    // Spread out, so that the stores of one block drain while the next is multiplied.
+    if (t.finish) finish_tile_rows(*t.finish, row, row + rows_a_step);
+    if (t.coming) fetch_tile_rows(*t.coming, row, row + rows_a_step);
+    row += rows_a_step;
   }
   if (t.finish && row < kTilePanel) finish_tile_rows(*t.finish, row, kTilePanel);
   store_sums<kRowTiles>(t.sums, at);

@@ -28,7 +28,8 @@ struct GemmTile {
   const void* b = nullptr;           // b[p * b_stride + j]: whole vectors are read, up to nr columns
   DType b_dtype = DType::f32;        // f32 or bf16
   int64_t b_stride = 0;
-  const float* in = nullptr;         // in[i * in_stride + j], or null for zero
+  const void* in = nullptr;          // in[i * in_stride + j], f32 or bf16, or null for zero
+  DType in_dtype = DType::f32;
   int64_t in_stride = 0;
   const float* bias = nullptr;       // or null
   const void* prefetch = nullptr;    // two cache lines from here, prefetch_stride bytes on at each step of k; or null
@@ -80,7 +81,8 @@ constexpr int kTilePanel = 32;         // rows of a packed left panel, columns o
 struct TileFinish {
   const float* sums = nullptr;
   int rows = 0, cols = 0;              // of the block, up to kTilePanel
-  const float* in = nullptr;           // in[i * in_stride + j], or null
+  const void* in = nullptr;            // in[i * in_stride + j], f32 or bf16, or null
+  DType in_dtype = DType::f32;         // of logits f32
   int64_t in_stride = 0;
   const float* bias = nullptr;         // or null
   void* out = nullptr;                 // out[i * out_stride + j], f32 or bf16; may be `in`
@@ -104,9 +106,10 @@ struct TileProduct {
   int row_tiles = 2;                   // 1: a has at most 16 rows
   float* sums = nullptr;
   const TileFinish* finish = nullptr;  // or null; of another block's sums
+  const TileFinish* coming = nullptr;  // or null; of this block's, whose `in` is fetched from far away
   int64_t ahead = 0;                   // bytes that b is prefetched ahead of use, or 0
-  const char* next = nullptr;          // or: what is needed next, `next_lines` cache lines, `next_stride` bytes apart
-  int64_t next_lines = 0, next_stride = 0;
+  const char* next = nullptr;          // or: what is needed next: at each step next_lines pieces of next_width cache lines, next_stride bytes apart
+  int64_t next_lines = 0, next_width = 1, next_stride = 0;
 };
 
 // A product of few rows or few columns, which are one tile: sums (+)= a b. Sums are rows of f32, sums_stride apart.
@@ -163,10 +166,10 @@ struct TileKernels {
 
 // n neighbouring elements; the remainder is null where the weight is f32. rounding: of the first of them, for moments in bf16.
 struct AdamWRange {
-  DType dtype, moments;
+  DType dtype, moments, grad_dtype;
   void* weight;
   int16_t* remainder;
-  const float* grad;
+  const void* grad;
   void *m, *v;
   int64_t n;
   uint32_t rounding;                 // first element's index * kGolden + rounding_key
@@ -191,7 +194,7 @@ struct Kernels {
   void (*scale)(float* x, float factor, int64_t n);
   void (*scale_columns)(float* x, int64_t stride, int64_t rows, const float* factors, int64_t n);  // x[i * stride + j] *= factors[j]
   float (*dot)(const float* a, const float* b, int64_t n);
-  double (*sum_of_squares)(const float* x, int64_t n);
+  double (*sum_of_squares)(const void* x, DType dtype, int64_t n);
 
   // ---- rows of the model (kernel_model.h) ----
   void (*rms_norm)(float* y, const float* x, const float* weight, float eps, int64_t n, float* rstd);

@@ -38,8 +38,8 @@ void multiply_rows(const TileProduct& t, const float* start, const SumsLayout& l
         sums[i][1] = _mm512_dpbf16_ps(sums[i][1], pair, right);
       }
     }
-    for (int64_t line = s * t.next_lines / t.steps; first == 0 && line < (s + 1) * t.next_lines / t.steps; ++line) {
-      __builtin_prefetch(t.next + line * t.next_stride, 0, 2);
+    for (int64_t line = 0; first == 0 && line < t.next_lines; ++line) {
+      for (int64_t i = 0; i < t.next_width; ++i) __builtin_prefetch(t.next + (s * t.next_lines + line) * t.next_stride + 64 * i, 0, 2);
     }
     a += t.row_tiles * kTileWords;
     b += 2 * kTileWords;
@@ -54,6 +54,7 @@ void multiply_rows(const TileProduct& t, const float* start, const SumsLayout& l
 // Eight rows by two vectors: sixteen sums, so that none waits for the one before.
 void multiply_block(const TileProduct& t) {
   if (t.finish) finish_tile_rows(*t.finish, 0, kTilePanel);
+  if (t.coming) fetch_tile_rows(*t.coming, 0, kTilePanel);
   for (int row = 0; row < t.row_tiles * kTileEdge; row += 8) multiply_rows<8>(t, nullptr, SumsLayout(), row);
 }
 

@@ -1,5 +1,6 @@
 // AdamW and the gradient's norm.
 #include <algorithm>
+#include <type_traits>
 
 #include "ops/cpu/backend.h"
 
@@ -14,14 +15,16 @@ constexpr int64_t kUpperHalf = int64_t{1} << 32;
 void adamw(Backend* backend, const AdamWArgs& a) {
   check_adamw(a);
   const AdamWStep step = adamw_step(a);
-  const auto at = [](void* p, DType dtype, int64_t i) { return static_cast<char*>(p) + i * dtype_size(dtype); };
+  const auto at = [](auto* p, DType dtype, int64_t i) {
+    return static_cast<std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(p)>>, const char, char>*>(p) + i * dtype_size(dtype);
+  };
   const auto update = [&](int64_t begin, int64_t end) {
     const auto index = static_cast<uint64_t>(a.first_element + begin);
     AdamWRange r;
-    r.dtype = a.dtype, r.moments = a.moments;
+    r.dtype = a.dtype, r.moments = a.moments, r.grad_dtype = a.grad_dtype;
     r.weight = at(a.weight, a.dtype, begin);
     r.remainder = a.remainder ? a.remainder + begin : nullptr;
-    r.grad = a.grad + begin;
+    r.grad = at(a.grad, a.grad_dtype, begin);
     r.m = at(a.m, a.moments, begin), r.v = at(a.v, a.moments, begin);
     r.n = end - begin;
     r.rounding = static_cast<uint32_t>(index) * kGolden + rounding_key(a.rounding_seed, static_cast<uint32_t>(index >> 32));
@@ -35,14 +38,16 @@ void adamw(Backend* backend, const AdamWArgs& a) {
   }, kLineElements);
 }
 
-double sum_of_squares(Backend* backend, const float* x, int64_t n) {
-  if (n <= 0) return 0;
+double sum_of_squares(Backend* backend, Tensor x) {
+  check_sum_of_squares(x);
+  const int64_t n = x.size();
+  if (n == 0) return 0;
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   double* partial = static_cast<double*>(backend->partial.bytes(static_cast<size_t>(blocks) * sizeof(double)));
   for_ranges(*backend, blocks, 4, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * kBlock;
-      partial[i] = backend->kernels.sum_of_squares(x + first, first + kBlock < n ? kBlock : n - first);
+      partial[i] = backend->kernels.sum_of_squares(row_pointer(x, 0, first), x.dtype, std::min(kBlock, n - first));
     }
   });
   double sum = 0;

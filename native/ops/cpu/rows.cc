@@ -1,6 +1,8 @@
 // Movement of rows, and sums over them.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "ops/cpu/row_sums.h"
 
@@ -51,10 +53,20 @@ void embedding(Backend* backend, Tensor out, Tensor table, const int32_t* ids) {
 void scatter_add_rows(Backend* backend, Tensor to, Tensor from, const int32_t* index) {
   check_scatter_add(to, from);
   if (from.rows == 0) return;
+  const Kernels& kernels = backend->kernels;
+  std::vector<int32_t> order(static_cast<size_t>(from.rows));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return index[a] < index[b]; });
   const int64_t grain = std::max<int64_t>(128, 32768 / from.rows);
-  for_ranges(*backend, from.cols, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = 0; i < from.rows; ++i) {
-      backend->kernels.add(row_pointer(to, index[i], begin), DType::f32, row_pointer(from, i, begin), from.dtype, end - begin);
+  for_ranges(*backend, from.cols, grain, [&](int64_t begin, int64_t end, int thread) {
+    const int64_t n = end - begin;
+    float* buffer = backend->local[static_cast<size_t>(thread)].floats(n);
+    for (auto at = order.begin(); at != order.end();) {
+      const int32_t row = index[*at];
+      float* sum = row_buffer(to, row, begin, buffer);
+      read_row(kernels, to, row, begin, n, sum);
+      for (; at != order.end() && index[*at] == row; ++at) kernels.add(sum, DType::f32, row_pointer(from, *at, begin), from.dtype, n);
+      store_row(kernels, to, row, begin, n, sum);
     }
   }, kLineElements);
 }

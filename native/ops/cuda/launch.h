@@ -63,7 +63,7 @@ void logprob_gradient(const Launch&, Tensor d, Tensor logits, int64_t first, con
 // ---- optimizer -----------------------------------------------------------------------------------------------------
 void adamw(const Launch&, const AdamWArgs&);
 size_t sum_of_squares_scratch(int64_t n);
-void sum_of_squares(const Launch&, const float* x, int64_t n, void* scratch, double* result);
+void sum_of_squares(const Launch&, const void* x, DType dtype, int64_t n, void* scratch, double* result);
 
 // ---- attention -----------------------------------------------------------------------------------------------------
 // A row's bits are the same whichever of the kernels below computed it and whatever is beside it: a block of kKeyBlock

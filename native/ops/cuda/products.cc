@@ -33,7 +33,9 @@ void multiply(CudaBackend& cuda, const GemmArgs& given, int64_t aligned_cols) {
   if (g.a.dtype == DType::f32 && g.c.dtype == DType::bf16) {  // f32 operands give f32 sums, rounded by a copy
     GemmArgs wide = g;
     wide.c = Tensor(cuda.wide_result.bytes(static_cast<size_t>(g.c.size()) * sizeof(float)), DType::f32, g.c.rows, g.c.cols);
+    wide.accumulate = false;
     multiply(cuda, wide, 0);
+    if (g.accumulate) return add(cuda.launch, g.c, wide.c);
     return move_rows(cuda.launch, g.c, nullptr, wide.c, nullptr, g.c.rows);
   }
   if (g.bias) g.bias = as_dtype(cuda, g.bias, g.c.dtype, cuda.bias);

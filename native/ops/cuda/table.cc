@@ -123,12 +123,14 @@ void update(Backend* backend, const AdamWArgs& args) {
   check_adamw(args);
   adamw(enter(backend).launch, args);
 }
-double squares(Backend* backend, const float* x, int64_t n) {
-  if (n <= 0) return 0;
+double squares(Backend* backend, Tensor x) {
+  check_sum_of_squares(x);
+  const int64_t n = x.size();
+  if (n == 0) return 0;
   CudaBackend& cuda = enter(backend);
   double result = 0;
   auto* on_device = static_cast<double*>(cuda.statistics.bytes(sizeof result));
-  sum_of_squares(cuda.launch, x, n, cuda.kernel.bytes(sum_of_squares_scratch(n)), on_device);
+  sum_of_squares(cuda.launch, x.data, x.dtype, n, cuda.kernel.bytes(sum_of_squares_scratch(n)), on_device);
   runtime::copy_out(cuda.launch.stream, &result, on_device, sizeof result);
   runtime::synchronize(cuda.launch.stream);
   return result;

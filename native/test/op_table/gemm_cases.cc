@@ -115,7 +115,7 @@ void add_products(std::vector<OpCaseMaker>& all, GemmForm form, const std::vecto
   for (const Combination& c : pairwise(choices, multiply_adds, 2'500'000)) {
     const auto [a, b] = factors[static_cast<size_t>(c[3])];
     ProductShape s{form, c[0], c[1], c[2], a, b, kTypes[c[4]], c[5] == 1};
-    s.accumulate = c[6] == 1 && s.c == F;
+    s.accumulate = c[6] == 1;
     s.packed = c[7] == 1 && form == GemmForm::nt;
     all.push_back(op_case<ProductCase>(describe(s), s));
   }
@@ -139,6 +139,7 @@ std::vector<OpCaseMaker> OpCases::gemm_edges() {
   for (const ProductShape& s :
        {ProductShape{GemmForm::nt, 301, 700, 260, F, F, F}, ProductShape{GemmForm::nt, 301, 700, 260, F, B, B, true, false, true},
         ProductShape{GemmForm::nn, 150, 2500, 40, F, F, F}, ProductShape{GemmForm::tn, 700, 90, 301, B, B, F, false, true},
+        ProductShape{GemmForm::tn, 90, 700, 1300, B, B, B, false, true}, ProductShape{GemmForm::tn, 90, 70, 1300, F, F, B, false, true},
         ProductShape{GemmForm::nt, 3, 5000, 70, F, B, F, false, false, true}, ProductShape{GemmForm::nt, 5, 40, 3000, B, B, B}}) {
     all.push_back(op_case<ProductCase>(describe(s), s));
   }

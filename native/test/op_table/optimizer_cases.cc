@@ -12,8 +12,8 @@ const std::vector<int64_t> kLengths = around({4, 8, 16, 64, 16384});
 
 class AdamWCase : public OpCase {
  public:
-  AdamWCase(int64_t n, DType type, DType moments)
-      : n_(n), type_(type), weight_start_(row(1, 0.1)), grad_(row(2, 0.01)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)),
+  AdamWCase(int64_t n, DType type, DType gradient, DType moments)
+      : n_(n), type_(type), weight_start_(row(1, 0.1)), grad_(Matrix::random(1, n, gradient, 2, 0.01, 0)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)),
         v_start_(1, n, moments, 0) {
     for (int64_t i = 0; i < n; ++i) v_start_.set(0, i, m_start_.at(0, i) * m_start_.at(0, i) * 1.5);
   }
@@ -46,7 +46,7 @@ class AdamWCase : public OpCase {
     a.n = n_, a.dtype = type_, a.moments = m_.dtype();
     a.weight = type_ == DType::f32 ? weight_.tensor().data : halves_.data();
     a.remainder = type_ == DType::f32 ? nullptr : remainder_.data();
-    a.grad = static_cast<const float*>(grad_.tensor().data), a.m = m_.tensor().data, a.v = v_.tensor().data;
+    a.grad = grad_.tensor().data, a.grad_dtype = grad_.dtype(), a.m = m_.tensor().data, a.v = v_.tensor().data;
     a.grad_scale = 0.5f;
     a.lr = 1e-3, a.beta1 = 0.9, a.beta2 = 0.95, a.eps = 1e-8, a.weight_decay = 0.1;
     a.bias_correction1 = 1 - std::pow(0.9, 3), a.bias_correction2 = 1 - std::pow(0.95, 3);
@@ -63,20 +63,16 @@ class AdamWCase : public OpCase {
 
 class SumOfSquaresCase : public OpCase {
  public:
-  explicit SumOfSquaresCase(int64_t n) : x_(static_cast<size_t>(n)) {
-    for (size_t i = 0; i < x_.size(); ++i) x_[i] = std::sin(static_cast<float>(i)) * 1e10f;
-  }
-  void call(const Table& ops, Backend* backend) override {
-    sum_ = ops.sum_of_squares(backend, x_.data(), static_cast<int64_t>(x_.size()));
-  }
+  SumOfSquaresCase(int64_t n, DType type) : x_(Matrix::random(1, n, type, 1, 1e10, 0)) {}
+  void call(const Table& ops, Backend* backend) override { sum_ = ops.sum_of_squares(backend, x_.tensor()); }
   void check(const Table&, Backend*) override {
     long double expected = 0;
-    for (const float x : x_) expected += static_cast<long double>(x) * static_cast<long double>(x);
+    for (int64_t i = 0; i < x_.cols(); ++i) expected += static_cast<long double>(x_.at(0, i)) * static_cast<long double>(x_.at(0, i));
     expect_close(sum_, static_cast<double>(expected), 1e-13 * static_cast<double>(expected), "sum");
   }
 
  private:
-  std::vector<float> x_;
+  Matrix x_;
   double sum_ = 0;
 };
 
@@ -88,24 +84,30 @@ std::vector<OpCaseMaker> OpCases::adamw_edges() {
   std::vector<OpCaseMaker> all;
   for (const int64_t n : kLengths) {
     for (const DType type : kTypes) {
-      for (const DType moments : kTypes)
-        all.push_back(op_case<AdamWCase>(concat(n, " ", type_name(type), ", moments ", type_name(moments)), n, type, moments));
+      for (const DType gradient : kTypes) {
+        for (const DType moments : kTypes) {
+          all.push_back(op_case<AdamWCase>(concat(n, " ", type_name(type), ", gradient ", type_name(gradient), ", moments ", type_name(moments)), n, type,
+                                           gradient, moments));
+        }
+      }
     }
   }
   return all;
 }
 std::vector<OpCaseMaker> OpCases::adamw_model() {
   std::vector<OpCaseMaker> all;
-  for (const DType type : kTypes) all.push_back(op_case<AdamWCase>(concat(kLayer, " ", type_name(type)), kLayer, type, type));
+  for (const DType type : kTypes) all.push_back(op_case<AdamWCase>(concat(kLayer, " ", type_name(type)), kLayer, type, type, type));
   return all;
 }
 std::vector<OpCaseMaker> OpCases::sum_of_squares_edges() {
   std::vector<OpCaseMaker> all;
   std::vector<int64_t> lengths = kLengths;
   for (const int64_t n : around({65536})) lengths.push_back(n);
-  for (const int64_t n : lengths) all.push_back(op_case<SumOfSquaresCase>(concat(n), n));
+  for (const int64_t n : lengths) {
+    for (const DType type : kTypes) all.push_back(op_case<SumOfSquaresCase>(concat(n, " ", type_name(type)), n, type));
+  }
   return all;
 }
-std::vector<OpCaseMaker> OpCases::sum_of_squares_model() { return {op_case<SumOfSquaresCase>(concat(kLayer, " f32"), kLayer)}; }
+std::vector<OpCaseMaker> OpCases::sum_of_squares_model() { return {op_case<SumOfSquaresCase>(concat(kLayer, " f32"), kLayer, DType::f32)}; }
 
 }  // namespace rlhi::test

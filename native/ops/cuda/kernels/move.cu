@@ -56,7 +56,7 @@ void scatter_add_kernel(Rows to, Rows from, const ScatterRun* runs, const int32_
   const int64_t group = static_cast<int64_t>(block_index() % pieces) * kThreads + thread_index();
   if (group >= per_row) return;
   float sum[kGroup];
-  load_floats(sum, to.at(run.row, group * kGroup), true);
+  load_floats(sum, to.at(run.row, group * kGroup), to.is_f32);
   for (int i = 0; i < run.count; i += kInFlight) {
     Group<kGroup> read[kInFlight];
     RLHI_UNROLL
@@ -72,7 +72,7 @@ void scatter_add_kernel(Rows to, Rows from, const ScatterRun* runs, const int32_
       for (int j = 0; j < kGroup; ++j) sum[j] += x[j];
     }
   }
-  store_floats(to.at(run.row, group * kGroup), true, sum);
+  store_floats(to.at(run.row, group * kGroup), to.is_f32, sum);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ struct alignas(sizeof(T) * kGroup) Run {
 };
 
 template <int kGroup>
-RLHI_DEVICE Run<float, kGroup> load_moments(const void* p, bool is_f32, int64_t i) {
+RLHI_DEVICE Run<float, kGroup> load_run(const void* p, bool is_f32, int64_t i) {
   if (is_f32) return load_words<Run<float, kGroup>>(static_cast<const float*>(p) + i * kGroup);
   const auto halves = load_words<Run<uint16_t, kGroup>>(static_cast<const uint16_t*>(p) + i * kGroup);
   Run<float, kGroup> run;
@@ -50,6 +50,11 @@ RLHI_DEVICE void store_moments(void* p, bool is_f32, int64_t i, const Run<float,
   store_words(static_cast<uint16_t*>(p) + i * kGroup, halves);
 }
 
+struct Gradient {
+  const void* data;
+  bool is_f32;
+};
+
 struct Moments {
   void *m, *v;
   bool is_f32;
@@ -59,12 +64,12 @@ struct Moments {
 
 template <int kGroup, bool kMaster>
 RLHI_KERNEL(kThreads, 4)
-void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, const float* grad, Moments moments, int64_t groups) {
+void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, Gradient grad, Moments moments, int64_t groups) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   if (i >= groups) return;
   using Floats = Run<float, kGroup>;
-  const auto g = load_words<Floats>(grad + i * kGroup);
-  auto mi = load_moments<kGroup>(moments.m, moments.is_f32, i), vi = load_moments<kGroup>(moments.v, moments.is_f32, i);
+  const auto g = load_run<kGroup>(grad.data, grad.is_f32, i);
+  auto mi = load_run<kGroup>(moments.m, moments.is_f32, i), vi = load_run<kGroup>(moments.v, moments.is_f32, i);
   if constexpr (kMaster) {
     auto* high_at = static_cast<uint16_t*>(weight) + i * kGroup;
     auto high = load_words<Run<uint16_t, kGroup>>(high_at);
@@ -99,9 +104,10 @@ void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, const float*
 template <int kGroup>
 void launch_adamw(const Launch& at, const AdamWStep& step, const AdamWArgs& a, int64_t begin, int64_t groups) {
   const auto from_begin = [&](void* p) { return static_cast<char*>(p) + begin * dtype_size(a.moments); };
+  const Gradient gradient{static_cast<const char*>(a.grad) + begin * dtype_size(a.grad_dtype), a.grad_dtype == DType::f32};
   const Moments moments{from_begin(a.m), from_begin(a.v), a.moments == DType::f32, a.first_element + begin, a.rounding_seed};
   const auto go = [&](auto kernel, void* weight, int16_t* remainder) {
-    launch(at, ceil_div(groups, kThreads), kThreads, 0, kernel, step, weight, remainder, a.grad + begin, moments, groups);
+    launch(at, ceil_div(groups, kThreads), kThreads, 0, kernel, step, weight, remainder, gradient, moments, groups);
   };
   if (a.dtype == DType::f32) go(adamw_kernel<kGroup, false>, static_cast<float*>(a.weight) + begin, nullptr);
   else go(adamw_kernel<kGroup, true>, static_cast<uint16_t*>(a.weight) + begin, a.remainder + begin);
@@ -109,8 +115,9 @@ void launch_adamw(const Launch& at, const AdamWStep& step, const AdamWArgs& a, i
 
 constexpr int64_t kSquaresPerBlock = 65536;  // elements of one partial sum
 
+template <bool kF32>
 RLHI_KERNEL(kThreads, 4)
-void squares_kernel(const float* x, int64_t n, bool vectors, double* partial) {
+void squares_kernel(const void* x, int64_t n, bool vectors, double* partial) {
   auto* scratch = reinterpret_cast<double*>(shared_memory());
   const int64_t begin = static_cast<int64_t>(block_index()) * kSquaresPerBlock;
   const int64_t end = begin + kSquaresPerBlock < n ? begin + kSquaresPerBlock : n;
@@ -120,15 +127,15 @@ void squares_kernel(const float* x, int64_t n, bool vectors, double* partial) {
   RLHI_UNROLL_BY(4)
   for (; i + 4 <= end; i += kThreads * 4) {
     if (vectors) {
-      const Words4 w = load_words<Words4>(x + i);
+      const auto run = load_run<4>(x, kF32, i / 4);
       RLHI_UNROLL
-      for (int j = 0; j < 4; ++j) add(j, as_float(w.w[j]));
+      for (int j = 0; j < 4; ++j) add(j, run.x[j]);
     } else {
       RLHI_UNROLL
-      for (int j = 0; j < 4; ++j) add(j, x[i + j]);
+      for (int j = 0; j < 4; ++j) add(j, load_run<1>(x, kF32, i + j).x[0]);
     }
   }
-  for (int j = 0; j < 4 && i + j < end; ++j) add(j, x[i + j]);
+  for (int j = 0; j < 4 && i + j < end; ++j) add(j, load_run<1>(x, kF32, i + j).x[0]);
   const double sum = block_sum<kThreads>((sums[0] + sums[2]) + (sums[1] + sums[3]), scratch);
   if (thread_index() == 0) partial[block_index()] = sum;
 }
@@ -158,11 +165,13 @@ void adamw(const Launch& at, const AdamWArgs& a) {
 
 size_t sum_of_squares_scratch(int64_t n) { return static_cast<size_t>(ceil_div(n, kSquaresPerBlock)) * sizeof(double); }
 
-void sum_of_squares(const Launch& at, const float* x, int64_t n, void* scratch, double* result) {
+void sum_of_squares(const Launch& at, const void* x, DType dtype, int64_t n, void* scratch, double* result) {
   const int64_t blocks = ceil_div(n, kSquaresPerBlock);
   auto* partial = static_cast<double*>(scratch);
   const size_t shared = kThreads / 32 * sizeof(double);
-  launch(at, blocks, kThreads, shared, squares_kernel, x, n, reinterpret_cast<uintptr_t>(x) % 16 == 0, partial);
+  const bool vectors = reinterpret_cast<uintptr_t>(x) % 16 == 0;
+  if (dtype == DType::f32) launch(at, blocks, kThreads, shared, squares_kernel<true>, x, n, vectors, partial);
+  else launch(at, blocks, kThreads, shared, squares_kernel<false>, x, n, vectors, partial);
   launch(at, 1, kThreads, shared, add_squares_kernel, static_cast<const double*>(partial), blocks, result);
 }
 
