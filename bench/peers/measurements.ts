@@ -64,10 +64,11 @@ export interface PairShape {
 const pairs = 2;
 const trainingSteps = 3;
 
-/** Moments are of the weights' type, as TRL's are, and a micro-batch holds one pair. */
+/** Gradients and moments are of the weights' type, as TRL's are; a micro-batch holds both pairs, in f32 one. */
 async function ourTraining({ prompt, answer }: PairShape, dtype: Dtype, setting: Setting): Promise<Reading> {
   const shape = ["--pairs", pairs, "--prompt", prompt, "--answer", answer, "--steps", trainingSteps];
-  const memory = ["--moments", dtype, "--max-tokens-per-micro-batch", prompt + 2 * answer];
+  const tokens = (dtype === "bf16" ? pairs : 1) * (prompt + 2 * answer);
+  const memory = ["--gradients", dtype, "--moments", dtype, "--max-tokens-per-micro-batch", tokens];
   const record = await oursOnModel("train", small, dtype, setting, ...shape, ...memory);
   return reading(record, "pairs_per_s", number(record, "matrix_peak_flops") / number(record, "useful_flops_per_pair"));
 }
