@@ -9,6 +9,13 @@ constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 constexpr int64_t kSafeInteger = (int64_t{1} << 53) - 1;
 constexpr double kHuge = std::numeric_limits<double>::max();
 
+ops::Moments moments_from_name(const std::string& name) {
+  if (name == "f32") return ops::Moments::f32;
+  if (name == "bf16") return ops::Moments::bf16;
+  check(name == "8bit", ErrorCode::invalid_argument, "moments: expected f32, bf16 or 8bit, found \"", name, "\"");
+  return ops::Moments::coded;
+}
+
 GenerateRequest read_generate_request(Napi::Value value, const std::string& where, const TokenLimits& limits) {
   const Fields fields(value, where);
   GenerateRequest r;
@@ -63,7 +70,7 @@ TrainOptions read_train_options(Napi::Value value) {
   o.weight_decay = fields.number("weightDecay", 0, kHuge);
   o.max_grad_norm = fields.number("maxGradNorm", 0, kHuge);
   o.gradients = fields.dtype("gradients");
-  o.moments = fields.dtype("moments");
+  o.moments = moments_from_name(fields.string("moments"));
   const std::string schedule = fields.string("lrSchedulerType");
   o.warmup_steps = fields.integer("warmupSteps", 0, kSafeInteger);
   o.schedule = schedule_from_name(schedule);

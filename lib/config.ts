@@ -30,7 +30,7 @@ export const trainSettingsSchema = z.strictObject({
   adam_epsilon: z.number().gt(0).default(1e-8).describe("keeps AdamW's division finite"),
   weight_decay: z.number().min(0).default(0).describe("of matrices, not of norms and biases"),
   gradients: z.enum(["f32", "bf16"]).default("f32").describe("storage of the matrices' gradients; bf16 (a micro-batch's sum is rounded once) takes half the memory"),
-  moments: z.enum(["f32", "bf16"]).default("f32").describe("storage of AdamW's two moments; bf16 (rounded up or down at random) takes half the memory"),
+  moments: z.enum(["f32", "bf16", "8bit"]).default("f32").describe("storage of AdamW's two moments; bf16 and 8bit (rounded up or down at random) take a half and a quarter of the memory"),
   max_grad_norm: z.number().gt(0).default(1).describe("longer gradients are scaled down to this norm"),
   lr_scheduler_type: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).default("constant_with_warmup").describe("how the learning rate goes on after the warm-up"),
   warmup_steps: count("steps over which the learning rate grows from 0").default(10),

@@ -123,6 +123,9 @@ export interface ModelInfo extends ModelShape {
   fingerprint: string;
 }
 
+/** What AdamW's moments are stored as; 8bit: codes with a scale for every 256 of them. */
+export type Moments = Dtype | "8bit";
+
 export interface TrainOptions {
   lossType: "sigmoid" | "ipo" | "hinge" | "simpo" | "sft";
   beta: number;
@@ -137,7 +140,7 @@ export interface TrainOptions {
   /** Storage of the matrices' gradients; those of norms and biases are f32. */
   gradients: Dtype;
   /** Storage of AdamW's two moments. */
-  moments: Dtype;
+  moments: Moments;
   maxGradNorm: number;
   lrSchedulerType: "constant" | "constant_with_warmup" | "linear" | "cosine";
   warmupSteps: number;
@@ -299,7 +302,7 @@ export interface NativeAddon {
   measureOperations(path: string, dtype: Dtype, tokens: number, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
-export const addonAbi = 6;
+export const addonAbi = 7;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {

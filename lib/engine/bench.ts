@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { UsageError } from "../errors.js";
 import { seededRandom } from "../random.js";
 import { loadAddon } from "./addon.js";
-import type { Dtype, PairBatch, TrainOptions } from "./addon.js";
+import type { Dtype, Moments, PairBatch, TrainOptions } from "./addon.js";
 import { listColumn } from "./columns.js";
 import { Engine } from "./engine.js";
 import { forwardFlops, pairFlops } from "./flops.js";
@@ -73,7 +73,7 @@ export interface TrainBench extends BenchModel {
   /** Storage of the matrices' gradients. */
   gradients: Dtype;
   /** Storage of AdamW's moments. */
-  moments: Dtype;
+  moments: Moments;
   recompute: TrainOptions["recompute"];
   maxTokensPerMicroBatch: number;
 }

@@ -5,9 +5,9 @@
 
 namespace rlhi {
 
-enum class DType : uint8_t { f32, bf16, f16, i32 };
+enum class DType : uint8_t { f32, bf16, f16, i32, u8 };
 
-inline int64_t dtype_size(DType t) { return t == DType::f32 || t == DType::i32 ? 4 : 2; }
+inline int64_t dtype_size(DType t) { return t == DType::f32 || t == DType::i32 ? 4 : t == DType::u8 ? 1 : 2; }
 const char* dtype_name(DType t);  // "f32", "bf16", ...
 
 // A bfloat16 is the upper half of a float32.

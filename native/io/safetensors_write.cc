@@ -13,6 +13,7 @@ const char* file_dtype(DType dtype) {
     case DType::bf16: return "BF16";
     case DType::f16: return "F16";
     case DType::i32: return "I32";
+    case DType::u8: return "U8";
   }
   return "";
 }

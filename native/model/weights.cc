@@ -43,7 +43,7 @@ class LayoutBuilder {
   }
 
   ParameterLayout take() {
-    layout_.matrix_elements = next_matrix_;
+    layout_.matrix_elements = (next_matrix_ + ops::kMomentBlock - 1) / ops::kMomentBlock * ops::kMomentBlock;
     layout_.elements = next_vector_;
     return std::move(layout_);
   }

@@ -35,7 +35,7 @@ struct NamedParameter {
 
 // The layout alone: names, offsets, total elements (each tensor starts on a 64-byte boundary for both dtypes: a multiple
 // of 32 elements; gaps are zero and stay zero). Matrices come first, then vectors (norms and biases): what is done to all of a kind is
-// done to one piece of memory. Same for weights, gradients and optimizer moments.
+// done to one piece of memory, of which the second begins at a whole block of coded moments (ops.h). Same for weights, gradients and optimizer moments.
 struct ParameterLayout {
   std::vector<NamedParameter> parameters;  // view.data is null
   int64_t matrix_elements = 0, elements = 0;

@@ -182,8 +182,7 @@ void check_adamw(const AdamWArgs& a) {
         dtype_name(a.dtype), ", expected f32, or bf16 with a remainder");
   check(a.grad_dtype == DType::f32 || a.grad_dtype == DType::bf16, ErrorCode::invalid_argument, "adamw: the gradient is ",
         dtype_name(a.grad_dtype), ", expected f32 or bf16");
-  check(a.moments == DType::f32 || a.moments == DType::bf16, ErrorCode::invalid_argument, "adamw: the moments are ", dtype_name(a.moments),
-        ", expected f32 or bf16");
+  check(a.moments != Moments::coded || (a.m_scales && a.v_scales), ErrorCode::invalid_argument, "adamw: coded moments need scales, found none");
 }
 
 }  // namespace rlhi::ops

@@ -120,7 +120,7 @@ OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLo
 }
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& a) {
   // Four bytes of weight (bf16 has its remainder) and two moments are read and written, the gradient read.
-  return {0, static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * dtype_size(a.moments) + dtype_size(a.grad_dtype))};
+  return {0, static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * moment_size(a.moments) + dtype_size(a.grad_dtype))};
 }
 OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x) { return moved(x); }
 

@@ -18,7 +18,7 @@
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 4;
+constexpr uint32_t kAbiVersion = 5;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -103,6 +103,14 @@ struct LinearLogprobBackwardArgs {
 };
 
 // ---- optimizer -------------------------------------------------------------------------------------------------------
+// How AdamW's two moments are stored. To what holds less than f32 they are rounded up or down at random, in proportion to the distance:
+// to nearest, a moment that decays by less than the spacing would never move.
+//   coded: 8 bits and for every kMomentBlock elements from the first of a call an f32 scale, their largest size (dynamic quantization by
+//   blocks, Dettmers et al. 2022, arXiv 2110.02861; ops/moment_codes.h)
+enum class Moments : uint8_t { f32, bf16, coded };
+constexpr int64_t kMomentBlock = 256;
+inline int64_t moment_size(Moments m) { return m == Moments::f32 ? 4 : m == Moments::bf16 ? 2 : 1; }  // bytes an element, without the scales
+
 struct AdamWArgs {
   int64_t n = 0;
   DType dtype = DType::f32;    // of the weight: f32, or bf16 with a remainder (base/dtype.h, split_master)
@@ -110,11 +118,11 @@ struct AdamWArgs {
   int16_t* remainder = nullptr;  // bf16 only
   DType grad_dtype = DType::f32;  // or bf16
   const void* grad = nullptr;
-  // First and second moment, f32 or bf16. To bf16 they are rounded up or down at random, in proportion to the distance: to nearest,
-  // a moment that decays by less than bf16's spacing would never move.
-  DType moments = DType::f32;
-  void* m = nullptr;
-  void* v = nullptr;
+  Moments moments = Moments::f32;
+  void* m = nullptr;           // first moment
+  void* v = nullptr;           // second
+  float* m_scales = nullptr;   // coded only: [ceil(n / kMomentBlock)]
+  float* v_scales = nullptr;
   int64_t first_element = 0;   // index of the first of the n among all parameters: of a multiple of 16, and the same in every step
   uint32_t rounding_seed = 0;  // of the step
   float grad_scale = 1;        // clipping factor, applied to grad as it is read

@@ -81,7 +81,7 @@ Kernels make_kernels(const char* name, int width, int mr) {
   k.attention_softmax = [](const AttentionBlock& b) { softmax_of_block(b, 1); };
   k.attention_softmax_backward = [](const AttentionBlock& b) { softmax_of_block(b, 2); };
   k.adamw = [](const AdamWStep&, const AdamWRange& r) {
-    count_bytes(static_cast<double>(8 + dtype_size(r.grad_dtype) + 4 * dtype_size(r.moments)) * static_cast<double>(r.n));
+    count_bytes(static_cast<double>(8 + dtype_size(r.grad_dtype) + 4 * moment_size(r.moments)) * static_cast<double>(r.n));
   };
   return k;
 }

@@ -346,6 +346,22 @@ TEST("cuda kernels: AdamW has the bits of the CPU's fused kernels, split master 
       EXPECT(weight == weight2);
       EXPECT(m == m2);
       EXPECT(v == v2);
+      std::vector<uint8_t> codes[4];
+      std::vector<float> scales[4];
+      for (int i = 0; i < 4; ++i) codes[i].resize(size), scales[i].resize(size / ops::kMomentBlock + 1);
+      a.moments = ops::Moments::coded;
+      for (int taken = 1; taken <= 3; ++taken) {
+        a.rounding_seed = static_cast<uint32_t>(taken);
+        for (const int at : {0, 2}) {
+          a.dtype = F, a.weight = (at == 0 ? weight : weight2).data() + offset, a.remainder = nullptr;
+          a.m = codes[at].data() + offset, a.v = codes[at + 1].data() + offset, a.m_scales = scales[at].data(), a.v_scales = scales[at + 1].data();
+          if (at == 0) on_cpu(a);
+          else on_cuda(a);
+        }
+        EXPECT(weight == weight2);
+        for (const int at : {0, 1}) EXPECT(codes[at] == codes[at + 2] && scales[at] == scales[at + 2]);
+      }
+      a.moments = ops::Moments::f32;
       m2 = m3, v2 = v3;
       step(on_cpu, B, high.data(), low.data(), m2, v2);
       step(on_cuda, B, high2.data(), low2.data(), m3, v3);

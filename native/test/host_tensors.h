@@ -173,11 +173,13 @@ class HostTensors {
     };
     t.adamw = [](Backend* b, const ops::AdamWArgs& given) {
       ops::AdamWArgs a = given;
-      const auto n = static_cast<size_t>(a.n), moments = n * static_cast<size_t>(dtype_size(a.moments));
+      const auto n = static_cast<size_t>(a.n), moments = n * static_cast<size_t>(moment_size(a.moments));
+      const size_t scales = a.moments == ops::Moments::coded ? (n + ops::kMomentBlock - 1) / ops::kMomentBlock * sizeof(float) : 0;
       Call call(b);
       call.take(a.weight, n * static_cast<size_t>(dtype_size(a.dtype)));
       call.take(a.remainder, n * sizeof(int16_t));
       call.take(a.grad, n * static_cast<size_t>(dtype_size(a.grad_dtype))), call.take(a.m, moments), call.take(a.v, moments);
+      call.take(a.m_scales, scales), call.take(a.v_scales, scales);
       call.upload();
       call.ops.adamw(call.backend, a);
       call.download();

@@ -331,12 +331,15 @@ TEST("trainer: a loss that is not finite stops the step before the update") {
 
 TEST("trainer: a run stopped after any step and resumed from its files ends in the same bytes") {
   struct Case {
-    DType dtype, gradients, moments;
+    DType dtype, gradients;
+    ops::Moments moments;
     Architecture architecture;
   };
   constexpr DType F = DType::f32, B = DType::bf16;
+  using ops::Moments;
   for (const auto& [dtype, gradients, moments, architecture] :
-       {Case{F, F, F, Architecture::qwen2}, Case{B, F, F, Architecture::qwen3}, Case{B, B, B, Architecture::llama}}) {
+       {Case{F, F, Moments::f32, Architecture::qwen2}, Case{B, F, Moments::f32, Architecture::qwen3}, Case{B, B, Moments::bf16, Architecture::llama},
+        Case{B, B, Moments::coded, Architecture::qwen2}, Case{F, F, Moments::coded, Architecture::mistral}}) {
     const ModelConfig config = tiny_config(architecture);
     const TemporaryFolder parent;
     const std::string stopped = parent.path + "/stopped", resumed_end = parent.path + "/resumed",
@@ -416,7 +419,7 @@ TEST("trainer: a state of another dtype or model, or a torn one, is refused and 
   EXPECT_ERROR(other_trainer.load_state(folder.path), ErrorCode::invalid_file, "another model");
   EXPECT_EQ(other_trainer.steps_done(), 0);
   TrainOptions halved = train_options();
-  halved.moments = DType::bf16;
+  halved.moments = ops::Moments::bf16;
   TinyModel same(tiny_config(Architecture::llama), DType::f32);
   Trainer halved_trainer(same.weights, same.transformer, halved, same.ops(), same.handle());
   EXPECT_ERROR(halved_trainer.load_state(folder.path), ErrorCode::invalid_file, "expected BF16, found F32");

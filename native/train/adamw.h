@@ -8,12 +8,14 @@
 
 namespace rlhi {
 
+int64_t moment_scales(int64_t elements);  // of coded moments, of all parameters
+
 // Loshchilov & Hutter 2019, arXiv 1711.05101, as torch.optim.AdamW: decay first, scaled by the learning rate, on matrices
 // (embeddings included) only. A bf16 weight carries a 16-bit remainder; together they are the f32 master (base/dtype.h).
 class AdamW {
  public:
-  // moments: f32 or bf16 (rounded at random, so that what decays slowly does decay). Throws out_of_memory.
-  AdamW(Weights& weights, DType moments, const ops::Table& ops, ops::Backend* backend);
+  // Throws out_of_memory.
+  AdamW(Weights& weights, ops::Moments moments, const ops::Table& ops, ops::Backend* backend);
 
   struct Step {
     int64_t number = 1;          // 1 for the first: the power in the bias corrections
@@ -22,18 +24,24 @@ class AdamW {
   };
   void update(const Weights& gradients, const Step& step);  // the zeros between parameters stay zero
 
-  DType moments() const { return moments_; }
+  ops::Moments moments() const { return moments_; }
   // One value an element of the parameter storage.
   void* first_moment() const { return first_moment_.data(); }
   void* second_moment() const { return second_moment_.data(); }
+  // Scales of coded moments, else empty: [1, blocks of the matrices, then of the vectors].
+  Tensor first_scales() const { return scales(first_scales_); }
+  Tensor second_scales() const { return scales(second_scales_); }
   int16_t* remainder() const { return static_cast<int16_t*>(remainder_.data()); }  // null for f32 weights
 
  private:
+  int64_t scale_count() const;
+  Tensor scales(const DeviceBuffer& buffer) const { return buffer.data() ? Tensor(buffer.data(), DType::f32, 1, scale_count()) : Tensor(); }
+
   Weights& weights_;
-  DType moments_;
+  ops::Moments moments_;
   const ops::Table& ops_;
   ops::Backend* backend_;
-  DeviceBuffer first_moment_, second_moment_, remainder_;
+  DeviceBuffer first_moment_, second_moment_, first_scales_, second_scales_, remainder_;
 };
 
 }  // namespace rlhi

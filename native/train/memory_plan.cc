@@ -1,6 +1,7 @@
 // Every buffer of training, counted before the first is allocated.
 #include <algorithm>
 
+#include "train/adamw.h"
 #include "train/training_plan.h"
 
 namespace rlhi {
@@ -85,7 +86,8 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("weights", elements * static_cast<size_t>(dtype_size(dtype)));
   add("master remainder", dtype == DType::bf16 ? elements * sizeof(int16_t) : 0);
   add("gradients", matrix_elements * static_cast<size_t>(dtype_size(options.gradients)) + (elements - matrix_elements) * sizeof(float));
-  add("moments", 2 * elements * static_cast<size_t>(dtype_size(options.moments)));
+  const size_t scales = options.moments == ops::Moments::coded ? floats(moment_scales(layout.elements)) : 0;
+  add("moments", 2 * (elements * static_cast<size_t>(moment_size(options.moments)) + scales));
   add("activations", lay_out_training(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens, nullptr).bytes);
   add("logits", floats(s.kept_logit_rows * config.vocab_size));
   add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));

@@ -28,8 +28,6 @@ void check_options(const TrainOptions& o) {
         o.adam_epsilon);
   check(o.gradients == DType::f32 || o.gradients == DType::bf16, ErrorCode::invalid_argument, "expected gradients in f32 or bf16, found ",
         dtype_name(o.gradients));
-  check(o.moments == DType::f32 || o.moments == DType::bf16, ErrorCode::invalid_argument, "expected moments in f32 or bf16, found ",
-        dtype_name(o.moments));
   at_least(static_cast<double>(o.warmup_steps), 0, "warmup_steps");
   at_least(static_cast<double>(o.max_tokens_per_micro_batch), 1, "max_tokens_per_micro_batch");
   at_least(static_cast<double>(o.max_pair_tokens), 0, "max_pair_tokens");

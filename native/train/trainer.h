@@ -24,7 +24,7 @@ struct TrainOptions {
   // max_grad_norm 0: no clipping
   double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
   DType gradients = DType::f32;                    // of matrices, f32 or bf16 (rounded once a micro-batch); of vectors f32
-  DType moments = DType::f32;                      // of AdamW, f32 or bf16
+  ops::Moments moments = ops::Moments::f32;        // of AdamW
   ScheduleType schedule = ScheduleType::constant_with_warmup;
   int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules
   // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size

@@ -1,4 +1,4 @@
-import type { Dtype, TrainOptions } from "../../engine/addon.js";
+import type { Dtype, Moments, TrainOptions } from "../../engine/addon.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
 import { computeFlags, requireRange } from "../model-flags.js";
@@ -28,7 +28,7 @@ interface BenchFlags {
   prompt: number;
   answer: number;
   gradients: Dtype;
-  moments: Dtype;
+  moments: Moments;
   recompute: TrainOptions["recompute"];
   sequences: number;
   tokens: number;
@@ -49,7 +49,7 @@ export const bench = defineCommand({
     .option("prompt", { type: "number", default: 256, describe: "train, layer, generate: tokens of a prompt" })
     .option("answer", { type: "number", default: 256, describe: "train, layer: tokens of each answer" })
     .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of the matrices' gradients" })
-    .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of AdamW's moments" })
+    .option("moments", { choices: ["f32", "bf16", "8bit"] as const, default: "f32" as const, describe: "train: storage of AdamW's moments" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "train: what the backward computes again instead of keeping it" })
     .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
     .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm, ops: rows of the activations" })

@@ -1,5 +1,5 @@
 import { relative } from "node:path";
-import type { CudaReport, Dtype, MemoryPlan, NativeAddon, TrainOptions } from "../../engine/addon.js";
+import type { CudaReport, Dtype, MemoryPlan, Moments, NativeAddon, TrainOptions } from "../../engine/addon.js";
 import type { Tools } from "../command.js";
 import { defineCommand } from "../command.js";
 import { formatBytes } from "../output.js";
@@ -7,7 +7,7 @@ import { formatBytes } from "../output.js";
 interface PlanFlags {
   dtype: Dtype;
   gradients: Dtype;
-  moments: Dtype;
+  moments: Moments;
   recompute: TrainOptions["recompute"];
   maxTokensPerMicroBatch: number;
   maxPairTokens: number;
@@ -20,7 +20,7 @@ export const doctor = defineCommand({
     .option("plan", { type: "string", requiresArg: true, describe: "print the memory that training MODEL takes (Hugging Face folder, GGUF file or a shape's name)" })
     .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "of the plan" })
     .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of the matrices' gradients" })
-    .option("moments", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of AdamW's moments" })
+    .option("moments", { choices: ["f32", "bf16", "8bit"] as const, default: "f32" as const, describe: "of the plan: storage of AdamW's moments" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "of the plan: what the backward computes again instead of keeping it" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "of the plan: token budget of one forward and backward" })
     .option("max-pair-tokens", { type: "number", default: 2048, describe: "of the plan: longest prompt plus both answers" })

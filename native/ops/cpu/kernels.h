@@ -164,13 +164,15 @@ struct TileKernels {
   double (*peak_loop)(int64_t steps, double* flops);  // products of tiles that stay in registers
 };
 
-// n neighbouring elements; the remainder is null where the weight is f32. rounding: of the first of them, for moments in bf16.
+// n neighbouring elements; the remainder is null where the weight is f32. rounding: of the first of them, for moments not in f32.
 struct AdamWRange {
-  DType dtype, moments, grad_dtype;
+  DType dtype, grad_dtype;
+  Moments moments;
   void* weight;
   int16_t* remainder;
   const void* grad;
   void *m, *v;
+  float *m_scales, *v_scales;        // coded moments: of whole blocks from the first element on
   int64_t n;
   uint32_t rounding;                 // first element's index * kGolden + rounding_key
 };

@@ -25,7 +25,8 @@ void adamw(Backend* backend, const AdamWArgs& a) {
     r.weight = at(a.weight, a.dtype, begin);
     r.remainder = a.remainder ? a.remainder + begin : nullptr;
     r.grad = at(a.grad, a.grad_dtype, begin);
-    r.m = at(a.m, a.moments, begin), r.v = at(a.v, a.moments, begin);
+    r.m = static_cast<char*>(a.m) + begin * moment_size(a.moments), r.v = static_cast<char*>(a.v) + begin * moment_size(a.moments);
+    r.m_scales = a.m_scales ? a.m_scales + begin / kMomentBlock : nullptr, r.v_scales = a.v_scales ? a.v_scales + begin / kMomentBlock : nullptr;
     r.n = end - begin;
     r.rounding = static_cast<uint32_t>(index) * kGolden + rounding_key(a.rounding_seed, static_cast<uint32_t>(index >> 32));
     backend->kernels.adamw(step, r);
@@ -35,7 +36,7 @@ void adamw(Backend* backend, const AdamWArgs& a) {
     const int64_t cut = std::min(end, begin + (kUpperHalf - (a.first_element + begin) % kUpperHalf));
     update(begin, cut);
     if (cut < end) update(cut, end);
-  }, kLineElements);
+  }, kMomentBlock);
 }
 
 double sum_of_squares(Backend* backend, Tensor x) {

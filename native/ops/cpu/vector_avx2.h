@@ -122,6 +122,26 @@ inline V vround_up_at_random(V v, V random) {
   return {_mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 
+inline V vfrom_bits(V bits) { return {_mm256_cvtepi32_ps(_mm256_castps_si256(bits.x))}; }
+inline V vload(const uint8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+inline void vstore(uint8_t* p, V v) {
+  const __m128i halves = low_halves(_mm256_cvtps_epi32(v.x));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
+}
+inline V vload_n(const uint8_t* p, int n) {
+  uint8_t all[kWidth] = {};
+  for (int i = 0; i < n; ++i) all[i] = p[i];
+  return vload(all);
+}
+inline void vstore_n(uint8_t* p, V v, int n) {
+  uint8_t all[kWidth];
+  vstore(all, v);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
+}
+inline V vlookup(const float* table, V index) { return {_mm256_i32gather_ps(table, _mm256_cvtps_epi32(index.x), 4)}; }
+
 // 8 x 8: pairs, fours, then 128-bit halves.
 inline void vtranspose(V (&r)[kWidth]) {
   __m256 t[8], s[8];

@@ -162,6 +162,25 @@ inline V vround_up_at_random(V v, V random) {
   return {_mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 
+inline V vfrom_bits(V bits) { return {_mm512_maskz_cvtepi32_ps(kAllLanes, _mm512_castps_si512(bits.x))}; }
+inline V vload(const uint8_t* p) {
+  return {_mm512_maskz_cvtepi32_ps(kAllLanes, _mm512_maskz_cvtepu8_epi32(kAllLanes, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline void vstore(uint8_t* p, V v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(kAllLanes, _mm512_maskz_cvtps_epi32(kAllLanes, v.x)));
+}
+inline V vload_n(const uint8_t* p, int n) {
+  rlhi::sanitizer::reads(p, static_cast<size_t>(n));
+  return {_mm512_maskz_cvtepi32_ps(kAllLanes, _mm512_maskz_cvtepu8_epi32(kAllLanes, _mm_maskz_loadu_epi8(first_lanes(n), p)))};
+}
+inline void vstore_n(uint8_t* p, V v, int n) {
+  rlhi::sanitizer::writes(p, static_cast<size_t>(n));
+  _mm_mask_storeu_epi8(p, first_lanes(n), _mm512_maskz_cvtepi32_epi8(kAllLanes, _mm512_maskz_cvtps_epi32(kAllLanes, v.x)));
+}
+inline V vlookup(const float* table, V index) {
+  return {_mm512_mask_i32gather_ps(_mm512_setzero_ps(), kAllLanes, _mm512_maskz_cvtps_epi32(kAllLanes, index.x), table, 4)};
+}
+
 // 16 x 16: pairs, fours, then 128-bit blocks twice.
 inline void vtranspose(V (&r)[kWidth]) {
   __m512 t[16], s[16];

@@ -90,6 +90,17 @@ inline void vstore(rlhi::bf16* p, V v) {
   const Bits u = round_to_bf16(v);
   for (int i = 0; i < kWidth; ++i) p[i].bits = static_cast<uint16_t>(u[i]);
 }
+// Unsigned integers in the lanes' bits as floats, from bytes and to bytes, and table[index]; all below 2^24.
+inline V vfrom_bits(V bits) { return {__builtin_convertvector(reinterpret_cast<Ints>(bits.x), Floats)}; }
+inline V vload(const uint8_t* p) { return {Floats{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])}}; }
+inline void vstore(uint8_t* p, V v) {
+  for (int i = 0; i < kWidth; ++i) p[i] = static_cast<uint8_t>(v.x[i]);
+}
+inline V vlookup(const float* table, V index) {
+  V r;
+  for (int i = 0; i < kWidth; ++i) r.x[i] = table[static_cast<int>(index.x[i])];
+  return r;
+}
 // The first n < kWidth elements; the others are zero, or left alone.
 template <class T>
 inline V vload_n(const T* p, int n) {

@@ -43,7 +43,7 @@ class AdamWCase : public OpCase {
   Matrix row(uint32_t seed, double size) const { return Matrix::random(1, n_, DType::f32, seed, size, 0); }
   ops::AdamWArgs args() {
     ops::AdamWArgs a;
-    a.n = n_, a.dtype = type_, a.moments = m_.dtype();
+    a.n = n_, a.dtype = type_, a.moments = m_.dtype() == DType::f32 ? ops::Moments::f32 : ops::Moments::bf16;
     a.weight = type_ == DType::f32 ? weight_.tensor().data : halves_.data();
     a.remainder = type_ == DType::f32 ? nullptr : remainder_.data();
     a.grad = grad_.tensor().data, a.grad_dtype = grad_.dtype(), a.m = m_.tensor().data, a.v = v_.tensor().data;
