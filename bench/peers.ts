@@ -12,7 +12,7 @@ import { setUp } from "./peers/environment.js";
 import { instructionsOf } from "./peers/instructions.js";
 import { bothDtypes, forward, generation, products, training } from "./peers/measurements.js";
 import type { Setting } from "./peers/measurements.js";
-import { barsAgainstLimit } from "./peers/picture.js";
+import { savePicture } from "./peers/picture.js";
 import { best, runRounds, secondsOf, shownOn } from "./peers/rounds.js";
 import type { Measurement, Result } from "./peers/rounds.js";
 
@@ -48,9 +48,7 @@ function print(out: Output, { part, unit, figures, ratio }: WithRatio): void {
 async function save(folder: string, results: readonly WithRatio[]): Promise<void> {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, "peers.json"), `${JSON.stringify(results, null, 1)}\n`);
-  for (const { part, unit, figures } of results) {
-    writeFileSync(join(folder, `${part.toLowerCase().replace(/[^a-z0-9]+/g, "-")}.svg`), await barsAgainstLimit(part, unit, figures));
-  }
+  for (const result of results) await savePicture(folder, result);
 }
 
 await runCommand(usage, Object.keys(kinds), async ({ only, rounds, threads, isa, gguf, out: folder, json }) => {

@@ -12,6 +12,7 @@ import { runCommand } from "./peers/command.js";
 import { setUp } from "./peers/environment.js";
 import { checkHeld, instructionsOf } from "./peers/instructions.js";
 import type { HoldCheck, Instructions } from "./peers/instructions.js";
+import { savePicture } from "./peers/picture.js";
 import { measureRows } from "./targets/measure.js";
 import { TargetsRecord } from "./targets/record.js";
 import type { Settings } from "./targets/record.js";
@@ -24,7 +25,7 @@ const usage = `npm run bench:targets -- [--isa amx|avx512-bf16|avx512] [--only $
 
 Measures the CPU performance targets against PyTorch, transformers, TRL and, with --gguf, llama.cpp (set up in .cache/peers), and prints a
 table: target, measured, met or missed by how much. --isa holds every contender to those instructions and picks the targets that go with them.
---out keeps each finished row in DIR/targets.json: the same command goes on from there, and measures again what another build, machine or
+--out keeps each finished row in DIR/targets.json and writes pictures beside it: the same command goes on from there, and measures again what another build, machine or
 setting would change.`;
 
 const giga = (flops: number): string => `${(flops / 1e9).toFixed(0)} GFLOP/s`;
@@ -48,7 +49,8 @@ await runCommand(usage, Object.keys(rowMakers), async ({ only, rounds, threads, 
   const base = { instructions: instructions.name, threads, rounds, cpu: loadAddon().systemInfo().cpuModel, addon: await sha256File(addonPath()) };
   const settingsOf = ({ measurement }: Row): Settings =>
     ({ ...base, gguf: gguf !== undefined && measurement.contenders.some(({ name }) => name.startsWith("llama.cpp")) ? basename(gguf) : null });
-  const { verdicts, failures } = await measureRows(rows, rounds, settingsOf, record, createProgress());
+  const { verdicts, single, failures } = await measureRows(rows, rounds, settingsOf, record, createProgress());
   out.table(verdicts.map((verdict) => (json ? { ...verdict } : lineOf(verdict))), "targets");
   for (const line of failures) out.text(line);
+  if (folder !== undefined) for (const result of single) await savePicture(folder, result);
 });

@@ -1,4 +1,6 @@
 /** A measurement as bars, each contender's median with its lowest and highest round, and the machine's limit as a line. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { parse, View } from "vega";
 import { compile } from "vega-lite";
 
@@ -9,6 +11,11 @@ export interface Bar {
   low: number;
   high: number;
   limit: number | null;
+}
+
+/** A result's picture, named after its part, into a folder that is there. */
+export async function savePicture(folder: string, { part, unit, figures }: { part: string; unit: string; figures: readonly Bar[] }): Promise<void> {
+  writeFileSync(join(folder, `${part.toLowerCase().replace(/[^a-z0-9]+/g, "-")}.svg`), await barsAgainstLimit(part, unit, figures));
 }
 
 /** A self-contained SVG, readable on light and dark pages. */

@@ -1,7 +1,7 @@
 /** Measures what the record does not hold yet, row by row. */
 import type { Progress } from "../../lib/progress.js";
 import { runRounds, secondsOf, shownOn } from "../peers/rounds.js";
-import type { Rounds } from "../peers/rounds.js";
+import type { Result, Rounds } from "../peers/rounds.js";
 import type { Settings, TargetsRecord } from "./record.js";
 import type { Row } from "./rows.js";
 import { verdictOf } from "./verdicts.js";
@@ -9,6 +9,8 @@ import type { Verdict } from "./verdicts.js";
 
 export interface Outcome {
   verdicts: Verdict[];
+  /** Of the rows that are a single figure a contender. */
+  single: Result[];
   /** A line each. */
   failures: string[];
 }
@@ -22,7 +24,7 @@ export async function measureRows(
   const kept = rows.length - toDo.length;
   if (kept > 0) progress.note(`${kept} of ${rows.length} measurements were finished before, under the same settings`);
   progress.start("bench:targets, in seconds", secondsOf(toDo, rounds));
-  const outcome: Outcome = { verdicts: [], failures: [] };
+  const outcome: Outcome = { verdicts: [], single: [], failures: [] };
   for (const row of rows) {
     const { measurement } = row;
     let done: Rounds | undefined = known.get(row);
@@ -32,6 +34,7 @@ export async function measureRows(
       record.put({ measurement: measurement.name, settings, finished, verdicts, ...done });
     }
     outcome.verdicts.push(...verdictsOf(row, done));
+    if (measurement.parts.length === 1) outcome.single.push(...done.results);
     outcome.failures.push(...done.failures.map(({ contender, message }) => `${measurement.name}: ${contender} failed: ${message}`));
   }
   progress.stop();
