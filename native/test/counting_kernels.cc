@@ -111,6 +111,10 @@ TileKernels make_tiles() {
   t.multiply_grid = [](const TileGrid& g) { count_tiles(tiles_of(g.rows) * tiles_of(g.cols), g.steps); };
   t.multiply_tall = t.multiply_wide = [](const TileStrip& s) { count_tiles(s.tiles, s.steps); };
   t.finish = finish;
+  t.combine_exponentials = [](const float*, const float*, int64_t n, float* maximum, float* sum) {
+    count_bytes(8 * static_cast<double>(n));
+    *maximum = 0, *sum = 1;
+  };
   t.attention_softmax = [](const AttentionBlock& b, const AttentionFactors&) { softmax_of_block(b, 1); };
   t.attention_softmax_backward = [](const AttentionBlock& b, const AttentionFactors&) { softmax_of_block(b, 2); };
   return t;

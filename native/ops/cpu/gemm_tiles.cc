@@ -295,9 +295,10 @@ struct Parts {
 Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
   constexpr double kStepCycles = 64, kBytesACycle = 8;      // of one core: four products of tiles; from the third cache
   constexpr int64_t kTall[] = {1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32};
+  const int64_t units = ceil_of(col_panels, p.together());  // of columns
   const int64_t rows = p.row_panels(), block_bytes = std::max<int64_t>(1, p.block_steps() * kStepBytes);
   const double work = static_cast<double>(rows * col_panels * p.steps) * kStepCycles;
-  Parts best{rows, col_panels};
+  Parts best{rows, units};
   double least = 0;
   bool best_even = false;
   for (const int64_t most : kTall) {
@@ -305,14 +306,14 @@ Parts parts_of(const Product& p, int64_t col_panels, int64_t threads) {
     const int64_t tall = ceil_of(rows, by_rows.rows);
     if (tall > 1 && tall * block_bytes > kRowsBytes) break;
     const int64_t wide = p.blocks() > 1 ? std::clamp<int64_t>(kSumsBytes / (kSums * 4 * tall), 1, col_panels) : col_panels;
-    const int64_t fewest = ceil_of(col_panels, wide);
-    for (int64_t cols = fewest; cols <= std::min(col_panels, fewest + 4 * threads); ++cols) {
+    const int64_t fewest = std::min(units, ceil_of(col_panels, wide));
+    for (int64_t cols = fewest; cols <= std::min(units, fewest + 4 * threads); ++cols) {
       const Parts parts{by_rows.rows, cols};
       const auto tasks = static_cast<double>(parts.rows * cols), rounds = std::ceil(tasks / static_cast<double>(threads));
       const int64_t row_reads = cols == 1 ? 1 : 3 + cols;
       const double far = static_cast<double>((rows * row_reads + col_panels * by_rows.rows) * p.panel_bytes()) / kBytesACycle;
       const double cycles = (work + far) / tasks * (rounds + 0.25);
-      const bool even = shares_evenly(rows, col_panels, parts.rows, cols, threads);
+      const bool even = shares_evenly(rows, units, parts.rows, cols, threads);
       if (least == 0 || (even && !best_even) || (even == best_even && cycles < least)) least = cycles, best = parts, best_even = even;
     }
     if (by_rows.rows == 1) break;
@@ -368,12 +369,6 @@ void pack_round(Backend& backend, Product& p, char* to, int64_t first, int64_t c
   pack_columns(backend, p, to + p.packed_gates * p.panel_bytes(), (p.gate_panels + first / 2) * kTilePanel, p.packed_gates);
 }
 
-Parts whole_parts(const Product& p, int64_t col_panels, int64_t threads) {
-  Parts parts = parts_of(p, col_panels, threads);
-  parts.cols = std::min(parts.cols, ceil_of(col_panels, p.together()));
-  return parts;
-}
-
 void multiply(Backend& backend, const GemmArgs& g, const HeadSink* head, int64_t m, int64_t n, int64_t k) {
   Product p{*backend.tiles, g, m, n, k, (k + kTileStep - 1) / kTileStep};
   p.head = head;
@@ -385,21 +380,22 @@ void multiply(Backend& backend, const GemmArgs& g, const HeadSink* head, int64_t
   }
   const int64_t col_panels = (n + kTilePanel - 1) / kTilePanel, threads = backend.pool.threads();
   if (g.swiglu_c) p.gate_panels = p.packed_gates = col_panels / 2;
-  const Parts whole = whole_parts(p, col_panels, threads);
+  const Parts whole = parts_of(p, col_panels, threads);
   if (whole.cols > 1) pack_all_rows(backend, p);   // else each task packs its own, into its own cache
   if (g.packed_b) p.columns = static_cast<const char*>(g.packed_b->data);
   if (g.packed_b || whole.rows == 1) {             // a column panel serves one task, which packs it as it goes
     share_out(backend, p, whole, 0, col_panels);
     return;
   }
-  const int64_t bytes = head ? kHeadColumnsBytes : kColumnsBytes, unit = p.together();
-  const int64_t round = std::clamp<int64_t>(bytes / std::max<int64_t>(1, unit * p.panel_bytes()), 1, ceil_of(col_panels, unit)) * unit;
+  const int64_t unit = p.together(), unit_bytes = std::max<int64_t>(1, unit * p.panel_bytes());
+  const int64_t near = head ? std::max(kHeadColumnsBytes / unit_bytes, 2 * threads) : kColumnsBytes / unit_bytes;  // enough for every thread
+  const int64_t round = std::clamp<int64_t>(std::min(near, kColumnsBytes / unit_bytes), 1, ceil_of(col_panels, unit)) * unit;
   char* packed = static_cast<char*>(backend.pack_b.bytes(static_cast<size_t>(std::min(round, col_panels) * p.panel_bytes())));
   p.columns = packed;
   for (int64_t first = 0; first < col_panels; first += round) {
     const int64_t count = std::min(round, col_panels - first);
     pack_round(backend, p, packed, first, count);
-    share_out(backend, p, whole_parts(p, count, threads), first / (p.gate_panels > 0 ? 2 : 1) * kTilePanel, count);
+    share_out(backend, p, parts_of(p, count, threads), first / (p.gate_panels > 0 ? 2 : 1) * kTilePanel, count);
   }
 }
 
