@@ -183,6 +183,8 @@ void swiglu_backward(Backend*, Tensor dgate_up, Tensor dout, Tensor gate_up, Ten
 void attention(Backend*, const AttentionArgs& args);
 void attention_backward(Backend*, const AttentionBackwardArgs& args);
 // linear_logprob.cc
+// h W^T to c, of the vocabulary's columns [first, first + count); `first` is a multiple of 2048. `part` is what a packed W's columns are named by.
+GemmArgs head_product(const Backend&, const LinearLogprobArgs& args, int64_t first, int64_t count, const Tensor& c, PackedWeight& part);
 void linear_logprob(Backend*, const LinearLogprobArgs& args);
 void linear_logprob_backward(Backend*, const LinearLogprobBackwardArgs& args);
 // optimizer.cc

@@ -72,11 +72,17 @@ const TileKernels* tiles_of(CpuIsa isa) {
   return nullptr;
 }
 
-bool keeps_logits(CpuIsa isa, DType head) { return head != DType::bf16 || !tiles_of(isa); }
+namespace {
+
+bool keeps_logits(const TileKernels* tiles, DType head) { return head != DType::bf16 || !tiles; }
+
+}  // namespace
+
+bool keeps_logits(CpuIsa isa, DType head) { return keeps_logits(tiles_of(isa), head); }
 
 namespace {
 
-bool backend_keeps_logits(Backend* backend, DType head) { return head != DType::bf16 || !backend->tiles; }
+bool backend_keeps_logits(Backend* backend, DType head) { return keeps_logits(backend->tiles, head); }
 
 // Large blocks are pages of their own: zero, and there only once written, so that what is set aside for the longest answers
 // costs nothing until they come, and the thread that works on a page is the one that touches it first.

@@ -16,20 +16,8 @@ constexpr int64_t kVocabBlock = 2048;  // columns of one block: a multiple of ev
 
 // logits [N, count] of the vocabulary's columns [first, first + count); first is a multiple of kVocabBlock.
 void block_logits(Backend* backend, const LinearLogprobArgs& a, int64_t first, int64_t count, const Tensor& logits) {
-  GemmArgs g;
-  g.form = GemmForm::nt;
-  g.a = a.h;
-  g.c = logits;
   PackedWeight part;
-  if (a.packed_w) {
-    part = *a.packed_w;
-    part.data = static_cast<char*>(part.data) + packed_offset(*backend, part, first);
-    part.n = count;
-    g.packed_b = &part;
-  } else {
-    g.b = a.w.row_range(first, count);
-  }
-  gemm(backend, g);
+  gemm(backend, head_product(*backend, a, first, count, logits, part));
 }
 
 struct Statistics {  // of one row so far
@@ -78,6 +66,21 @@ Tensor gradient_of_block(Backend* backend, const LinearLogprobBackwardArgs& a, i
 }
 
 }  // namespace
+
+GemmArgs head_product(const Backend& backend, const LinearLogprobArgs& a, int64_t first, int64_t count, const Tensor& c, PackedWeight& part) {
+  GemmArgs g;
+  g.form = GemmForm::nt;
+  g.a = a.h, g.c = c;
+  if (a.packed_w) {
+    part = *a.packed_w;
+    part.data = static_cast<char*>(part.data) + packed_offset(backend, part, first);
+    part.n = count;
+    g.packed_b = &part;
+  } else {
+    g.b = a.w.row_range(first, count);
+  }
+  return g;
+}
 
 void linear_logprob(Backend* backend, const LinearLogprobArgs& a) {
   check_logprob("linear_logprob", a);

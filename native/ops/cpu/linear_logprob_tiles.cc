@@ -8,9 +8,8 @@ namespace rlhi::ops {
 
 void linear_logprob_tiles(Backend* backend, const LinearLogprobArgs& a) {
   const int64_t rows = a.h.rows, vocab = a.packed_w ? a.packed_w->n : a.w.rows, groups = ceil_of(vocab, kHeadPanels * kTilePanel);
-  GemmArgs g;
-  g.form = GemmForm::nt;
-  g.a = a.h, g.b = a.w, g.packed_b = a.packed_w;
+  PackedWeight whole;
+  const GemmArgs g = head_product(*backend, a, 0, vocab, Tensor(), whole);
   HeadSink head;
   head.targets = a.targets, head.groups = groups;
   head.maxima = backend->statistics.floats(rows * (2 * groups + 1));
@@ -29,17 +28,7 @@ void linear_logprob_tiles(Backend* backend, const LinearLogprobArgs& a) {
 void head_gradient_tiles(Backend* backend, const LinearLogprobBackwardArgs& a, int64_t first, int64_t count, const Tensor& gradient) {
   const LinearLogprobArgs& f = a.forward;
   PackedWeight part;
-  GemmArgs g;
-  g.form = GemmForm::nt;
-  g.a = f.h, g.c = gradient;
-  if (f.packed_w) {
-    part = *f.packed_w;
-    part.data = static_cast<char*>(part.data) + packed_offset(*backend, part, first);
-    part.n = count;
-    g.packed_b = &part;
-  } else {
-    g.b = f.w.row_range(first, count);
-  }
+  const GemmArgs g = head_product(*backend, f, first, count, gradient, part);
   HeadSink head;
   head.targets = f.targets, head.first_column = first;
   head.lse = f.lse, head.dlogps = a.dlogps;
