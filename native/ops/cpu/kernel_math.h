@@ -105,4 +105,13 @@ inline void with_type(const void* p, DType dtype, const F& f) {
   else f(static_cast<const bf16*>(p));
 }
 
+inline float row_max(const float* x, int64_t n) {
+  V m = vset(-__builtin_inff());
+  for_vectors(n, [&](int64_t i, int count) {
+    if (count == kWidth) m = vmax(m, vload(x + i));
+    else for (int j = 0; j < count; ++j) m = vmax(m, vset(x[i + j]));
+  });
+  return vmaximum(m);
+}
+
 }  // namespace

@@ -4,15 +4,6 @@
 
 namespace {
 
-float row_max(const float* x, int64_t n) {
-  V m = vset(-__builtin_inff());
-  for_vectors(n, [&](int64_t i, int count) {
-    if (count == kWidth) m = vmax(m, vload(x + i));
-    else for (int j = 0; j < count; ++j) m = vmax(m, vset(x[i + j]));
-  });
-  return vmaximum(m);
-}
-
 float row_sum_exp(const float* x, int64_t n, float maximum) {
   const int64_t whole = n - n % kWidth;
   const float sum = sum_over(whole, [&](int64_t i, int) { return vexp(vload(x + i) - vset(maximum)); });

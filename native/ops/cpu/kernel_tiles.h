@@ -236,12 +236,7 @@ inline void head_gradient(const rlhi::ops::TileFinish& f, int begin, int end) {
 }
 
 void combine_exponentials(const float* x, const float* sums, int64_t n, float* maximum, float* sum) {
-  V top = vset(-__builtin_inff());
-  for_vectors(n, [&](int64_t i, int count) {
-    if (count == kWidth) top = vmax(top, vload(x + i));
-    else for (int j = 0; j < count; ++j) top = vmax(top, vset(x[i + j]));
-  });
-  *maximum = vmaximum(top);
+  *maximum = row_max(x, n);
   V total = vzero();
   for_vectors(n, [&](int64_t i, int count) {       // sums beyond the last are zero
     total = vfma(load_up_to(sums + i, count), vexp(load_up_to(x + i, count) - vset(*maximum)), total);

@@ -1,6 +1,5 @@
 // AdamW and the gradient's norm.
 #include <algorithm>
-#include <type_traits>
 
 #include "ops/cpu/backend.h"
 
@@ -15,16 +14,13 @@ constexpr int64_t kUpperHalf = int64_t{1} << 32;
 void adamw(Backend* backend, const AdamWArgs& a) {
   check_adamw(a);
   const AdamWStep step = adamw_step(a);
-  const auto at = [](auto* p, DType dtype, int64_t i) {
-    return static_cast<std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(p)>>, const char, char>*>(p) + i * dtype_size(dtype);
-  };
   const auto update = [&](int64_t begin, int64_t end) {
     const auto index = static_cast<uint64_t>(a.first_element + begin);
     AdamWRange r;
     r.dtype = a.dtype, r.moments = a.moments, r.grad_dtype = a.grad_dtype;
-    r.weight = at(a.weight, a.dtype, begin);
+    r.weight = static_cast<char*>(a.weight) + begin * dtype_size(a.dtype);
     r.remainder = a.remainder ? a.remainder + begin : nullptr;
-    r.grad = at(a.grad, a.grad_dtype, begin);
+    r.grad = static_cast<const char*>(a.grad) + begin * dtype_size(a.grad_dtype);
     r.m = static_cast<char*>(a.m) + begin * moment_size(a.moments), r.v = static_cast<char*>(a.v) + begin * moment_size(a.moments);
     r.m_scales = a.m_scales ? a.m_scales + begin / kMomentBlock : nullptr, r.v_scales = a.v_scales ? a.v_scales + begin / kMomentBlock : nullptr;
     r.n = end - begin;
