@@ -1,11 +1,9 @@
 #include "session.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
-#include "io/safetensors.h"
 
 namespace rlhi::bindings {
 namespace {
@@ -86,23 +84,7 @@ void pack_for_inference(Engine& engine) {
 }
 
 void save_gradients(const Engine& engine, const std::string& path) {
-  const Weights& gradients = engine.trainer->gradients();
-  std::vector<io::SafetensorsInfo> tensors;
-  for (const NamedParameter& p : gradients.parameters) tensors.push_back({p.name, DType::f32, p.shape});
-  std::vector<float> values;
-  io::write_safetensors(path, tensors, [&](size_t i, const io::SafetensorsSink& sink) {
-    const Tensor view = gradients.parameters[i].view;
-    values.resize(static_cast<size_t>(view.size()));
-    const auto download = [&](void* to) { engine.ops().download(engine.backend->handle(), to, view.data, static_cast<size_t>(view.bytes())); };
-    if (view.dtype == DType::f32) {
-      download(values.data());
-    } else {
-      std::vector<bf16> halves(values.size());
-      download(halves.data());
-      std::transform(halves.begin(), halves.end(), values.begin(), [](bf16 x) { return to_float(x); });
-    }
-    sink(values.data(), values.size() * sizeof(float));
-  });
+  save_parameters(path, engine.trainer->gradients(), DType::f32, engine.ops(), engine.backend->handle());
 }
 
 }  // namespace rlhi::bindings

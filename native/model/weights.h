@@ -89,6 +89,9 @@ std::unique_ptr<Weights> random_weights(const ModelConfig& config, DType dtype, 
 void save_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
                      const std::string& source_config_json = "", int64_t max_shard_bytes = int64_t{5} << 30);
 
+// All parameters in `dtype` into one safetensors file, as above.
+void save_parameters(const std::string& path, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend);
+
 // XXH64 of all parameter bytes with names, as 16 hex digits: identifies weights for cached log-probabilities.
 std::string weights_fingerprint(const Weights& weights, const ops::Table& ops, ops::Backend* backend);
 

@@ -1,6 +1,7 @@
 // Writing weights as a Hugging Face folder, and their fingerprint.
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -121,6 +122,11 @@ void remove_file(const std::string& path) {
 }
 
 }  // namespace
+
+void save_parameters(const std::string& path, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend) {
+  Downloader downloader(ops, backend);
+  write_shard(path, cut_shards(weights.parameters, dtype, std::numeric_limits<int64_t>::max()).front(), dtype, downloader);
+}
 
 void save_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
                      const std::string& source_config_json, int64_t max_shard_bytes) {

@@ -40,6 +40,7 @@ struct Product {
   // `columns` has, before their ups.
   int64_t gate_panels = 0, packed_gates = 0;
 
+  bool reduces() const { return head && head->maxima; }  // no logits are written
   // Column panels that one task takes together.
   int64_t together() const { return gate_panels > 0 ? 2 : head ? kHeadPanels : 1; }
   // Of a round that begins at `first_col`: where the j-th panel in the order of tasks lies in `columns`, and its first column in b.
@@ -104,7 +105,7 @@ class TileTask {
       : p_(p), r0_(r0), r1_(r1), c0_(c0), c1_(c1), first_col_(first_col) {
     const bool keeps = p.blocks() > 1 && (p.args.c.dtype != DType::f32 || p.stream || p.gate_panels > 0 || p.head);
     const int64_t gates = p.gate_panels > 0 ? (r1 - r0) * kSums * dtype_size(p.args.c.dtype) : 0;
-    const int64_t lanes = p.head ? (r1 - r0) * kTilePanel * 2 * kTileEdge * 4 : 0;
+    const int64_t lanes = p.reduces() ? (r1 - r0) * kTilePanel * 2 * kTileEdge * 4 : 0;
     const int64_t sums = 2 * kSums * 4, kept = keeps ? (r1 - r0) * (c1 - c0) * kSums * 4 : 0;
     const int64_t own_rows = p.rows ? 0 : (r1 - r0) * p.block_steps() * kStepBytes, own_columns = p.columns ? 0 : (p.shares() ? 2 : 1) * kBlockSteps * kStepBytes;
     char* memory = static_cast<char*>(scratch.bytes(static_cast<size_t>(sums + kept + own_rows + own_columns + gates + lanes)));
@@ -115,7 +116,7 @@ class TileTask {
     next_columns_ = p.columns || !p.shares() ? nullptr : columns_ + kBlockSteps * kStepBytes;
     gates_ = memory + sums + kept + own_rows + own_columns;
     lanes_ = reinterpret_cast<float*>(gates_ + gates);
-    if (p.head) clear_lanes();
+    if (p.reduces()) clear_lanes();
   }
 
   void run() {
@@ -125,7 +126,7 @@ class TileTask {
       for (int64_t j = c0_; j < c1_; ++j) {
         run_panel(block, j);
         const bool group_ends = (j + 1) % kHeadPanels == 0 || j + 1 == c1_;
-        if (p_.head && p_.head->maxima && group_ends && block + 1 == p_.blocks()) end_group(j / kHeadPanels);
+        if (p_.reduces() && group_ends && block + 1 == p_.blocks()) end_group(j / kHeadPanels);
       }
     }
     finish_last();
@@ -265,7 +266,7 @@ class TileTask {
   void finish_head(TileFinish& f, int64_t panel, int64_t row, int64_t col) const {
     const HeadSink& head = *p_.head;
     f.targets = head.targets + row, f.first_column = static_cast<int32_t>(head.first_column + col);
-    if (head.maxima) {
+    if (p_.reduces()) {
       const Lanes lanes = lanes_of(panel, 0);
       f.maxima = lanes.maxima, f.exponentials = lanes.sums, f.target_logits = head.target_logits + row;
     } else {
