@@ -1,4 +1,4 @@
-// Keys and values of past tokens: for each layer one slab of keys, then one of values, in one allocation.
+// Keys and values of past tokens, side by side as the projection gives them: one slab a layer, in one allocation.
 #include "model/transformer.h"
 
 namespace rlhi {
@@ -17,14 +17,11 @@ size_t KvCache::bytes(const ModelConfig& config, DType dtype, int64_t rows) {
   return static_cast<size_t>(2 * config.n_layers * rows * config.kv_width() * dtype_size(dtype));
 }
 
-Tensor KvCache::k(int64_t layer) const {
-  const int64_t slab = rows_ * config_.kv_width() * dtype_size(dtype_);
-  return Tensor(static_cast<char*>(data_) + 2 * layer * slab, dtype_, rows_, config_.kv_width());
+Tensor KvCache::kv(int64_t layer) const {
+  const int64_t width = 2 * config_.kv_width();
+  return Tensor(static_cast<char*>(data_) + layer * rows_ * width * dtype_size(dtype_), dtype_, rows_, width);
 }
-
-Tensor KvCache::v(int64_t layer) const {
-  const int64_t slab = rows_ * config_.kv_width() * dtype_size(dtype_);
-  return Tensor(static_cast<char*>(data_) + (2 * layer + 1) * slab, dtype_, rows_, config_.kv_width());
-}
+Tensor KvCache::k(int64_t layer) const { return kv(layer).col_range(0, config_.kv_width()); }
+Tensor KvCache::v(int64_t layer) const { return kv(layer).col_range(config_.kv_width(), config_.kv_width()); }
 
 }  // namespace rlhi

@@ -33,9 +33,11 @@ void linear_backward_weight(const LayerPass& p, Tensor dw, Tensor dy, Tensor x) 
 
 struct Qkv {
   Tensor q, k, v;
+  Tensor qk, kv;             // neighbours, taken together
 };
 Qkv split_qkv(const ModelConfig& c, const Tensor& qkv) {
-  return {qkv.col_range(0, c.q_width()), qkv.col_range(c.q_width(), c.kv_width()), qkv.col_range(c.q_width() + c.kv_width(), c.kv_width())};
+  const int64_t q = c.q_width(), kv = c.kv_width();
+  return {qkv.col_range(0, q), qkv.col_range(q, kv), qkv.col_range(q + kv, kv), qkv.col_range(0, q + kv), qkv.col_range(q, 2 * kv)};
 }
 
 ops::AttentionArgs attention_args(const LayerPass& p, int64_t index, const LayerActivations& a) {
@@ -66,12 +68,8 @@ void finish_qkv(const LayerPass& p, int64_t index, const LayerWeights& w, const 
     p.ops.rms_norm(p.backend, s.q, s.q, w.q_norm, eps, static_cast<int>(c.n_heads), a.rstd_q, q_raw);
     p.ops.rms_norm(p.backend, s.k, s.k, w.k_norm, eps, static_cast<int>(c.n_kv_heads), a.rstd_k, k_raw);
   }
-  p.ops.rope(p.backend, s.q, static_cast<int>(c.head_dim), p.rope, p.tokens.positions.data(), 1);
-  p.ops.rope(p.backend, s.k, static_cast<int>(c.head_dim), p.rope, p.tokens.positions.data(), 1);
-  if (p.cache) {
-    p.ops.scatter_rows(p.backend, p.cache->k(index), s.k, p.cache_rows);
-    p.ops.scatter_rows(p.backend, p.cache->v(index), s.v, p.cache_rows);
-  }
+  p.ops.rope(p.backend, s.qk, static_cast<int>(c.head_dim), p.rope, p.tokens.positions.data(), 1);
+  if (p.cache) p.ops.scatter_rows(p.backend, p.cache->kv(index), s.kv, p.cache_rows);
 }
 
 // A norm's output: as it was kept, or from the residual x.
@@ -97,8 +95,7 @@ void mlp_backward(const LayerPass& p, const LayerWeights& w, const LayerActivati
 // dq, dk of the rotated and normed q, k become those of the plain projections, in place.
 void finish_qkv_backward(const LayerPass& p, const LayerWeights& w, const LayerActivations& a, const Qkv& d, const LayerWeights& g) {
   const ModelConfig& c = p.config;
-  p.ops.rope(p.backend, d.q, static_cast<int>(c.head_dim), p.rope, p.tokens.positions.data(), -1);
-  p.ops.rope(p.backend, d.k, static_cast<int>(c.head_dim), p.rope, p.tokens.positions.data(), -1);
+  p.ops.rope(p.backend, d.qk, static_cast<int>(c.head_dim), p.rope, p.tokens.positions.data(), -1);
   if (!c.qk_norm) return;
   const Tensor q_raw = a.qk_raw.col_range(0, c.q_width()), k_raw = a.qk_raw.col_range(c.q_width(), c.kv_width());
   p.ops.rms_norm_backward(p.backend, d.q, g.q_norm, d.q, q_raw, w.q_norm, a.rstd_q, static_cast<int>(c.n_heads), false);

@@ -61,6 +61,7 @@ class KvCache {
   KvCache& operator=(const KvCache&) = delete;
   int64_t rows() const { return rows_; }
   static size_t bytes(const ModelConfig& config, DType dtype, int64_t rows);
+  Tensor kv(int64_t layer) const;              // [rows, 2*G*K]: keys, then values
   Tensor k(int64_t layer) const;               // [rows, G*K]
   Tensor v(int64_t layer) const;
 
