@@ -17,7 +17,8 @@ writeFileSync(data, JSON.stringify([
   { prompt_ids: [20, 3], chosen_ids: [12, tinyImEnd], rejected_ids: [30, 31, 32, tinyImEnd] },
 ]));
 
-const emulated = join(packageRoot, "build", "librlhi_cuda_emulated.so");
+// RLHI_CUDA_LIBRARY: the real one, on a machine with a GPU.
+const emulated = process.env.RLHI_CUDA_LIBRARY ?? join(packageRoot, "build", "librlhi_cuda_emulated.so");
 const gpu = { env: { RLHI_CUDA_LIBRARY: emulated } };
 const skip = existsSync(emulated) ? false : `${emulated} is not built (RLHI_BUILD_TESTS)`;
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from cuda_shapes import SHAPES
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--json")
 parser.add_argument("--train", default="135m,1b,8b")
@@ -61,13 +63,6 @@ def attention(length, dim, heads=32, kv_heads=8, tokens=16384):
                    forward_tflops=flops / forward / 1e9, backward_tflops=2.5 * flops / backward / 1e9)
         except RuntimeError as error:
             print(f"peers      sdpa {name}, causal {length}, d {dim}: {str(error).splitlines()[0]}", flush=True)
-
-
-SHAPES = {
-    "135m": dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, head_dim=64, vocab_size=49152, tie_word_embeddings=True),
-    "1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, head_dim=64, vocab_size=128256, tie_word_embeddings=True),
-    "8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=128256),
-}
 
 
 def dpo_step(name, length, batch):

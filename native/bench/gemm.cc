@@ -51,7 +51,41 @@ void check_rows(const Bench& b, int64_t n, int64_t k) {
   b.report.add("gemm", concat("rows keep their bits, n ", n, " k ", k), {{"checked", checked}, {"different", different}});
 }
 
+// One weight [n, k] times few rows, as decoding does: several such weights in turn, so that none is still in the L2 cache.
+void few_rows(const Bench& b, const std::string& name, int64_t rows, int64_t n, int64_t k, DType out, bool accumulate, bool gates, double copy) {
+  constexpr int kTurns = 16;
+  const int64_t bytes = n * k * 2, weights = std::max<int64_t>(2, (int64_t{256} << 20) / bytes);
+  const RandomMatrix x(b, DType::bf16, rows, k), w(b, DType::bf16, weights * n, k, 0.02), y(b, out, rows, gates ? n / 2 : n, 0);
+  const double ms = b.milliseconds([&] {
+    for (int i = 0; i < kTurns; ++i) {
+      GemmArgs g = args_of(GemmForm::nt, x.tensor(), w.tensor().row_range(i % weights * n, n), y.tensor(), accumulate);
+      g.swiglu_c = gates;
+      b.ops.gemm(b.backend, g);
+    }
+  });
+  const double us = 1e3 * ms / kTurns, gb_per_s = static_cast<double>(bytes) / us / 1e3;
+  b.report.add("few-rows", concat(name, ", ", rows, " rows"), {{"us", us}, {"gb_per_s", gb_per_s}, {"share_of_copy", gb_per_s / copy}});
+}
+
 }  // namespace
+
+void measure_few_rows(const Bench& b) {
+  const double copy = copy_bandwidth(b);
+  for (const int64_t rows : {1, 8, 32, 64, 128}) {
+    few_rows(b, "8b qkv", rows, 6144, 4096, DType::bf16, false, false, copy);
+    few_rows(b, "8b o", rows, 4096, 4096, DType::f32, true, false, copy);
+    few_rows(b, "8b gate_up and SwiGLU", rows, 28672, 4096, DType::bf16, false, true, copy);
+    few_rows(b, "8b down", rows, 4096, 14336, DType::f32, true, false, copy);
+    few_rows(b, "8b head", rows, 128256, 4096, DType::f32, false, false, copy);
+  }
+  for (const int64_t rows : {1, 64}) {
+    few_rows(b, "135m qkv", rows, 960, 576, DType::bf16, false, false, copy);
+    few_rows(b, "135m o", rows, 576, 576, DType::f32, true, false, copy);
+    few_rows(b, "135m gate_up and SwiGLU", rows, 3072, 576, DType::bf16, false, true, copy);
+    few_rows(b, "135m down", rows, 576, 1536, DType::f32, true, false, copy);
+    few_rows(b, "135m head", rows, 49152, 576, DType::f32, false, false, copy);
+  }
+}
 
 double best_product_tflops(const Bench& b) {
   double best = 0;

@@ -115,11 +115,13 @@ class Profile {
 // The parts, by file.
 double best_product_tflops(const Bench& b);      // gemm.cc: of large bf16 products
 void measure_gemm(const Bench& b);
+void measure_few_rows(const Bench& b);           // products of decoding
 void measure_attention(const Bench& b);
 double copy_bandwidth(const Bench& b);           // memory.cc: GB/s, bytes read and written
 void measure_memory(const Bench& b);
-// models.cc. Pairs of three parts of `length` tokens; max_tokens: of a micro-batch. Fewer layers where the shape's own do not fit.
-void measure_training(const Bench& b, const std::string& shape, int64_t max_tokens, int64_t length, int64_t micro_batches, int steps);
+// models.cc. Pairs of three parts of `length` tokens; max_tokens: of a micro-batch. Fewer layers where the shape's own do not fit. compact:
+// gradients of matrices in bf16 and AdamW's moments in 8 bits, instead of f32.
+void measure_training(const Bench& b, const std::string& shape, int64_t max_tokens, int64_t length, int64_t micro_batches, int steps, bool compact = false);
 void measure_generation(const Bench& b, const std::string& shape, int64_t sequences, int64_t prompt, int32_t new_tokens);
 
 }  // namespace rlhi::bench

@@ -391,5 +391,52 @@ TEST("cuda kernels: sums of squares in any order of threads") {
   EXPECT_EQ(zero, 0.0);
 }
 
+TEST("cuda kernels: products of few rows, in both forms of products") {
+  const auto check = [](int64_t m, int64_t n, int64_t k, DType c_dtype, int multiprocessors, bool gates) {
+    Matrix x = Matrix::random(m, k, B, 1, 1.0, kAligned), w = Matrix::random(gates ? 2 * n : n, k, B, 2, 1.0, kAligned), y(m, n, c_dtype, kAligned);
+    cuda::Launch at;
+    at.multiprocessors = multiprocessors;
+    ops::GemmArgs g;
+    g.a = x.tensor(), g.b = w.tensor(), g.c = y.tensor(), g.swiglu_c = gates;
+    EXPECT(cuda::takes_few_rows(g));
+    for (const bool group_products : {false, true}) {
+      in_any_order([&] {
+        cuda::emulate::options.group_products = group_products;
+        cuda::few_rows_product(at, g);
+        cuda::emulate::options.group_products = false;
+        return bytes_of({y});
+      });
+      y.expect_gaps_untouched();
+      const auto sum = [&](int64_t i, int64_t feature) {
+        double s = 0;
+        for (int64_t t = 0; t < k; ++t) s += x.at(i, t) * w.at(feature, t);
+        return s;
+      };
+      const auto rounded = [&](double v) { return c_dtype == B ? static_cast<double>(to_float(to_bf16(static_cast<float>(v)))) : v; };
+      for (int64_t i = 0; i < m; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+          double expected = sum(i, j);
+          if (gates) expected = rounded(expected), expected = expected / (1 + std::exp(-expected)) * rounded(sum(i, n + j));
+          expect_close(y.at(i, j), expected, (1e-4 + 2 * rounding(c_dtype)) * (1 + std::abs(expected)), "y", i, j);
+        }
+      }
+    }
+  };
+  for (const DType dtype : {F, B}) {
+    check(1, 4, 64, dtype, 132, false);
+    check(5, 192, 1088, dtype, 132, false);     // more chunks than places
+    check(32, 132, 128, dtype, 132, false);
+    check(33, 100, 192, dtype, 132, false);
+    check(64, 256, 128, dtype, 1, false);       // two warpgroups
+    check(40, 192, 64, dtype, 1, false);        // the second has half of a last block
+    check(30, 260, 448, dtype, 3, false);       // shallow rings
+    check(128, 68, 640, dtype, 132, false);
+    check(100, 260, 64, dtype, 1, false);
+    check(3, 4, 64, dtype, 132, true);
+    check(64, 100, 1152, dtype, 132, true);
+    check(128, 64, 128, dtype, 132, true);
+  }
+}
+
 }  // namespace
 }  // namespace rlhi::test

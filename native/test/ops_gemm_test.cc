@@ -134,6 +134,36 @@ TEST("gemm: a row has the same bits alone and among others, packed or not, on an
   }
 }
 
+TEST("gemm: few rows that are aligned have the bits of many") {
+  for (const auto& [n, k] : {std::array<int64_t, 2>{4, 64}, {60, 128}, {68, 192}, {200, 1024}, {576, 576}}) {
+    for (const DType c_dtype : {F, B}) {
+      for (const int added : {0, 1, 2}) {  // nothing, a bias, c as it was
+        on_every_backend([&](const Table& ops, ops::Backend* backend) {
+          const auto multiply_rows = [&](int64_t m, Matrix& a, Matrix& b, Matrix& bias) {
+            Matrix c = Matrix::filled(m, n, c_dtype, 0.5, 8);
+            GemmArgs g;
+            g.a = a.tensor(), g.b = b.tensor(), g.c = c.tensor();
+            if (added == 1) g.bias = bias.tensor();
+            g.accumulate = added == 2;
+            ops.gemm(backend, g);
+            c.expect_gaps_untouched();
+            return c;
+          };
+          Matrix many = Matrix::random(140, k, B, 1, 1.0, 8), b = Matrix::random(n, k, B, 2, 1.0, 8), bias = Matrix::random(1, n, c_dtype, 3, 1.0, 8);
+          const Matrix expected = multiply_rows(140, many, b, bias);
+          for (const int64_t m : {1, 2, 31, 32, 33, 64, 65, 100, 128}) {
+            Matrix a(m, k, B, 8);
+            for (int64_t i = 0; i < m; ++i)
+              for (int64_t t = 0; t < k; ++t) a.set(i, t, many.at(140 - m + i, t));
+            const Matrix c = multiply_rows(m, a, b, bias);
+            for (int64_t i = 0; i < m; ++i) EXPECT(c.same_row(i, expected, 140 - m + i));
+          }
+        });
+      }
+    }
+  }
+}
+
 TEST("gemm: a shape that does not fit is refused") {
   OpsBackend& backend = backend_of();
   Matrix a(3, 8), b(5, 7), c(3, 5);
@@ -147,7 +177,8 @@ TEST("gemm: a product that SwiGLU follows gives the bits of gemm and swiglu one 
     for (const auto& [m, f, k] : {std::array<int64_t, 3>{1, 32, 3}, {3, 33, 31}, {17, 64, 64}, {33, 96, 577}, {70, 32, 1536}, {200, 352, 1200}}) {
       for (const bool packed : {false, true}) {
         on_every_backend([&](const Table& ops, ops::Backend* backend) {
-          Matrix x = Matrix::random(m, k, dtype, 5), w = Matrix::random(2 * f, k, dtype, 6), gate_up(m, 2 * f, dtype), expected(m, f, dtype), found(m, f, dtype);
+          Matrix x = Matrix::random(m, k, dtype, 5, 1.0, 8), w = Matrix::random(2 * f, k, dtype, 6, 1.0, 8), gate_up(m, 2 * f, dtype, 8),
+                 expected(m, f, dtype, 8), found(m, f, dtype, 8);
           Packed pack(ops, backend, w.tensor());
           GemmArgs g;
           g.a = x.tensor(), g.b = w.tensor(), g.c = gate_up.tensor();

@@ -64,8 +64,8 @@ class Matrix {
     }
     return m;
   }
-  static Matrix filled(int64_t rows, int64_t cols, DType dtype, double value) {
-    Matrix m(rows, cols, dtype);
+  static Matrix filled(int64_t rows, int64_t cols, DType dtype, double value, int64_t gap = 3) {
+    Matrix m(rows, cols, dtype, gap);
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < cols; ++j) m.set(i, j, value);
     }

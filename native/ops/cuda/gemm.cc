@@ -1,6 +1,7 @@
 #include "ops/cuda/gemm.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "ops/cuda/gemm_trial.h"
 
@@ -167,33 +168,40 @@ const lt::Algo& Gemm::algo_of(const WeightKey& key, const GemmArgs& g) {
        ", aligned to ", key.align_a, ", ", key.align_b, " and ", key.align_c, " bytes", g.bias ? ", with a bias" : "");
 }
 
-// Bits decide whether an algorithm may be taken, time decides which is: a choice by the clock changes no result.
-const lt::Algo& Gemm::algo_of_few(const WeightKey& key, const GemmArgs& g) {
-  if (const auto found = algos_of_few_.find(key); found != algos_of_few_.end()) return found->second;
-  const lt::Algo first = algo_of(key, g);
-  lt::Algo best = first;
-  if (GemmTrial trial(launch_, with_rows(g, kFewRows)); trial.ready()) {
+// Bits decide what may be taken, time decides which is: a choice by the clock changes no result.
+const Gemm::Few& Gemm::few_of(const WeightKey& weight, const GemmArgs& g) {
+  const FewKey key{weight, g.a.rows <= 32 ? 32 : g.a.rows <= 64 ? 64 : kFewRows};
+  if (const auto found = few_.find(key); found != few_.end()) return found->second;
+  const lt::Algo first = algo_of(weight, g);
+  Few best{first};
+  if (GemmTrial trial(launch_, with_rows(g, key.rows)); trial.ready()) {
     const auto run_with = [&](const lt::Algo& algo) { return [&] { multiply_by(trial.args(), algo); }; };
     const std::vector<char> bits = trial.result(run_with(first));
     double least = trial.milliseconds(run_with(first));
+    const auto consider = [&](const std::function<void()>& run, const Few& what) {
+      if (trial.result(run) != bits) return;
+      const double milliseconds = trial.milliseconds(run);
+      if (milliseconds < least) best = what, least = milliseconds;
+    };
     int trials = 0;
-    for (const lt::Algo& algo : candidates(g, key, kFewRows / 2)) {
-      const std::vector<int64_t> rows = {1, 2, 17, kFewRows};
+    for (const lt::Algo& algo : candidates(g, weight, key.rows)) {
+      const std::vector<int64_t> rows = {1, 2, 17, key.rows};
       if (!std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return runs(g, n, algo); })) continue;
       if (++trials > kMostTrials) break;
-      if (trial.result(run_with(algo)) != bits) continue;
-      const double milliseconds = trial.milliseconds(run_with(algo));
-      if (milliseconds < least) best = algo, least = milliseconds;
+      consider(run_with(algo), {algo});
     }
+    if (takes_few_rows(trial.args())) consider([&] { few_rows_product(launch_, trial.args()); }, {first, true});
   }
-  return algos_of_few_.emplace(key, best).first->second;
+  return few_.emplace(key, best).first->second;
 }
+
+bool Gemm::is_own(const GemmArgs& g, int64_t aligned_cols) { return takes_few_rows(g) && few_of(weight_key(g, aligned_cols), g).own; }
 
 Gemm::Plan& Gemm::plan_of(const GemmArgs& g, int64_t aligned_cols) {
   const ShapeKey key{weight_key(g, aligned_cols), g.c.rows, g.a.rows * (g.form == GemmForm::tn), g.a.row_stride, g.b.row_stride, g.c.row_stride};
   if (const auto found = plans_.find(key); found != plans_.end()) return *found->second;
   const bool few = key.weight.rows == 0 && g.a.rows <= kFewRows;
-  const lt::Algo algo = few ? algo_of_few(key.weight, g) : algo_of(key.weight, g);
+  const lt::Algo algo = few ? few_of(key.weight, g).algo : algo_of(key.weight, g);
   if (plans_.size() >= kMostPlans) plans_.clear();
   auto plan = std::make_unique<Plan>(lt_, g);
   check(plan->descriptors.ok(), ErrorCode::internal, "cuBLASLt refused to describe a product");
@@ -202,6 +210,7 @@ Gemm::Plan& Gemm::plan_of(const GemmArgs& g, int64_t aligned_cols) {
 }
 
 void Gemm::multiply(const GemmArgs& g, int64_t aligned_cols) {
+  if (is_own(g, aligned_cols)) return few_rows_product(launch_, g);
   Plan& plan = plan_of(g, aligned_cols);
   Descriptors& d = plan.descriptors;
   if (g.bias) d.set_bias(g.bias.data);

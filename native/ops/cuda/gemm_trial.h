@@ -1,7 +1,8 @@
 // A product tried with several algorithms: do they give the same bits, and how long do they take?
 //
 // The operands are made so that two orders of a sum cannot hide behind the rounding of its result: the second half of every sum
-// is the first with the other sign, and what is left is nothing but the rounding on the way. A bias is zero, for the same reason.
+// is the first with the other sign, and what is left is nothing but the rounding on the way. A bias, and what is accumulated to, is
+// no larger than that, for the same reason.
 #pragma once
 #include <functional>
 #include <vector>
@@ -17,7 +18,7 @@ class GemmTrial {
   GemmTrial(const Launch& launch, const GemmArgs& shape);
   bool ready() const { return ready_; }    // false where there is no memory for a trial
   const GemmArgs& args() const { return args_; }
-  // The bytes of c after `multiply`, which began as zeros.
+  // The bytes of c after `multiply`.
   std::vector<char> result(const std::function<void()>& multiply);
   double milliseconds(const std::function<void()>& multiply);  // the least of a few
 
@@ -32,6 +33,7 @@ class GemmTrial {
   GemmArgs args_;
   Memory a_, b_, c_, bias_, rows_, order_;
   size_t c_bytes_ = 0;
+  std::vector<char> begin_;                // of c, where products are added to it
   bool ready_ = false;
 };
 

@@ -43,6 +43,12 @@ void rope(const Launch&, Tensor x, int head_dim, Tensor cos_sin, const int32_t* 
 void swiglu(const Launch&, Tensor out, Tensor gate_up);
 void swiglu_backward(const Launch&, Tensor dgate_up, Tensor dout, Tensor gate_up, Tensor out);
 
+// ---- products of few rows ------------------------------------------------------------------------------------------
+// gemm of form nt (swiglu_c included) of at most kFewRows bf16 rows: an element is one sum over k, 16 at a time in ascending order.
+constexpr int kFewRows = 128;
+bool takes_few_rows(const GemmArgs&);            // sizes, types and alignment that few_rows_product can do
+void few_rows_product(const Launch&, const GemmArgs&);
+
 // ---- head ----------------------------------------------------------------------------------------------------------
 // The host makes logits of columns [first, first + logits.cols) of the vocabulary by a product (f32), in one piece (kept
 // logits) or in several, in order; every piece but the last is a multiple of kVocabBlock wide. Rows' statistics are taken

@@ -51,6 +51,7 @@ void gemm(Backend* backend, const GemmArgs& g) {
     GemmArgs plain = g;
     plain.swiglu_c = false;
     plain.c = Tensor(cuda.gate_up.bytes(static_cast<size_t>(shape.m * shape.n * dtype_size(g.c.dtype))), g.c.dtype, shape.m, shape.n);
+    if (takes_few_rows(g) && cuda.gemm.is_own(plain)) return few_rows_product(cuda.launch, g);
     gemm(backend, plain);
     return swiglu(cuda.launch, g.c, plain.c);
   }

@@ -1,9 +1,11 @@
 // cuBLASLt's interface over a plain loop, strict where the real one is: descriptors of shapes that do not fit, an algorithm
 // used with less alignment than it was chosen for, or a bias of another type are refused. The first algorithm it offers
 // splits the sum, which is refused where the preferences forbid it, the second only runs for many rows. For few rows it offers
-// two more: one whose results differ in their last bits, and one whose results do not.
+// two more: one whose results differ in their last bits, and one whose results do not. Products of bf16 are summed as by
+// warp_product and group_product, as a GPU's are by the tensor cores.
 #include "ops/cuda/cublaslt.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/dtype.h"
@@ -40,6 +42,23 @@ double element(const void* data, const MatrixLayout& m, uint64_t row, uint64_t c
   const auto at = static_cast<size_t>(static_cast<int64_t>(row) + static_cast<int64_t>(col) * m.ld);
   if (m.type == kF32) return static_cast<double>(static_cast<const float*>(data)[at]);
   return static_cast<double>(to_float(static_cast<const bf16*>(data)[at]));
+}
+
+template <class Term>
+double full_sum(uint64_t n, const Term& term) {
+  double sum = 0;
+  for (uint64_t t = 0; t < n; ++t) sum += term(t);
+  return sum;
+}
+template <class Term>
+double tensor_core_sum(uint64_t n, const Term& term) {
+  float sum = 0;
+  for (uint64_t first = 0; first < n; first += 16) {
+    float step = 0;
+    for (uint64_t t = first; t < std::min(n, first + 16); ++t) step += static_cast<float>(term(t));
+    sum += step;
+  }
+  return static_cast<double>(sum);
 }
 
 struct Sizes {
@@ -132,8 +151,8 @@ int matmul(Context*, MatmulDesc* d, const void* alpha, const void* a, MatrixLayo
   emulate::enter_device();
   for (uint64_t j = 0; j < s.cols; ++j) {
     for (uint64_t i = 0; i < s.rows; ++i) {
-      double sum = 0;
-      for (uint64_t t = 0; t < s.inner; ++t) sum += element(a, *la, ta ? t : i, ta ? i : t) * element(b, *lb, tb ? j : t, tb ? t : j);
+      const auto term = [&](uint64_t t) { return element(a, *la, ta ? t : i, ta ? i : t) * element(b, *lb, tb ? j : t, tb ? t : j); };
+      double sum = la->type == kF32 ? full_sum(s.inner, term) : tensor_core_sum(s.inner, term);
       if (algo->data[kWordId] == kOtherBits) sum += 1e-6;
       if (keep != 0) sum += keep * element(c, *lc, i, j);
       if (has_bias) sum += element(d->bias, {lc->type, s.rows, 1, static_cast<int64_t>(s.rows)}, i, 0);

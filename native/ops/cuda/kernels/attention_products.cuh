@@ -50,6 +50,11 @@ RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride
   }
 }
 
+// Row `row` of a bf16 tensor, from column `column`.
+RLHI_DEVICE const void* bf16_row(const void* data, int64_t stride, int64_t row, int64_t column) {
+  return static_cast<const uint16_t*>(data) + row * stride + column;
+}
+
 // Columns of scores packed as the left factor of a product over 16 of them.
 RLHI_DEVICE void pack_scores(uint32_t (&a)[4], const float (&s)[8][4], int step) {
   a[0] = pack_bf16(s[2 * step][0], s[2 * step][1]);
@@ -107,6 +112,23 @@ struct Products<false> {
       }
     }
   }
+  // d[64, 8 kFragments] += a's rows [0, 64) times b's rows from b_row, over one panel's 64 columns.
+  template <int kRowsA, int kRowsB, int kFragments>
+  static RLHI_DEVICE void add_rows(float (&d)[kFragments][4], unsigned char* a, unsigned char* b, int b_row) {
+    const int lane = thread_index() % 32, warp_row = thread_index() / 32 % 4 * 16;
+    RLHI_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      uint32_t left[4];
+      load_matrices(left, tile_unit<kRowsA>(a, warp_row + lane % 16, k * 2 + lane / 16));
+      RLHI_UNROLL
+      for (int n = 0; n < kFragments; n += 2) {
+        uint32_t right[4];
+        load_matrices(right, tile_unit<kRowsB>(b, b_row + n * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
+        warp_product(d[n], left, right[0], right[1]);
+        warp_product(d[n + 1], left, right[2], right[3]);
+      }
+    }
+  }
   template <int kFragments>
   static RLHI_DEVICE void begin(float (&)[kFragments][4]) {}
   static RLHI_DEVICE void commit() {}
@@ -147,6 +169,12 @@ struct Products<true> {
       group_product<true>(d, s[k], descriptor(b_begin + static_cast<uint32_t>(panel * (kRowsB * 8) + k * 16 * 8)), accumulate || k > 0);
     }
   }
+  template <int kRowsA, int kRowsB, int kFragments>
+  static RLHI_DEVICE void add_rows(float (&d)[kFragments][4], unsigned char* a, unsigned char* b, int b_row) {
+    const uint32_t a_begin = begin_of(a), b_begin = begin_of(b + b_row * 128);
+    RLHI_UNROLL
+    for (uint32_t k = 0; k < 4; ++k) group_product<false>(d, descriptor(a_begin + 2 * k), descriptor(b_begin + 2 * k), true);
+  }
   template <int kFragments>
   static RLHI_DEVICE void begin(float (&d)[kFragments][4]) {
     group_fence(d);
@@ -165,6 +193,20 @@ struct Products<true> {
   static RLHI_DEVICE void loaded() { shared_fence(); }
 };
 #endif
+
+// f(form) with form::value: whether kernels are compiled for a warpgroup's products. nvcc compiles each kernel once an
+// architecture, with the products the architecture has; elsewhere both forms are there.
+template <bool kGroupForm>
+struct ProductForm {
+  static constexpr bool value = kGroupForm;
+};
+template <class F>
+void with_product_form(const F& f) {
+#ifndef __CUDACC__
+  if (emulate::options.group_products) return f(ProductForm<true>());
+#endif
+  f(ProductForm<false>());
+}
 
 // Fragments of a panel of kD columns.
 template <int kD, int kPanel>

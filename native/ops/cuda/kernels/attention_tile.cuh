@@ -27,25 +27,6 @@ inline bool on_tensor_cores(std::initializer_list<Tensor> tensors, int head_dim)
   }
   return true;
 }
-// f(form) with form::value: whether kernels are compiled for a warpgroup's products. nvcc compiles each kernel once an
-// architecture, with the products the architecture has; elsewhere both forms are there.
-template <bool kGroupForm>
-struct ProductForm {
-  static constexpr bool value = kGroupForm;
-};
-template <class F>
-void with_product_form(const F& f) {
-#ifndef __CUDACC__
-  if (emulate::options.group_products) return f(ProductForm<true>());
-#endif
-  f(ProductForm<false>());
-}
-
-// Row `row` of a bf16 tensor, from column `column`.
-RLHI_DEVICE const void* bf16_row(const void* data, int64_t stride, int64_t row, int64_t column) {
-  return static_cast<const uint16_t*>(data) + row * stride + column;
-}
-
 // Positions [oldest, newest] of a run of queries.
 struct QueryRange {
   int oldest, newest;

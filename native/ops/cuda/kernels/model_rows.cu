@@ -57,8 +57,6 @@ void rope_kernel(Rows x, int64_t items, int64_t per_row, int heads, int head_dim
   }
 }
 
-RLHI_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
 template <int kGroup>
 RLHI_KERNEL(kThreads, 4)
 void swiglu_kernel(Rows out, Rows gate_up, int64_t n, int64_t per_row) {
@@ -69,7 +67,7 @@ void swiglu_kernel(Rows out, Rows gate_up, int64_t n, int64_t per_row) {
   load_floats(gate, gate_up.at(p.row, p.group * kGroup), gate_up.is_f32);
   load_floats(up, gate_up.at(p.row, (per_row + p.group) * kGroup), gate_up.is_f32);
   RLHI_UNROLL
-  for (int j = 0; j < kGroup; ++j) gate[j] = gate[j] * sigmoid(gate[j]) * up[j];
+  for (int j = 0; j < kGroup; ++j) gate[j] = gated(gate[j], up[j]);
   store_floats(out.at(p.row, p.group * kGroup), out.is_f32, gate);
 }
 

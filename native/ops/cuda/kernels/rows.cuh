@@ -122,4 +122,9 @@ RLHI_DEVICE Place place_of(int64_t index, int64_t per_row) {
   return {row, index - row * per_row};
 }
 
+RLHI_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// SwiGLU of one element.
+RLHI_DEVICE float gated(float gate, float up) { return gate * sigmoid(gate) * up; }
+RLHI_DEVICE float round_bf16(float x) { return as_float(pack_bf16(0, x) & 0xffff0000u); }
+
 }  // namespace rlhi::ops::cuda
