@@ -17,10 +17,11 @@ writeFileSync(data, JSON.stringify([
   { prompt_ids: [20, 3], chosen_ids: [12, tinyImEnd], rejected_ids: [30, 31, 32, tinyImEnd] },
 ]));
 
-// RLHI_CUDA_LIBRARY: the real one, on a machine with a GPU.
-const emulated = process.env.RLHI_CUDA_LIBRARY ?? join(packageRoot, "build", "librlhi_cuda_emulated.so");
-const gpu = { env: { RLHI_CUDA_LIBRARY: emulated } };
-const skip = existsSync(emulated) ? false : `${emulated} is not built (RLHI_BUILD_TESTS)`;
+const named = process.env.RLHI_CUDA_LIBRARY;       // the real one, on a machine with a GPU
+const library = named ?? join(packageRoot, "build", "librlhi_cuda_emulated.so");
+const gpu = { env: { RLHI_CUDA_LIBRARY: library } };
+const skip = existsSync(library) ? false : `${library} is not built (RLHI_BUILD_TESTS)`;
+const skipReal = skip || (named === undefined ? false : "expects the emulated GPU's name and count");
 
 interface Logps { chosen_logps: number; rejected_logps: number }
 
@@ -54,7 +55,7 @@ test("train --device cuda begins at ln 2 and goes where the CPU's training goes"
   for (const [step, loss] of onGpu.entries()) assert.ok(Math.abs(loss - (onCpu[step] ?? 0)) < 1e-4, `step ${step}: ${loss} and ${onCpu[step]}`);
 });
 
-test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip }, async () => {
+test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip: skipReal }, async () => {
   const second = await refused("cuda:1", gpu.env);
   assert.equal(second.code, 1);
   assert.match(second.stderr, /cuda:1 was asked for; this machine has only cuda:0/);
@@ -70,7 +71,7 @@ test("a GPU that is not there, or cannot be used, is an error that says what to 
   assert.match(unknown.stderr, /cpu, cuda or cuda:N/);
 });
 
-test("doctor says what --device cuda would find, or what is missing", { skip }, async () => {
+test("doctor says what --device cuda would find, or what is missing", { skip: skipReal }, async () => {
   const [found] = await cliJson<Record<string, unknown>>(["doctor"], gpu);
   assert.equal(found?.["cuda"], "ready: --device cuda");
   assert.deepEqual(found?.["cuda_devices"], ["emulated GPU, compute capability 9.0, 2048 MiB"]);
