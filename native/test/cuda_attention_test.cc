@@ -66,8 +66,9 @@ void forward_on_cuda(const Layout& t, Heads h, int window, Matrices& m, bool dec
   cuda::attention(kAt, plan, a, f.tiles.data(), static_cast<int64_t>(f.tiles.size()));
   if (!f.segments.empty()) {
     std::vector<char> scratch(cuda::attention_decode_scratch(a, f.n_blocks));
-    cuda::attention_decode(kAt, a, f.splits.data(), static_cast<int64_t>(f.splits.size()), f.segments.data(),
-                           static_cast<int64_t>(f.segments.size()), f.n_blocks, scratch.data());
+    const cuda::DecodeWork work{f.splits.data(), static_cast<int64_t>(f.splits.size()), f.queries.data(), f.segments.data(),
+                                static_cast<int64_t>(f.segments.size()), f.n_blocks};
+    cuda::attention_decode(kAt, a, work, scratch.data());
   }
   m.expect_gaps_untouched();
 }
@@ -187,6 +188,42 @@ TEST("cuda attention: decoding from a cache has the bits of the whole segment's 
       expect_matrix(decoded.out, expected.out, 2.5e-3, "out");
       expect_matrix(decoded.lse, expected.lse, 1e-6, "lse");
       EXPECT(decoded == whole);
+    }
+  }
+}
+
+TEST("cuda attention: samples of one prompt read its keys together, with the bits of each alone") {
+  // Nine samples of one prompt of 200 tokens that are not equally far, and two of another, in turn; a third prompt alone.
+  Layout t;
+  t.key_rows = 900;
+  for (int32_t i = 0; i < 12; ++i) {
+    const bool second = i == 3 || i == 7, third = i == 11;
+    const int32_t length = second ? 100 : third ? 64 : 200, answer = third ? 1 : 2 + 11 * i;
+    t.segments.push_back({i, 1, length + answer - 1, static_cast<int32_t>(t.spans.size()), 2});
+    t.spans.push_back({second ? 200 : third ? 300 : 0, length, 0});
+    t.spans.push_back({600 + 20 * i, std::min(answer, 20), length + answer - std::min(answer, 20)});
+  }
+  t.rows = 12;
+  for (const Heads h : {Heads{9, 3, 64}, Heads{4, 2, 96}, Heads{8, 8, 128}, Heads{17, 1, 64}}) {
+    cuda::AttentionLists lists;
+    Matrices m(t, h, B);
+    const AttentionArgs a = args_of(t, h, 0, m).forward;
+    const cuda::ForwardLists& f = lists.forward(a, cuda::plan_attention(a));
+    const int most = cuda::decode_queries(a);
+    EXPECT_EQ(most, std::max(1, 16 / (h.n / h.kv)));
+    EXPECT_EQ(f.splits.size(), static_cast<size_t>(12 + 2 * ((9 + most - 1) / most) + (2 + most - 1) / most + 1));
+    for (const int window : {0, 150, 30}) {
+      Matrices together(t, h, B), whole = together;
+      forward_on_cuda(t, h, window, together);
+      forward_on_cuda(t, h, window, whole, false);
+      EXPECT(together == whole);
+      for (size_t i = 0; i < t.segments.size(); ++i) {
+        Layout one = t;
+        one.segments = {t.segments[i]};
+        Matrices alone(t, h, B);
+        forward_on_cuda(one, h, window, alone);
+        EXPECT(together.out.same_row(static_cast<int64_t>(i), alone.out, static_cast<int64_t>(i)));
+      }
     }
   }
 }

@@ -29,9 +29,12 @@ void attention(Backend* backend, const AttentionArgs& a) {
   if (!lists.tiles.empty())
     cuda::attention(cuda.launch, plan, args, on_device(cuda, lists.tiles), static_cast<int64_t>(lists.tiles.size()));
   if (lists.segments.empty()) return;
-  void* scratch = cuda.kernel.bytes(attention_decode_scratch(args, lists.n_blocks));
-  attention_decode(cuda.launch, args, on_device(cuda, lists.splits), static_cast<int64_t>(lists.splits.size()), on_device(cuda, lists.segments),
-                   static_cast<int64_t>(lists.segments.size()), lists.n_blocks, scratch);
+  DecodeWork work;
+  work.splits = on_device(cuda, lists.splits), work.n_splits = static_cast<int64_t>(lists.splits.size());
+  work.queries = on_device(cuda, lists.queries);
+  work.segments = on_device(cuda, lists.segments), work.n_segments = static_cast<int64_t>(lists.segments.size());
+  work.n_blocks = lists.n_blocks;
+  attention_decode(cuda.launch, args, work, cuda.kernel.bytes(attention_decode_scratch(args, lists.n_blocks)));
 }
 
 void attention_backward(Backend* backend, const AttentionBackwardArgs& args) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <tuple>
 
 #include "base/error.h"
 
@@ -42,8 +44,12 @@ bool in_sight(const AttentionArgs& a, int64_t position, int64_t begin, int64_t e
   return begin <= position && (a.window == 0 || end > position - a.window + 1);
 }
 
+// Keys that several segments see, samples of one prompt, are read once for as many of them as a split takes.
 void cut_decoding(const AttentionArgs& a, ForwardLists& lists) {
   constexpr int32_t kKeys = kDecodeBlocks * kKeyBlock;
+  const auto most = static_cast<size_t>(decode_queries(a));
+  std::vector<std::vector<DecodeQuery>> queries;                          // of each split
+  std::map<std::tuple<int32_t, int32_t, int32_t>, size_t> open;           // row, position and number of keys to the split with room
   for (int64_t i = 0; i < a.n_segments; ++i) {
     const QuerySegment& s = a.segments[i];
     if (s.length != 1) continue;
@@ -51,14 +57,23 @@ void cut_decoding(const AttentionArgs& a, ForwardLists& lists) {
     for (int32_t j = s.first_span; j < s.first_span + s.n_spans; ++j) {
       const KeySpan& span = a.spans[j];
       for (int32_t first = 0; first < span.length; first += kKeys) {
-        const int32_t n = std::min(kKeys, span.length - first);
-        const int64_t position = static_cast<int64_t>(span.position) + first;
-        if (!in_sight(a, s.position, position, position + n)) continue;
-        lists.splits.push_back({static_cast<int32_t>(i), j, first, n, static_cast<int32_t>(lists.n_blocks)});
+        const int32_t n = std::min(kKeys, span.length - first), position = span.position + first;
+        if (!in_sight(a, s.position, position, static_cast<int64_t>(position) + n)) continue;
+        const auto [place, is_new] = open.try_emplace({span.row + first, position, n}, queries.size());
+        if (!is_new && queries[place->second].size() == most) place->second = queries.size();
+        if (place->second == queries.size()) {
+          lists.splits.push_back({span.row + first, position, n, 0, 0});
+          queries.emplace_back();
+        }
+        queries[place->second].push_back({static_cast<int32_t>(i), static_cast<int32_t>(lists.n_blocks)});
         lists.n_blocks += (n + kKeyBlock - 1) / kKeyBlock;
       }
     }
     lists.segments.push_back({static_cast<int32_t>(i), static_cast<int32_t>(begin), static_cast<int32_t>(lists.n_blocks - begin)});
+  }
+  for (size_t i = 0; i < queries.size(); ++i) {
+    lists.splits[i].first_query = static_cast<int32_t>(lists.queries.size()), lists.splits[i].n_queries = static_cast<int32_t>(queries[i].size());
+    lists.queries.insert(lists.queries.end(), queries[i].begin(), queries[i].end());
   }
 }
 

@@ -10,6 +10,7 @@ namespace rlhi::ops::cuda {
 struct ForwardLists {
   std::vector<QueryTile> tiles;            // most keys first
   std::vector<DecodeSplit> splits;         // of segments of length 1, where the plan sends them to decoding
+  std::vector<DecodeQuery> queries;        // of the splits
   std::vector<DecodeSegment> segments;
   int64_t n_blocks = 0;                    // of all splits
 };

@@ -93,21 +93,32 @@ struct QueryTile {             // rows [first, min(first + rows, length)) of a s
 // args.segments and args.spans are device pointers here.
 void attention(const Launch&, const AttentionPlan&, const AttentionArgs&, const QueryTile* tiles, int64_t n_tiles);
 
-// Decoding. A split is up to kDecodeBlocks consecutive key blocks of one span of a segment of length 1: keys
-// [first_key, first_key + n_keys) of span `span` (index into args.spans), first_key a multiple of kKeyBlock, n_keys at most
-// kDecodeBlocks * kKeyBlock and cut by the span's end. Its blocks fill places first_block, first_block + 1, ... of the scratch.
-// Splits begin at multiples of kDecodeBlocks * kKeyBlock from the start of their span. Splits with nothing in sight (window)
-// may be left out. A segment's blocks are contiguous and in order of its spans.
+// Decoding. A split is up to kDecodeBlocks consecutive key blocks: n_keys keys from `row` of k and v, at positions from `position`. They
+// begin a multiple of kDecodeBlocks * kKeyBlock from the start of their span and are cut by its end. The queries
+// [first_query, first_query + n_queries) see them: segments of length 1 whose spans hold the same keys, as samples of one prompt do, at
+// most decode_queries() of them. A query's part of the split fills its places first_block, first_block + 1, ... of the scratch. Splits with
+// nothing in sight (window) may be left out. A segment's blocks are contiguous and in order of its spans.
 constexpr int kDecodeBlocks = 2;
-struct DecodeSplit {
-  int32_t segment, span, first_key, n_keys, first_block;
+struct DecodeQuery {
+  int32_t segment, first_block;
 };
+struct DecodeSplit {
+  int32_t row, position, n_keys;
+  int32_t first_query, n_queries;
+};
+int decode_queries(const AttentionArgs&);
 struct DecodeSegment {
   int32_t segment, first_block, n_blocks;
 };
 size_t attention_decode_scratch(const AttentionArgs&, int64_t n_blocks);  // n_blocks: of all splits together
-void attention_decode(const Launch&, const AttentionArgs&, const DecodeSplit* splits, int64_t n_splits, const DecodeSegment* segments,
-                      int64_t n_segments, int64_t n_blocks, void* scratch);
+struct DecodeWork {             // lists on the device
+  const DecodeSplit* splits = nullptr;
+  int64_t n_splits = 0;
+  const DecodeQuery* queries = nullptr;
+  const DecodeSegment* segments = nullptr;
+  int64_t n_segments = 0, n_blocks = 0;
+};
+void attention_decode(const Launch&, const AttentionArgs&, const DecodeWork&, void* scratch);
 
 // Backward. A key tile is rows [first, min(first + key_rows, length)) of a segment's own rows (its last span), with the list of
 // who sees them: visitors [first_visitor, first_visitor + n_visitors), each a segment and that span of it (index into

@@ -1,16 +1,18 @@
 // Attention of segments of length one: every warp takes one block of kKeyBlock keys for the query heads that share its
-// key/value head, and leaves the block's part in memory; a second kernel folds a row's parts in order. The parts and the
-// folds are those of attention_forward.cu, so the bits are too.
+// key/value head, of as many segments that see the block as a tile has room for, and leaves the block's parts in memory; a second
+// kernel folds a row's parts in order. The parts and the folds are those of attention_forward.cu, so the bits are too.
+#include <algorithm>
+
 #include "ops/cuda/kernels/attention_tile.cuh"
 
 namespace rlhi::ops::cuda {
 namespace {
 
-constexpr int kThreads = 32 * kDecodeBlocks, kHeads = 16;  // query heads of a warp's tile, the last ones empty
+constexpr int kThreads = 32 * kDecodeBlocks, kTileRows = 16;  // of a warp: heads of one query, then those of the next; the last ones empty
 
 template <int kD>
 struct WarpMemory {
-  static constexpr int q = 0, k = q + tile_bytes(kHeads, kD), v = k + tile_bytes(kKeyBlock, kD), bytes = v + tile_bytes(kKeyBlock, kD);
+  static constexpr int q = 0, k = q + tile_bytes(kTileRows, kD), v = k + tile_bytes(kKeyBlock, kD), bytes = v + tile_bytes(kKeyBlock, kD);
 };
 
 struct DecodeParts {
@@ -22,37 +24,52 @@ DecodeParts parts_in(void* scratch, const AttentionArgs& a, int64_t n_blocks) {
   return {values, reinterpret_cast<RowState*>(values + n_blocks * a.n_heads * a.head_dim)};
 }
 
+// A row of a warp's tile: one head of one query.
+struct TileRow {
+  DecodeQuery query;
+  int head;
+  bool used;
+};
+
 // One block: a split and up to 16 heads of a group.
 template <int kD>
 RLHI_KERNEL(kThreads, 1)
-void decode_kernel(AttentionInputs in, const DecodeSplit* splits, int n_kv_heads, int head_tiles, DecodeParts parts) {
+void decode_kernel(AttentionInputs in, const DecodeSplit* splits, const DecodeQuery* queries, int n_kv_heads, int head_tiles, DecodeParts parts) {
   using P = Products<false>;
   using Memory = WarpMemory<kD>;
   const DecodeSplit split = splits[block_index() / (n_kv_heads * head_tiles)];
-  const int kv_head = block_index() / head_tiles % n_kv_heads, first_head = block_index() % head_tiles * kHeads;
-  const int warp = thread_index() / 32, lane = thread_index() % 32, begin = split.first_key + warp * kKeyBlock;
-  const int keys = least(kKeyBlock, split.first_key + split.n_keys - begin);
+  const int kv_head = block_index() / head_tiles % n_kv_heads, first_head = block_index() % head_tiles * kTileRows;
+  const int warp = thread_index() / 32, lane = thread_index() % 32, keys = least(kKeyBlock, split.n_keys - warp * kKeyBlock);
   if (keys <= 0) return;  // a warp alike; warps do not wait for one another
   unsigned char* const memory = shared_memory() + warp * Memory::bytes;
-  const QuerySegment segment = in.segments[split.segment];
-  const KeySpan span = in.spans[split.span];
-  const KeyBlock block{span.row + begin, span.position + begin, keys};
-  const int heads = least(kHeads, in.group - first_head), head = kv_head * in.group + first_head;
-  // A head's query is a row of the tile.
-  load_tile<kHeads, kD, 32>(memory + Memory::q, bf16_row(in.q, in.q_stride, segment.row, head * kD), kD, heads);
+  const KeyBlock block{split.row + warp * kKeyBlock, split.position + warp * kKeyBlock, keys};
+  const int heads = least(kTileRows, in.group - first_head), rows = heads * split.n_queries;
+  const auto row_at = [&](int row) {
+    const int used = least(row, rows - 1);
+    return TileRow{queries[split.first_query + used / heads], kv_head * in.group + first_head + used % heads, row < rows};
+  };
+  constexpr int kUnits = kD / 8;
+  RLHI_UNROLL
+  for (int i = 0; i < kTileRows * kUnits / 32; ++i) {
+    const int row = (i * 32 + lane) / kUnits, unit = (i * 32 + lane) % kUnits;
+    const TileRow r = row_at(row);
+    copy_async(tile_unit<kTileRows>(memory + Memory::q, row, unit), bf16_row(in.q, in.q_stride, in.segments[r.query.segment].row, r.head * kD + unit * 8), r.used);
+  }
   load_tile<kKeyBlock, kD, 32>(memory + Memory::k, bf16_row(in.k, in.k_stride, block.row, kv_head * kD), in.k_stride, keys);
   copy_commit();
   load_tile<kKeyBlock, kD, 32>(memory + Memory::v, bf16_row(in.v, in.v_stride, block.row, kv_head * kD), in.v_stride, keys);
   copy_commit();
 
+  const TileRow own[2] = {row_at(lane / 4), row_at(lane / 4 + 8)};
+  const int position[2] = {in.segments[own[0].query.segment].position, in.segments[own[1].query.segment].position};
   copy_wait<1>();
   sync_warp();
   float s[8][4];
-  P::warp_scores<kD, kHeads, kKeyBlock>(s, memory + Memory::q, 0, memory + Memory::k);
-  const QueryRange range{segment.position, segment.position};
+  P::warp_scores<kD, kTileRows, kKeyBlock>(s, memory + Memory::q, 0, memory + Memory::k);
+  const QueryRange range{least(position[0], position[1]), most(position[0], position[1])};
   if (!sees_all(range, block, in.window)) {
-    const ColumnRange c = columns_seen(block, segment.position, in.window);
-    mask_scores(s, c.low, c.high, c.low, c.high);
+    const ColumnRange c0 = columns_seen(block, position[0], in.window), c1 = columns_seen(block, position[1], in.window);
+    mask_scores(s, c0.low, c0.high, c1.low, c1.high);
   }
   RowState part[2];
   block_softmax(s, in.scale * kLog2e, part);
@@ -61,24 +78,22 @@ void decode_kernel(AttentionInputs in, const DecodeSplit* splits, int n_kv_heads
   for (int k = 0; k < 4; ++k) pack_scores(weights[k], s, k);
   copy_wait<0>();
   sync_warp();
-  const int64_t place = split.first_block + warp;
   for_panels<kD>([&](auto panel) {
     constexpr int kFragments = kPanelFragments<kD, decltype(panel)::value>;
     float sum[kFragments][4];
     P::weighted<kKeyBlock>(sum, weights, memory + Memory::v, decltype(panel)::value, false);
     RLHI_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const int row = lane / 4 + 8 * i;
-      if (row >= heads) continue;
-      float* to = parts.values + (place * in.n_heads + head + row) * kD + decltype(panel)::value * 64 + lane % 4 * 2;
+      if (!own[i].used) continue;
+      const int64_t place = own[i].query.first_block + warp;
+      float* to = parts.values + (place * in.n_heads + own[i].head) * kD + decltype(panel)::value * 64 + lane % 4 * 2;
       RLHI_UNROLL
       for (int n = 0; n < kFragments; ++n) store_words(to + n * 8, Words2{{as_bits(sum[n][2 * i]), as_bits(sum[n][2 * i + 1])}});
     }
   });
   RLHI_UNROLL
   for (int i = 0; i < 2; ++i) {
-    const int row = lane / 4 + 8 * i;
-    if (row < heads && lane % 4 == 0) parts.states[place * in.n_heads + head + row] = part[i];
+    if (own[i].used && lane % 4 == 0) parts.states[static_cast<int64_t>(own[i].query.first_block + warp) * in.n_heads + own[i].head] = part[i];
   }
 }
 
@@ -125,13 +140,12 @@ void fold_kernel(AttentionInputs in, const DecodeSegment* segments, int64_t n, D
 }
 
 template <int kD>
-void launch_decode(const Launch& at, const AttentionArgs& a, const DecodeSplit* splits, int64_t n_splits, const DecodeSegment* segments,
-                   int64_t n_segments, const DecodeParts& parts) {
+void launch_decode(const Launch& at, const AttentionArgs& a, const DecodeWork& work, const DecodeParts& parts) {
   const AttentionInputs in = inputs_of(a);
-  const int head_tiles = static_cast<int>(ceil_div(in.group, kHeads));
-  launch(at, n_splits * a.n_kv_heads * head_tiles, kThreads, kDecodeBlocks * WarpMemory<kD>::bytes, decode_kernel<kD>, in, splits,
-         a.n_kv_heads, head_tiles, parts);
-  launch(at, ceil_div(n_segments * a.n_heads, kFoldThreads / 32), kFoldThreads, 0, fold_kernel<kD>, in, segments, n_segments, parts,
+  const int head_tiles = static_cast<int>(ceil_div(in.group, kTileRows));
+  launch(at, work.n_splits * a.n_kv_heads * head_tiles, kThreads, kDecodeBlocks * WarpMemory<kD>::bytes, decode_kernel<kD>, in, work.splits,
+         work.queries, a.n_kv_heads, head_tiles, parts);
+  launch(at, ceil_div(work.n_segments * a.n_heads, kFoldThreads / 32), kFoldThreads, 0, fold_kernel<kD>, in, work.segments, work.n_segments, parts,
          a.out.data, a.out.row_stride, static_cast<float*>(a.lse.data), a.lse.row_stride);
 }
 
@@ -141,13 +155,14 @@ size_t attention_decode_scratch(const AttentionArgs& a, int64_t n_blocks) {
   return static_cast<size_t>(n_blocks * a.n_heads) * (static_cast<size_t>(a.head_dim) * sizeof(float) + sizeof(RowState));
 }
 
-void attention_decode(const Launch& at, const AttentionArgs& a, const DecodeSplit* splits, int64_t n_splits, const DecodeSegment* segments,
-                      int64_t n_segments, int64_t n_blocks, void* scratch) {
+int decode_queries(const AttentionArgs& a) { return std::max(1, kTileRows / (a.n_heads / a.n_kv_heads)); }
+
+void attention_decode(const Launch& at, const AttentionArgs& a, const DecodeWork& work, void* scratch) {
   check(plan_attention(a).decode, ErrorCode::internal, "attention_decode: these tensors are not for tensor cores");
-  const DecodeParts parts = parts_in(scratch, a, n_blocks);
-  if (a.head_dim == 64) return launch_decode<64>(at, a, splits, n_splits, segments, n_segments, parts);
-  if (a.head_dim == 96) return launch_decode<96>(at, a, splits, n_splits, segments, n_segments, parts);
-  launch_decode<128>(at, a, splits, n_splits, segments, n_segments, parts);
+  const DecodeParts parts = parts_in(scratch, a, work.n_blocks);
+  if (a.head_dim == 64) return launch_decode<64>(at, a, work, parts);
+  if (a.head_dim == 96) return launch_decode<96>(at, a, work, parts);
+  launch_decode<128>(at, a, work, parts);
 }
 
 }  // namespace rlhi::ops::cuda
