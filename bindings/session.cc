@@ -62,7 +62,6 @@ ModelFacts load_engine(Engine& engine, const LoadRequest& request, const std::fu
   engine.transformer = std::make_unique<Transformer>(*engine.weights, ops, backend);
   GeneratorOptions generation;
   generation.max_sequences = request.max_sequences;
-  generation.sampling_threads = engine.backend->is_cpu() ? engine.backend->threads() : ops::cpu_features().logical_cores;
   engine.generator = std::make_unique<Generator>(*engine.transformer, generation, ops, backend);
 
   ModelFacts facts;

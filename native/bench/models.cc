@@ -94,7 +94,6 @@ void measure_generation(const Bench& b, const std::string& shape, int64_t sequen
   Transformer transformer(*weights, table, b.backend);
   GeneratorOptions options;
   options.max_sequences = static_cast<int32_t>(sequences);
-  options.sampling_threads = ops::cpu_features().logical_cores;
   Generator generator(transformer, options, table, b.backend);
   RandomStream random(7);
   std::vector<GenerateRequest> requests(static_cast<size_t>(sequences));

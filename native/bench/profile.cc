@@ -67,6 +67,7 @@ Profile::Profile(ops::Device& device) : table_(device.table()) {
   RLHI_WRAP(linear_logprob);
   RLHI_WRAP(linear_logprob_backward);
   RLHI_WRAP(adamw);
+  RLHI_WRAP(choose_tokens);
   RLHI_WRAP(sum_of_squares);
 #undef RLHI_WRAP
 }

@@ -5,8 +5,7 @@
 #include <cmath>
 #include <optional>
 
-#include "base/thread_pool.h"
-#include "infer/sampler.h"
+#include "base/random.h"
 #include "infer/scheduler.h"
 #include "model/device_buffer.h"
 
@@ -14,7 +13,8 @@ namespace rlhi {
 namespace {
 
 constexpr int64_t kRunsRemembered = 4;  // room for beginnings is that of the prompts of so many runs like this one, if that is less
-constexpr int64_t kLogitRows = 64;  // logits are computed and read for so many samples at a time
+constexpr int64_t kLogitRows = 64;  // logits are computed for so many samples at a time
+constexpr uint64_t kSamplingStream = 1;
 
 void check_request(const GenerateRequest& r, size_t index, const ModelConfig& config, bool has_token_bytes) {
   const auto need = [index](bool ok, const char* field, const auto& expected, const auto& found) {
@@ -80,6 +80,15 @@ int64_t plan_cache_rows(const CacheDemand& demand, const GeneratorOptions& optio
 
 }  // namespace
 
+ops::TokenChoice choice_of(const SamplingParams& params, uint64_t seed, uint64_t index, int32_t row) {
+  ops::TokenChoice choice;
+  choice.row = row;
+  choice.temperature = params.temperature, choice.top_k = params.top_k, choice.top_p = params.top_p, choice.min_p = params.min_p;
+  const PhiloxBlock random = philox(seed, kSamplingStream, index);
+  choice.uniform = uniform_double(random[0], random[1]);
+  return choice;
+}
+
 // Keys and values, who owns their rows, and the weights they were computed by.
 struct Cache {
   Cache(const ModelConfig& config, DType dtype, int64_t rows, uint64_t version, const ops::Table& ops, ops::Backend* backend)
@@ -96,8 +105,6 @@ struct Generator::Impl {
   ops::Backend* backend;
   std::vector<int64_t> byte_offsets;
   std::vector<uint8_t> bytes;
-  ThreadPool sampling;
-  std::vector<Sampler> samplers;         // one a thread
   std::unique_ptr<Cache> cache = nullptr;  // of the run before, all of its blocks free or idle
 
   // The kept cache where it is large enough and of these weights; else a new one.
@@ -126,16 +133,14 @@ namespace {
 // What one run owns: schedule, and the rows on their way from hidden state to token.
 class Run {
  public:
-  Run(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend, ThreadPool& sampling, std::vector<Sampler>& samplers,
-      Cache& cache, const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
-      : transformer_(transformer), options_(options), ops_(ops), backend_(backend), sampling_(sampling), samplers_(samplers),
-        cache_(cache.values), schedule_(requests, cache.blocks, options.max_sequences, std::move(token_bytes)) {
+  Run(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend, Cache& cache,
+      const std::vector<GenerateRequest>& requests, Scheduler::TokenBytes token_bytes)
+      : transformer_(transformer), options_(options), ops_(ops), backend_(backend), cache_(cache.values), schedule_(requests, cache.blocks, options.max_sequences, std::move(token_bytes)) {
     const ModelConfig& config = transformer.config();
     const size_t hidden = static_cast<size_t>(options.max_sequences * config.hidden_size) * sizeof(float);
     hidden_buffer_ = DeviceBuffer(ops, backend, hidden, "hidden rows of generation");
     const int64_t rows = std::min<int64_t>(kLogitRows, options.max_sequences);
     logits_buffer_ = DeviceBuffer(ops, backend, static_cast<size_t>(rows * config.vocab_size) * sizeof(float), "logits of generation");
-    logits_.resize(static_cast<size_t>(rows * config.vocab_size));
   }
 
   bool done() const { return schedule_.done(); }
@@ -147,12 +152,15 @@ class Run {
     std::vector<std::vector<Sample*>> next = hidden_rows();
     for (size_t begin = 0; begin < next.size(); begin += kLogitRows) {
       const size_t end = std::min(next.size(), begin + kLogitRows);
-      read_logits(static_cast<int64_t>(begin), static_cast<int64_t>(end - begin));
-      std::vector<Choice> choices;
+      const Tensor logits(logits_buffer_.data(), DType::f32, static_cast<int64_t>(end - begin), transformer_.config().vocab_size);
+      transformer_.logits(hidden(static_cast<int64_t>(begin), logits.rows), logits);
+      std::vector<Sample*> samples;
+      std::vector<ops::TokenChoice> choices;
       for (size_t row = begin; row < end; ++row)
-        for (Sample* sample : next[row]) choices.push_back({sample, static_cast<int64_t>(row - begin), {}});
-      sampling_.parallel_for(static_cast<int64_t>(choices.size()), [&](int64_t i, int thread) { choose(choices[static_cast<size_t>(i)], thread); });
-      for (const Choice& choice : choices) accept(choice, on_result, on_token);
+        for (Sample* sample : next[row]) samples.push_back(sample), choices.push_back(next_choice(*sample, static_cast<int32_t>(row - begin)));
+      std::vector<ops::ChosenToken> chosen(choices.size());
+      ops_.choose_tokens(backend_, logits, choices.data(), static_cast<int64_t>(choices.size()), chosen.data());
+      for (size_t i = 0; i < samples.size(); ++i) accept(*samples[i], chosen[i], on_result, on_token);
     }
     schedule_.drop_ended();
   }
@@ -181,33 +189,16 @@ class Run {
     return std::move(batch.next);
   }
 
-  void read_logits(int64_t begin, int64_t rows) {
-    const Tensor logits(logits_buffer_.data(), DType::f32, rows, transformer_.config().vocab_size);
-    transformer_.logits(hidden(begin, rows), logits);
-    ops_.download(backend_, logits_.data(), logits.data, static_cast<size_t>(logits.bytes()));
-  }
-
-  // A sample's next token, from row `row` of logits_.
-  struct Choice {
-    Sample* sample;
-    int64_t row;
-    ChosenToken token;
-  };
-  void choose(Choice& choice, int thread) {
-    const Sample& sample = *choice.sample;
+  static ops::TokenChoice next_choice(const Sample& sample, int32_t row) {
     const GenerateRequest& request = *sample.prompt->params;
-    const int64_t vocab = transformer_.config().vocab_size;
-    choice.token = samplers_[static_cast<size_t>(thread)].choose(logits_.data() + choice.row * vocab, vocab, request.sampling,
-                                                                 request.seeds[static_cast<size_t>(sample.result.sample)],
-                                                                 sample.result.token_ids.size());
+    return choice_of(request.sampling, request.seeds[static_cast<size_t>(sample.result.sample)], sample.result.token_ids.size(), row);
   }
-  void accept(const Choice& choice, const std::function<void(GenerateResult&&)>& on_result,
+  void accept(Sample& sample, const ops::ChosenToken& token, const std::function<void(GenerateResult&&)>& on_result,
               const std::function<void(int64_t, int32_t, int32_t)>& on_token) {
-    Sample& sample = *choice.sample;
     const int64_t request = sample.result.request;
     const int32_t index = sample.result.sample;
-    const bool ended = schedule_.accept(sample, choice.token);
-    if (on_token) on_token(request, index, choice.token.id);
+    const bool ended = schedule_.accept(sample, token);
+    if (on_token) on_token(request, index, token.id);
     if (ended) on_result(std::move(sample.result));
   }
 
@@ -215,19 +206,15 @@ class Run {
   const GeneratorOptions& options_;
   const ops::Table& ops_;
   ops::Backend* backend_;
-  ThreadPool& sampling_;
-  std::vector<Sampler>& samplers_;
   KvCache& cache_;
   Scheduler schedule_;
   DeviceBuffer hidden_buffer_, logits_buffer_;
-  std::vector<float> logits_;    // host
 };
 
 }  // namespace
 
 Generator::Generator(Transformer& transformer, const GeneratorOptions& options, const ops::Table& ops, ops::Backend* backend)
-    : impl_(new Impl{transformer, options, ops, backend, {}, {}, ThreadPool(std::max(1, options.sampling_threads)),
-                     std::vector<Sampler>(static_cast<size_t>(std::max(1, options.sampling_threads)))}) {
+    : impl_(new Impl{transformer, options, ops, backend, {}, {}}) {
   check(options.max_sequences >= 1, ErrorCode::invalid_argument, "max_sequences: expected at least 1, found ", options.max_sequences);
   check(options.max_prefill_tokens >= 1, ErrorCode::invalid_argument, "max_prefill_tokens: expected at least 1, found ", options.max_prefill_tokens);
 }
@@ -255,7 +242,7 @@ void Generator::run(const std::vector<GenerateRequest>& requests, const std::fun
   for (size_t i = 0; i < requests.size(); ++i) check_request(requests[i], i, m.transformer.config(), !m.byte_offsets.empty());
   if (requests.empty()) return;
   std::unique_ptr<Cache> cache = m.cache_for(requests);  // given up with whatever ends the run early
-  Run run(m.transformer, m.options, m.ops, m.backend, m.sampling, m.samplers, *cache, requests, [&m](int32_t token) { return m.token_bytes(token); });
+  Run run(m.transformer, m.options, m.ops, m.backend, *cache, requests, [&m](int32_t token) { return m.token_bytes(token); });
   while (!run.done()) {
     if (abort && abort->load()) fail(ErrorCode::aborted, "generation was aborted");
     run.step(on_result, on_token);

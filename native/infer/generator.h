@@ -19,6 +19,9 @@ struct SamplingParams {
   double min_p = 0;                // [0, 1)
 };
 
+// The choice of a sample's token number `index`, from 0, out of row `row` of the logits: its draw depends on the sample's seed and the index alone.
+ops::TokenChoice choice_of(const SamplingParams& params, uint64_t seed, uint64_t index, int32_t row = 0);
+
 struct GenerateRequest {
   std::vector<int32_t> prompt;     // at least one token
   int32_t n = 1;                   // samples of this prompt
@@ -48,8 +51,6 @@ struct GeneratorOptions {
   // The whole cache stays between runs up to this size: its pages need not be made again, and beginnings are found.
   int64_t kept_cache_bytes = int64_t{1} << 30;
   int64_t max_prefill_tokens = 2048;  // a forward's token budget
-  // Of the host, for choosing tokens; they change no choice. On a CPU the forward's own threads need the cores: 1.
-  int32_t sampling_threads = 1;
 };
 
 // Throws invalid_argument unless there are vocab_size + 1 ascending offsets into bytes.

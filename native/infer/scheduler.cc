@@ -160,7 +160,7 @@ std::vector<std::pair<Prompt*, std::vector<Sample*>>> Scheduler::late_starters()
   return late;
 }
 
-bool Scheduler::accept(Sample& sample, ChosenToken token) {
+bool Scheduler::accept(Sample& sample, ops::ChosenToken token) {
   const GenerateRequest& request = *sample.prompt->params;
   GenerateResult& result = sample.result;
   result.token_ids.push_back(token.id);

@@ -10,7 +10,6 @@
 
 #include "infer/generator.h"
 #include "infer/row_blocks.h"
-#include "infer/sampler.h"
 #include "infer/stop_strings.h"
 
 namespace rlhi {
@@ -56,7 +55,7 @@ class Scheduler {
   // Samples that started after their prompt was read and have no token yet, by prompt: they need no forward.
   std::vector<std::pair<Prompt*, std::vector<Sample*>>> late_starters();
   // Appends the token; true where the sample has ended (its result is complete, its blocks are free).
-  bool accept(Sample& sample, ChosenToken token);
+  bool accept(Sample& sample, ops::ChosenToken token);
   void drop_ended();
 
  private:

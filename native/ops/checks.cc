@@ -1,5 +1,7 @@
 #include "ops/checks.h"
 
+#include <cmath>
+
 #include "base/error.h"
 
 namespace rlhi::ops {
@@ -170,6 +172,19 @@ void check_logprob_backward(const LinearLogprobBackwardArgs& a) {
   check_shape(op, "dh", a.dh, f.h.rows, f.h.cols);
   if (!a.dw) return;
   check_shape(op, "dw", a.dw, f.w.rows, f.w.cols);
+}
+
+void check_choose_tokens(const Tensor& logits, const TokenChoice* choices, int64_t n) {
+  check(logits.dtype == DType::f32, ErrorCode::invalid_argument, "choose_tokens: logits are ", dtype_name(logits.dtype), ", expected f32");
+  for (int64_t i = 0; i < n; ++i) {
+    check(choices[i].row >= 0 && choices[i].row < logits.rows, ErrorCode::invalid_argument, "choose_tokens: choice ", i, " is from row ", choices[i].row,
+          ", expected one of ", logits.rows, " rows");
+  }
+  check(n == 0 || logits.cols > 0, ErrorCode::invalid_argument, "choose_tokens: logits of no tokens");
+}
+
+void fail_logits(int64_t row, float highest) {
+  fail(ErrorCode::internal, "the model's logits are not finite (", std::isnan(highest) ? "NaN" : highest > 0 ? "inf" : "all -inf", " in row ", row, ")");
 }
 
 void check_sum_of_squares(const Tensor& x) {

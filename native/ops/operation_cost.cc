@@ -118,6 +118,7 @@ OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLo
           bytes_of(a.forward.h) + head.weight_bytes + 2 * bytes_of(a.forward.keep_logits) + bytes_of(a.dh) +
               (a.accumulate ? 2 : 1) * bytes_of(a.dw)};
 }
+OperationCost cost_of(Operation<&Table::choose_tokens>, const Tensor& logits, const TokenChoice*, int64_t, const ChosenToken*) { return moved(logits); }
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& a) {
   // Four bytes of weight (bf16 has its remainder) and two moments are read and written, the gradient read.
   return {0, static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * moment_size(a.moments) + dtype_size(a.grad_dtype))};

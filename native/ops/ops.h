@@ -18,7 +18,7 @@
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 5;
+constexpr uint32_t kAbiVersion = 6;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -102,6 +102,24 @@ struct LinearLogprobBackwardArgs {
   bool accumulate = true;      // dw += ; else dw is written
 };
 
+// ---- choosing tokens -------------------------------------------------------------------------------------------------
+// From one row of logits to one token: temperature, then top-k, top-p, min-p (the order in which transformers applies its warpers), then a
+// draw. As in transformers: ties with the k-th logit stay; top-p removes the least likely tokens whose summed probability (of what
+// top-k left) is at most 1 - p, the higher id first among equals; min-p removes what is less likely than min_p times the likeliest; the
+// likeliest always stays. The draw walks what is left in order of ids, so that every backend draws the same token.
+struct TokenChoice {
+  int32_t row = 0;             // of the logits
+  int32_t top_k = 0;           // 0: off
+  double temperature = 1;      // 0: the highest logit, the lowest id among equals
+  double top_p = 1;            // (0, 1]
+  double min_p = 0;            // [0, 1)
+  double uniform = 0;          // [0, 1): where the draw falls
+};
+struct ChosenToken {
+  int32_t id = 0;
+  float logp = 0;              // under softmax(logits): temperature 1, nothing cut off
+};
+
 // ---- optimizer -------------------------------------------------------------------------------------------------------
 // How AdamW's two moments are stored. To what holds less than f32 they are rounded up or down at random, in proportion to the distance:
 // to nearest, a moment that decays by less than the spacing would never move.
@@ -178,6 +196,10 @@ struct Table {
   bool (*keeps_logits)(Backend*, DType head);  // whether keep_logits is used; if not, logits are sooner computed again than read
   void (*linear_logprob)(Backend*, const LinearLogprobArgs&);
   void (*linear_logprob_backward)(Backend*, const LinearLogprobBackwardArgs&);
+
+  // logits [N, V] f32, any number of choices a row; choices and chosen [n] are the host's. Throws internal where a row has a NaN or no finite
+  // maximum.
+  void (*choose_tokens)(Backend*, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen);
 
   void (*adamw)(Backend*, const AdamWArgs&);
   double (*sum_of_squares)(Backend*, Tensor x);  // x contiguous; fixed order, any thread count

@@ -391,6 +391,25 @@ TEST("cuda kernels: sums of squares in any order of threads") {
   EXPECT_EQ(zero, 0.0);
 }
 
+TEST("cuda kernels: a token is chosen in any order of threads, also of more equal logits than shared memory lists") {
+  for (const int64_t vocab : {900, 2051, 5000}) {
+    Matrix logits = Matrix::random(1, vocab, F, 3, 2.0, 4);
+    for (int64_t j = 0; j < vocab; ++j)
+      if (j % 2 == 0 && vocab == 5000) logits.set(0, j, 1.5);
+    const std::vector<ops::TokenChoice> choices = {{0, 0, 0}, {0, 0, 1, 1, 0, 0.7}, {0, 40, 1, 0.9, 0, 0.3}, {0, 1200, 0.8, 0.6, 0.01, 0.9}};
+    std::vector<ops::ChosenToken> expected(choices.size());
+    cpu().choose_tokens(cpu_handle(), logits.tensor(), choices.data(), static_cast<int64_t>(choices.size()), expected.data());
+    const std::vector<int32_t> ids = in_any_order([&] {
+      std::vector<cuda::RowChoice> found(choices.size());
+      cuda::choose_tokens(kAt, logits.tensor(), choices.data(), static_cast<int64_t>(choices.size()), found.data());
+      std::vector<int32_t> chosen;
+      for (const cuda::RowChoice& c : found) chosen.push_back(c.id);
+      return chosen;
+    });
+    for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(ids[i], expected[i].id);
+  }
+}
+
 TEST("cuda kernels: products of few rows, in both forms of products") {
   const auto check = [](int64_t m, int64_t n, int64_t k, DType c_dtype, int multiprocessors, bool gates) {
     Matrix x = Matrix::random(m, k, B, 1, 1.0, kAligned), w = Matrix::random(gates ? 2 * n : n, k, B, 2, 1.0, kAligned), y(m, n, c_dtype, kAligned);

@@ -171,6 +171,12 @@ class HostTensors {
       call.ops.linear_logprob_backward(call.backend, a);
       call.download();
     };
+    t.choose_tokens = [](Backend* b, Tensor logits, const ops::TokenChoice* choices, int64_t n, ops::ChosenToken* chosen) {
+      Call call(b);
+      call.take(logits);
+      call.upload();
+      call.ops.choose_tokens(call.backend, logits, choices, n, chosen);
+    };
     t.adamw = [](Backend* b, const ops::AdamWArgs& given) {
       ops::AdamWArgs a = given;
       const auto n = static_cast<size_t>(a.n), moments = n * static_cast<size_t>(moment_size(a.moments));

@@ -3,12 +3,16 @@
 #include <cmath>
 #include <set>
 
-#include "infer/sampler.h"
+#include "infer/generator.h"
+#include "ops/cpu/sampler.h"
 #include "test/check.h"
 #include "test/tiny_models.h"
 
 using namespace rlhi;
 using namespace rlhi::test;
+using ops::Candidate;
+using ops::ChosenToken;
+using ops::Sampler;
 
 namespace {
 
@@ -21,7 +25,7 @@ std::vector<float> logits_of(const std::vector<double>& probabilities) {
 std::set<int32_t> kept(const std::vector<float>& logits, const SamplingParams& params) {
   Sampler sampler;
   std::set<int32_t> ids;
-  for (const Candidate& c : sampler.truncate(logits.data(), static_cast<int64_t>(logits.size()), params)) ids.insert(c.id);
+  for (const Candidate& c : sampler.truncate(logits.data(), static_cast<int64_t>(logits.size()), choice_of(params, 0, 0))) ids.insert(c.id);
   return ids;
 }
 
@@ -37,7 +41,7 @@ double chi_square(const std::vector<float>& logits, const SamplingParams& params
   Sampler sampler;
   std::vector<int> counts(logits.size());
   for (uint64_t seed = 0; seed < kDraws; ++seed) {
-    ++counts[static_cast<size_t>(sampler.choose(logits.data(), static_cast<int64_t>(logits.size()), params, seed, seed % 7).id)];
+    ++counts[static_cast<size_t>(sampler.choose(logits.data(), static_cast<int64_t>(logits.size()), choice_of(params, seed, seed % 7)).id)];
   }
   double statistic = 0;
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -55,10 +59,10 @@ constexpr double kChi5 = 20.5, kChi2 = 13.8;  // the 0.1 % points with 5 and 2 d
 TEST("sampler: greedy takes the highest logit, the lowest id among equals") {
   Sampler sampler;
   const std::vector<float> logits = {0.5f, 2.0f, -1.0f, 2.0f, 1.9f};
-  EXPECT_EQ(sampler.choose(logits.data(), 5, params_of(0), 1, 0).id, 1);
+  EXPECT_EQ(sampler.choose(logits.data(), 5, choice_of(params_of(0), 1, 0)).id, 1);
   const float one = -3.5f;
-  EXPECT_EQ(sampler.choose(&one, 1, params_of(0), 1, 0).id, 0);
-  EXPECT_EQ(sampler.choose(&one, 1, params_of(1), 1, 0).logp, 0.0f);
+  EXPECT_EQ(sampler.choose(&one, 1, choice_of(params_of(0), 1, 0)).id, 0);
+  EXPECT_EQ(sampler.choose(&one, 1, choice_of(params_of(1), 1, 0)).logp, 0.0f);
 }
 
 TEST("sampler: the log-probability is the model's own, whatever temperature and cuts are") {
@@ -70,7 +74,7 @@ TEST("sampler: the log-probability is the model's own, whatever temperature and 
     for (const float x : logits) total += std::exp(static_cast<double>(x) - highest);
     Sampler sampler;
     for (const SamplingParams& p : {params_of(0), params_of(1), params_of(0.3), params_of(1.7, 0.9, 40, 0.01)}) {
-      const ChosenToken token = sampler.choose(logits.data(), vocab, p, 5, 2);
+      const ChosenToken token = sampler.choose(logits.data(), vocab, choice_of(p, 5, 2));
       EXPECT(token.id >= 0 && token.id < vocab);
       EXPECT_NEAR(static_cast<double>(token.logp), static_cast<double>(logits[static_cast<size_t>(token.id)]) - highest - std::log(total), 2e-6);
     }
@@ -144,9 +148,9 @@ TEST("sampler: a token of no weight is never drawn, and tiny temperatures are gr
   std::vector<float> logits(600, -INFINITY);
   logits[300] = 1, logits[599] = 1.5f;
   for (uint64_t seed = 0; seed < 500; ++seed) {
-    const int32_t id = sampler.choose(logits.data(), 600, params_of(1), seed, 0).id;
+    const int32_t id = sampler.choose(logits.data(), 600, choice_of(params_of(1), seed, 0)).id;
     EXPECT(id == 300 || id == 599);
-    EXPECT_EQ(sampler.choose(logits.data(), 600, params_of(1e-6), seed, 0).id, 599);
+    EXPECT_EQ(sampler.choose(logits.data(), 600, choice_of(params_of(1e-6), seed, 0)).id, 599);
   }
 }
 
@@ -155,9 +159,9 @@ TEST("sampler: the same seed and index give the same draw, others differ") {
   Sampler a, b;
   std::set<int32_t> by_index, by_seed;
   for (uint64_t i = 0; i < 50; ++i) {
-    EXPECT_EQ(a.choose(logits.data(), 1000, params_of(1), 42, i).id, b.choose(logits.data(), 1000, params_of(1), 42, i).id);
-    by_index.insert(a.choose(logits.data(), 1000, params_of(1), 42, i).id);
-    by_seed.insert(a.choose(logits.data(), 1000, params_of(1), i, 0).id);
+    EXPECT_EQ(a.choose(logits.data(), 1000, choice_of(params_of(1), 42, i)).id, b.choose(logits.data(), 1000, choice_of(params_of(1), 42, i)).id);
+    by_index.insert(a.choose(logits.data(), 1000, choice_of(params_of(1), 42, i)).id);
+    by_seed.insert(a.choose(logits.data(), 1000, choice_of(params_of(1), i, 0)).id);
   }
   EXPECT(by_index.size() > 40 && by_seed.size() > 40);
 }
@@ -165,7 +169,7 @@ TEST("sampler: the same seed and index give the same draw, others differ") {
 TEST("sampler: logits that are not numbers are an error") {
   Sampler sampler;
   const std::vector<float> nan = {0.0f, NAN, 1.0f}, infinite = {0.0f, INFINITY}, none = {-INFINITY, -INFINITY};
-  EXPECT_ERROR(sampler.choose(nan.data(), 3, params_of(0), 0, 0), ErrorCode::internal, "NaN");
-  EXPECT_ERROR(sampler.choose(infinite.data(), 2, params_of(1), 0, 0), ErrorCode::internal, "inf");
-  EXPECT_ERROR(sampler.choose(none.data(), 2, params_of(1), 0, 0), ErrorCode::internal, "all -inf");
+  EXPECT_ERROR(sampler.choose(nan.data(), 3, choice_of(params_of(0), 0, 0)), ErrorCode::internal, "NaN");
+  EXPECT_ERROR(sampler.choose(infinite.data(), 2, choice_of(params_of(1), 0, 0)), ErrorCode::internal, "inf");
+  EXPECT_ERROR(sampler.choose(none.data(), 2, choice_of(params_of(1), 0, 0)), ErrorCode::internal, "all -inf");
 }

@@ -11,6 +11,7 @@
 #include "ops/checks.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/sampler.h"
 #include "ops/ops.h"
 
 namespace rlhi::ops {
@@ -65,6 +66,7 @@ struct Backend {
   Scratch key_gradients;                 // attention_backward
   std::vector<AttentionTask> attention_tasks;
   std::vector<Scratch> local;            // one a thread, within one task
+  std::vector<Sampler> samplers;         // one a thread, once tokens are chosen
   std::unique_ptr<Trace> trace;          // null: nobody asked
 };
 
@@ -189,6 +191,7 @@ void linear_logprob(Backend*, const LinearLogprobArgs& args);
 void linear_logprob_backward(Backend*, const LinearLogprobBackwardArgs& args);
 // optimizer.cc
 void adamw(Backend*, const AdamWArgs& args);
+void choose_tokens(Backend*, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen);
 double sum_of_squares(Backend*, Tensor x);
 
 }  // namespace rlhi::ops

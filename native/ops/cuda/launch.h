@@ -66,6 +66,17 @@ void logprob_finish(const Launch&, const HeadStatistics* statistics, int64_t n, 
 void logprob_gradient(const Launch&, Tensor d, Tensor logits, int64_t first, const int32_t* targets, const float* lse,
                       const float* dlogps);
 
+// ---- choosing tokens -----------------------------------------------------------------------------------------------
+// What a choice found: the token, its logit, the row's highest (NaN where there is a NaN among the logits, infinite where that is), and the
+// sum of exp(logit - highest) in units of 2^-choice_bits(vocab).
+struct RowChoice {
+  int32_t id;
+  float logit, highest;
+  uint64_t total;
+};
+int choice_bits(int64_t vocab);
+void choose_tokens(const Launch&, Tensor logits, const TokenChoice* choices, int64_t n, RowChoice* found);
+
 // ---- optimizer -----------------------------------------------------------------------------------------------------
 void adamw(const Launch&, const AdamWArgs&);
 size_t sum_of_squares_scratch(int64_t n);

@@ -1,6 +1,8 @@
 // The table: memory, and the operations that are one launch.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <vector>
 
 #include "ops/checks.h"
 #include "ops/cuda/backend.h"
@@ -118,6 +120,25 @@ void gated_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_
   swiglu_backward(enter(backend).launch, dgate_up, dout, gate_up, out);
 }
 
+// ---- choosing tokens -------------------------------------------------------------------------------------------------
+void choose(Backend* backend, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen) {
+  check_choose_tokens(logits, choices, n);
+  if (n == 0) return;
+  CudaBackend& cuda = enter(backend);
+  const size_t bytes = static_cast<size_t>(n) * sizeof(RowChoice);
+  auto* found = static_cast<RowChoice*>(cuda.statistics.bytes(bytes));
+  choose_tokens(cuda.launch, logits, cuda.arrays.on_device(choices, n), n, found);
+  std::vector<RowChoice> rows(static_cast<size_t>(n));
+  runtime::copy_out(cuda.launch.stream, rows.data(), found, bytes);
+  runtime::synchronize(cuda.launch.stream);
+  for (int64_t i = 0; i < n; ++i) {
+    const RowChoice& r = rows[static_cast<size_t>(i)];
+    if (!std::isfinite(r.highest)) fail_logits(choices[i].row, r.highest);
+    const double total = std::ldexp(static_cast<double>(r.total), -choice_bits(logits.cols));
+    chosen[i] = {r.id, static_cast<float>(static_cast<double>(r.logit) - static_cast<double>(r.highest) - std::log(total))};
+  }
+}
+
 // ---- optimizer -------------------------------------------------------------------------------------------------------
 void update(Backend* backend, const AdamWArgs& args) {
   check_adamw(args);
@@ -166,6 +187,7 @@ Table make_table() {
   t.keeps_logits = [](Backend*, DType) { return true; };
   t.linear_logprob = linear_logprob;
   t.linear_logprob_backward = linear_logprob_backward;
+  t.choose_tokens = choose;
   t.adamw = update;
   t.sum_of_squares = squares;
   return t;

@@ -34,6 +34,7 @@ const OpEntry kTable[] = {
     {"swiglu_backward", C::swiglu_backward_edges, C::swiglu_backward_model, C::swiglu_gradient},
     {"linear_logprob", C::logprob_edges, C::logprob_model},
     {"linear_logprob_backward", C::logprob_backward_edges, C::logprob_backward_model, C::logprob_gradient},
+    {"choose_tokens", C::choose_edges, C::choose_model},
     {"adamw", C::adamw_edges, C::adamw_model},
     {"sum_of_squares", C::sum_of_squares_edges, C::sum_of_squares_model},
 };

@@ -85,6 +85,7 @@ struct OpCases {
   static void attention_gradient();
   static std::vector<OpCaseMaker> logprob_edges(), logprob_model(), logprob_backward_edges(), logprob_backward_model();
   static void logprob_gradient();
+  static std::vector<OpCaseMaker> choose_edges(), choose_model();
   static std::vector<OpCaseMaker> adamw_edges(), adamw_model(), sum_of_squares_edges(), sum_of_squares_model();
 };
 

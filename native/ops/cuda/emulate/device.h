@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 #include "base/dtype.h"
 #include "base/error.h"
@@ -104,6 +105,10 @@ void store_words(void* p, const T& v) {
   check(reinterpret_cast<uintptr_t>(p) % alignof(T) == 0, ErrorCode::internal, "emulated store to an unaligned address");
   std::memcpy(p, &v, sizeof v);
 }
+
+// Fibers do not interrupt one another.
+inline uint32_t add_shared(uint32_t* to, uint32_t v) { return std::exchange(*to, *to + v); }
+inline void add_shared(uint64_t* to, uint64_t v) { *to += v; }
 
 namespace emulate {
 inline void run_copy(const PendingCopy& p) {

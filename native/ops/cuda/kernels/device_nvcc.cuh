@@ -80,6 +80,9 @@ template <class T>
 RLHI_DEVICE void store_words(void* p, const T& v) {
   *static_cast<T*>(p) = v;
 }
+// Adds to a counter in shared memory and gives what was there.
+RLHI_DEVICE uint32_t add_shared(uint32_t* to, uint32_t v) { return atomicAdd(to, v); }
+RLHI_DEVICE void add_shared(uint64_t* to, uint64_t v) { atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(v)); }
 RLHI_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 RLHI_DEVICE void copy_async(void* to, const void* from, bool read) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(read ? 16 : 0) : "memory");

@@ -1,16 +1,15 @@
-#include "infer/sampler.h"
+#include "ops/cpu/sampler.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "base/random.h"
+#include "ops/cpu/backend.h"
 
-namespace rlhi {
+namespace rlhi::ops {
 namespace {
 
 constexpr int64_t kBlock = 256;   // weights are summed by blocks, so that a draw finds its token in V/256 + 256 steps
-constexpr uint64_t kSamplingStream = 1;
 constexpr int kLanes = 16;        // independent sums that a compiler can keep in vector registers
 
 // exp(x) for x <= 0 to two units in the last place, 0 below -87. Without branches, so that a compiler vectorises the
@@ -69,7 +68,7 @@ struct Highest {
   int32_t id;
 };
 
-RLHI_WIDEST_VECTORS Highest find_highest(const float* logits, int64_t vocab) {
+RLHI_WIDEST_VECTORS Highest find_highest(const float* logits, int64_t vocab, int64_t row) {
   float best[kLanes];
   bool has_nan[kLanes] = {};
   std::fill(best, best + kLanes, -INFINITY);
@@ -85,24 +84,22 @@ RLHI_WIDEST_VECTORS Highest find_highest(const float* logits, int64_t vocab) {
   bool nan = false;
   for (int j = 0; j < kLanes; ++j) highest = std::max(highest, best[j]), nan |= has_nan[j];
   for (; i < vocab; ++i) highest = std::max(highest, logits[i]), nan |= logits[i] != logits[i];
-  check(!nan && std::isfinite(highest), ErrorCode::internal, "the model's logits are not finite (", nan ? "NaN" : highest > 0 ? "inf" : "all -inf", ")");
+  if (nan || !std::isfinite(highest)) fail_logits(row, nan ? NAN : highest);
   return {highest, static_cast<int32_t>(std::find(logits, logits + vocab, highest) - logits)};
 }
 
 }  // namespace
 
-ChosenToken Sampler::choose(const float* logits, int64_t vocab, const SamplingParams& params, uint64_t seed, uint64_t index) {
-  const Highest highest = find_highest(logits, vocab);
+ChosenToken Sampler::choose(const float* logits, int64_t vocab, const TokenChoice& choice) {
+  const Highest highest = find_highest(logits, vocab, choice.row);
   int32_t id = highest.id;
-  if (params.temperature > 0) {
-    const PhiloxBlock random = philox(seed, kSamplingStream, index);
-    const double uniform = uniform_double(random[0], random[1]);
-    const bool all = (params.top_k == 0 || params.top_k >= vocab) && params.top_p >= 1 && params.min_p <= 0;
+  if (choice.temperature > 0) {
+    const bool all = (choice.top_k == 0 || choice.top_k >= vocab) && choice.top_p >= 1 && choice.min_p <= 0;
     if (all) {
-      id = draw_from_all(logits, vocab, highest.logit, params.temperature, uniform);
+      id = draw_from_all(logits, vocab, highest.logit, choice.temperature, choice.uniform);
     } else {
-      truncate(logits, vocab, params);
-      id = draw_from_candidates(uniform);
+      cut(logits, vocab, choice, highest.logit);
+      id = draw_from_candidates(choice.uniform);
     }
   }
   const double total = sum_weights(logits, vocab, highest.logit, 1.0f, nullptr);
@@ -152,16 +149,20 @@ int32_t Sampler::draw_from_candidates(double uniform) const {
   return last;
 }
 
-const std::vector<Candidate>& Sampler::truncate(const float* logits, int64_t vocab, const SamplingParams& params) {
-  const float highest = find_highest(logits, vocab).logit;
+const std::vector<Candidate>& Sampler::truncate(const float* logits, int64_t vocab, const TokenChoice& choice) {
+  cut(logits, vocab, choice, find_highest(logits, vocab, choice.row).logit);
+  return candidates_;
+}
+
+void Sampler::cut(const float* logits, int64_t vocab, const TokenChoice& choice, float highest) {
   weights_.resize(static_cast<size_t>(vocab));
-  sum_weights(logits, vocab, highest, static_cast<float>(1.0 / params.temperature), weights_.data());
+  sum_weights(logits, vocab, highest, static_cast<float>(1.0 / choice.temperature), weights_.data());
 
   float least_logit = -INFINITY;
-  if (params.top_k > 0 && params.top_k < vocab) {
+  if (choice.top_k > 0 && choice.top_k < vocab) {
     sorted_.assign(logits, logits + vocab);
-    std::nth_element(sorted_.begin(), sorted_.begin() + (params.top_k - 1), sorted_.end(), std::greater<float>());
-    least_logit = sorted_[static_cast<size_t>(params.top_k - 1)];
+    std::nth_element(sorted_.begin(), sorted_.begin() + (choice.top_k - 1), sorted_.end(), std::greater<float>());
+    least_logit = sorted_[static_cast<size_t>(choice.top_k - 1)];
   }
   double total = 0;
   int64_t kept = 0;
@@ -172,7 +173,7 @@ const std::vector<Candidate>& Sampler::truncate(const float* logits, int64_t voc
   }
 
   // Tokens so light that all of them together could not exceed 1 - p need no sorting.
-  const double cut = params.top_p < 1 ? (1 - params.top_p) * total : -1;
+  const double cut = choice.top_p < 1 ? (1 - choice.top_p) * total : -1;
   const double light = cut / static_cast<double>(kept);
   double removed = 0;
   candidates_.clear();
@@ -193,10 +194,18 @@ const std::vector<Candidate>& Sampler::truncate(const float* logits, int64_t voc
     while (first + 1 < candidates_.size() && removed + static_cast<double>(candidates_[first].weight) <= cut)
       removed += static_cast<double>(candidates_[first++].weight);
     candidates_.erase(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(first));
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   }
-  const float least_weight = static_cast<float>(params.min_p);  // the likeliest token's weight is 1
+  const float least_weight = static_cast<float>(choice.min_p);  // the likeliest token's weight is 1
   std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < least_weight && c.logit < highest; });
-  return candidates_;
 }
 
-}  // namespace rlhi
+void choose_tokens(Backend* backend, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen) {
+  check_choose_tokens(logits, choices, n);
+  backend->samplers.resize(static_cast<size_t>(backend->pool.threads()));
+  backend->pool.parallel_for(n, [&](int64_t i, int thread) {
+    chosen[i] = backend->samplers[static_cast<size_t>(thread)].choose(reinterpret_cast<const float*>(row_pointer(logits, choices[i].row)), logits.cols, choices[i]);
+  });
+}
+
+}  // namespace rlhi::ops
