@@ -102,7 +102,7 @@ void measure_generation(const Bench& b, const std::string& shape, int64_t sequen
     for (GenerateRequest& r : requests) r.max_new_tokens = tokens;
     return seconds_of([&] { generator.run(requests, [](GenerateResult&&) {}); });
   };
-  run(2);
+  run(16);                                       // chooses algorithms, of decoding by all sequences too, and grows scratch
   const double prefill = run(1), whole = run(new_tokens), step = (whole - prefill) / (new_tokens - 1);
   // What a step must read: all weights, and every sequence's keys and values.
   const double kv = static_cast<double>(KvCache::bytes(config, DType::bf16, 1)) * static_cast<double>(sequences) * (static_cast<double>(prompt) + new_tokens / 2.0);

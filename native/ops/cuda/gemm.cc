@@ -1,6 +1,7 @@
 #include "ops/cuda/gemm.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 
 #include "ops/cuda/gemm_trial.h"
@@ -11,6 +12,7 @@ namespace {
 constexpr size_t kMostPlans = 8192;
 constexpr int64_t kGradientBucket = 256;  // rows
 constexpr int kMostTrials = 8;
+constexpr std::array<int64_t, 3> kFewClasses = {32, 64, kFewRows};  // products of up to so many rows are chosen for alike
 
 lt::DataType data_type(DType t) { return t == DType::f32 ? lt::kF32 : lt::kBf16; }
 
@@ -169,30 +171,36 @@ const lt::Algo& Gemm::algo_of(const WeightKey& key, const GemmArgs& g) {
 }
 
 // Bits decide what may be taken, time decides which is: a choice by the clock changes no result.
-const Gemm::Few& Gemm::few_of(const WeightKey& weight, const GemmArgs& g) {
-  const FewKey key{weight, g.a.rows <= 32 ? 32 : g.a.rows <= 64 ? 64 : kFewRows};
-  if (const auto found = few_.find(key); found != few_.end()) return found->second;
-  const lt::Algo first = algo_of(weight, g);
-  Few best{first};
-  if (GemmTrial trial(launch_, with_rows(g, key.rows)); trial.ready()) {
-    const auto run_with = [&](const lt::Algo& algo) { return [&] { multiply_by(trial.args(), algo); }; };
-    const std::vector<char> bits = trial.result(run_with(first));
-    double least = trial.milliseconds(run_with(first));
-    const auto consider = [&](const std::function<void()>& run, const Few& what) {
-      if (trial.result(run) != bits) return;
-      const double milliseconds = trial.milliseconds(run);
-      if (milliseconds < least) best = what, least = milliseconds;
+const Gemm::Few& Gemm::few_of(const WeightKey& key, const GemmArgs& g) {
+  auto found = few_.find(key);
+  if (found == few_.end()) found = few_.emplace(key, try_few(key, g)).first;
+  return found->second[g.a.rows <= kFewClasses[0] ? 0 : g.a.rows <= kFewClasses[1] ? 1 : 2];
+}
+
+std::array<Gemm::Few, 3> Gemm::try_few(const WeightKey& key, const GemmArgs& g) {
+  const lt::Algo first = algo_of(key, g);
+  std::array<Few, 3> best = {Few{first}, Few{first}, Few{first}};
+  GemmTrial trial(launch_, with_rows(g, kFewRows));
+  for (size_t i = 0; i < best.size() && trial.ready(); ++i) {
+    const GemmArgs args = with_rows(trial.args(), kFewClasses[i]);
+    const auto by = [&](const lt::Algo& algo) { return [&] { multiply_by(args, algo); }; };
+    trial.begin(args, by(first));
+    const auto consider = [&](const std::function<void()>& multiply, const Few& what) {
+      if (trial.is_better(multiply)) best[i] = what;
     };
+    if (takes_few_rows(args)) {
+      consider([&] { few_rows_product(launch_, args); }, {first, true});
+      continue;
+    }
     int trials = 0;
-    for (const lt::Algo& algo : candidates(g, weight, key.rows)) {
-      const std::vector<int64_t> rows = {1, 2, 17, key.rows};
+    for (const lt::Algo& algo : candidates(g, key, kFewClasses[i])) {
+      const std::vector<int64_t> rows = {1, 2, 17, kFewClasses[i]};
       if (!std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return runs(g, n, algo); })) continue;
       if (++trials > kMostTrials) break;
-      consider(run_with(algo), {algo});
+      consider(by(algo), {algo});
     }
-    if (takes_few_rows(trial.args())) consider([&] { few_rows_product(launch_, trial.args()); }, {first, true});
   }
-  return few_.emplace(key, best).first->second;
+  return best;
 }
 
 bool Gemm::is_own(const GemmArgs& g, int64_t aligned_cols) { return takes_few_rows(g) && few_of(weight_key(g, aligned_cols), g).own; }

@@ -6,12 +6,13 @@
 // any number of rows; from then on that algorithm, and no other, computes every product with that weight. Within it an element
 // of c is one thread's sum over k in one order, whatever tile it lies in. bench/check-cuda.sh (ops, gemm) holds it to that.
 // Few rows (decoding) leave most of a GPU idle in the tiles of many. Products of at most kFewRows rows take whatever is fastest of what
-// gives the very bits of the first in a trial of the weight's whole shape (gemm_trial.h): other algorithms, and the backend's own
-// kernel (few_rows_product).
+// gives the very bits of the first in a trial of the weight's whole shape (gemm_trial.h): the backend's own kernel (few_rows_product),
+// or other algorithms where that does not fit.
 // A weight's gradient (a^T b) sums over the rows; its algorithm is chosen once for each bucket of row counts, so that the same
 // step gives the same bits, and may split the sum where a second kernel adds the parts in order: a small weight has too few
 // tiles to fill a GPU otherwise.
 #pragma once
+#include <array>
 #include <map>
 #include <memory>
 #include <vector>
@@ -52,12 +53,7 @@ class Gemm {
     int64_t m, k, lda, ldb, ldc;
     auto operator<=>(const ShapeKey&) const = default;
   };
-  // How a weight is multiplied with up to so many rows.
-  struct FewKey {
-    WeightKey weight;
-    int64_t rows;
-    auto operator<=>(const FewKey&) const = default;
-  };
+  // How a weight is multiplied with few rows.
   struct Few {
     lt::Algo algo;
     bool own = false;                                // few_rows_product instead
@@ -67,6 +63,7 @@ class Gemm {
   Plan& plan_of(const GemmArgs& args, int64_t aligned_cols);
   const lt::Algo& algo_of(const WeightKey& key, const GemmArgs& args);
   const Few& few_of(const WeightKey& key, const GemmArgs& args);
+  std::array<Few, 3> try_few(const WeightKey& key, const GemmArgs& args);
   void multiply_by(const GemmArgs& args, const lt::Algo& algo);
   void run(lt::MatmulDesc* desc, lt::MatrixLayout* first, lt::MatrixLayout* second, lt::MatrixLayout* result, const GemmArgs& args,
            const lt::Algo& algo);
@@ -79,7 +76,7 @@ class Gemm {
   lt::Context* context_ = nullptr;
   void* workspace_ = nullptr;
   std::map<WeightKey, lt::Algo> algos_;
-  std::map<FewKey, Few> few_;
+  std::map<WeightKey, std::array<Few, 3>> few_;       // by the number of rows
   std::map<ShapeKey, std::unique_ptr<Plan>> plans_;  // descriptors, kept while there are few
 };
 

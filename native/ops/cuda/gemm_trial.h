@@ -18,9 +18,10 @@ class GemmTrial {
   GemmTrial(const Launch& launch, const GemmArgs& shape);
   bool ready() const { return ready_; }    // false where there is no memory for a trial
   const GemmArgs& args() const { return args_; }
-  // The bytes of c after `multiply`.
-  std::vector<char> result(const std::function<void()>& multiply);
-  double milliseconds(const std::function<void()>& multiply);  // the least of a few
+  // What others are held against: `multiply` computes `args`, those above or fewer rows of them.
+  void begin(const GemmArgs& args, const std::function<void()>& multiply);
+  // Whether `multiply` gives the same bits of c, and sooner than the best so far, which it then is.
+  bool is_better(const std::function<void()>& multiply);
 
  private:
   struct Memory {
@@ -29,11 +30,15 @@ class GemmTrial {
     void* data = nullptr;
   };
   void fill();
+  void run(const std::function<void()>& multiply, std::vector<char>& c);
+  double milliseconds(const std::function<void()>& multiply);  // the least of a few
   Launch launch_;
   GemmArgs args_;
   Memory a_, b_, c_, bias_, rows_, order_;
-  size_t c_bytes_ = 0;
-  std::vector<char> begin_;                // of c, where products are added to it
+  size_t c_bytes_ = 0;                     // of the rows tried
+  std::vector<char> before_;               // what c is at first, where products are added to it
+  std::vector<char> expected_, found_;
+  double least_ = 0;                       // milliseconds
   bool ready_ = false;
 };
 
