@@ -16,7 +16,7 @@ using ops::AttentionBackwardArgs;
 using ops::KeySpan;
 using ops::QuerySegment;
 constexpr DType F = DType::f32, B = DType::bf16;
-const cuda::Launch kAt;
+const cuda::Launch kAt{nullptr, 3};  // few multiprocessors, so that each has several tiles
 
 struct Matrices {
   Matrices(const Layout& t, Heads h, DType type, int64_t gap = 8)
@@ -179,17 +179,19 @@ TEST("cuda attention: decoding from a cache has the bits of the whole segment's 
              {500, 64, 0}, {564, 3, 64}};                  // four new tokens at once
   t.segments = {{3, 1, 360, 0, 3}, {0, 1, 294, 3, 2}, {1, 1, 0, 5, 1}, {4, 4, 63, 6, 2}};
   t.rows = 9;
-  for (const Heads h : {Heads{9, 3, 64}, Heads{20, 1, 96}, Heads{2, 2, 128}}) {
-    for (const int window : {0, 64, 3}) {
-      Matrices expected(t, h, B), decoded = expected, whole = expected;
-      on_cpu(t, h, window, expected, false);
-      forward_on_cuda(t, h, window, decoded);
-      forward_on_cuda(t, h, window, whole, false);
-      expect_matrix(decoded.out, expected.out, 2.5e-3, "out");
-      expect_matrix(decoded.lse, expected.lse, 1e-6, "lse");
-      EXPECT(decoded == whole);
+  in_both_forms([&] {
+    for (const Heads h : {Heads{9, 3, 64}, Heads{20, 1, 96}, Heads{2, 2, 128}}) {
+      for (const int window : {0, 64, 3}) {
+        Matrices expected(t, h, B), decoded = expected, whole = expected;
+        on_cpu(t, h, window, expected, false);
+        forward_on_cuda(t, h, window, decoded);
+        forward_on_cuda(t, h, window, whole, false);
+        expect_matrix(decoded.out, expected.out, 2.5e-3, "out");
+        expect_matrix(decoded.lse, expected.lse, 1e-6, "lse");
+        EXPECT(decoded == whole);
+      }
     }
-  }
+  });
 }
 
 TEST("cuda attention: samples of one prompt read its keys together, with the bits of each alone") {

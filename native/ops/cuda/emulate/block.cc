@@ -93,6 +93,41 @@ RLHI_SWITCHES_STACKS void entry() {
   to_scheduler();
 }
 
+// ---- boxes -----------------------------------------------------------------------------------------------------------
+constexpr int kBoxRowBytes = 128;
+
+void end_round(Gate& gate) {
+  const sanitizer::TurnKeeping turn_keeping;
+  gate.arrived = 0;
+  ++gate.round;
+}
+
+void run_box(const PendingBox& box) {
+  for (int r = 0; r < box.box_rows; ++r) {
+    for (int unit = 0; unit < kBoxRowBytes / 16; ++unit) {
+      const int64_t row = box.row + r, column = box.column + unit * 16;
+      unsigned char* const to = box.to + r * kBoxRowBytes + ((unit ^ (r % 8)) << 4);
+      const int64_t there = row < box.rows ? std::clamp<int64_t>(box.columns - column, 0, 16) : 0;
+      std::memset(to, 0, 16);
+      if (there > 0) std::memcpy(to, box.from + row * box.stride + column, static_cast<size_t>(there));
+    }
+  }
+  sanitizer::release(&box.gate->marks[box.gate->round % 2]);
+  box.gate->bytes -= int64_t{box.box_rows} * kBoxRowBytes;
+  check(box.gate->bytes >= 0, ErrorCode::internal, "emulated copy of a box that its barrier does not expect");
+  if (box.gate->arrived == box.gate->expected && box.gate->bytes == 0) end_round(*box.gate);
+}
+
+// The oldest copy that has not been made; false where there is none.
+bool run_oldest_box(Block& b) {
+  if (b.boxes.empty()) return false;
+  sanitizer::acquire(&b.boxes);
+  const PendingBox box = b.boxes.front();
+  b.boxes.erase(b.boxes.begin());
+  run_box(box);
+  return true;
+}
+
 // ---- one block -------------------------------------------------------------------------------------------------------
 bool runnable(const Thread& t) { return !t.done && (!t.waits_at || t.waits_at->round != t.waits_for); }
 
@@ -100,7 +135,11 @@ void take_turns(Block& b, const std::vector<int>& order) {
   sanitizer::release(&b.program);
   {
     const sanitizer::TurnKeeping turn_keeping;
-    for (size_t at = 0, idle = 0; idle < order.size() && !b.failure;) {
+    for (size_t at = 0, idle = 0; !b.failure;) {
+      if (idle == order.size()) {
+        if (!run_oldest_box(b)) break;
+        idle = 0;
+      }
       Thread& t = b.threads[static_cast<size_t>(order[at])];
       at = at + 1 == order.size() ? 0 : at + 1;
       if (!runnable(t)) {
@@ -120,6 +159,7 @@ void take_turns(Block& b, const std::vector<int>& order) {
 void run_block(Block& b, const std::vector<int>& order) {
   b.barrier = Gate{b.n_threads};
   b.barriers.clear();
+  b.boxes.clear();
   for (size_t w = 0; w < b.warps.size(); ++w) b.warps[w].gate = Gate{std::min(kWarp, b.n_threads - static_cast<int>(w) * kWarp)};
   for (size_t g = 0; g < b.named.size(); ++g) b.named[g] = Gate{std::min(128, b.n_threads - static_cast<int>(g) * 128)};
   for (Thread& t : b.threads) {
@@ -175,7 +215,8 @@ float operand(uint64_t descriptor, int row, int column) {
 }
 
 void run_product(int group, size_t committed, size_t item) {
-  float a[64][16], b[16][64], sums[64][64];  // b by columns of the result, which lie side by side
+  constexpr int kMost = 128;  // columns of a result
+  float a[64][16], b[16][kMost], sums[64][kMost];  // b by columns of the result, which lie side by side
   const auto product_of = [&](int thread) -> const PendingProduct& {
     return current->threads[static_cast<size_t>(group * 128 + thread)].products.committed[committed][item];
   };
@@ -194,9 +235,9 @@ void run_product(int group, size_t committed, size_t item) {
     }
   }
   for (int r = 0; r < 64; ++r) {
-    std::fill(sums[r], sums[r] + 64, 0.0f);
+    std::fill(sums[r], sums[r] + first.n, 0.0f);
     for (int k = 0; k < 16; ++k) {
-      for (int n = 0; n < 64; ++n) sums[r][n] += a[r][k] * b[k][n];
+      for (int n = 0; n < first.n; ++n) sums[r][n] += a[r][k] * b[k][n];
     }
   }
   for (int t = 0; t < 128; ++t) {
@@ -215,16 +256,14 @@ bool arrive_at(Gate& gate, const std::function<void()>* last) {
   sanitizer::release(mark);
   {
     const sanitizer::TurnKeeping turn_keeping;
-    if (++gate.arrived < gate.expected) return false;
+    if (++gate.arrived < gate.expected || gate.bytes > 0) return false;
   }
   sanitizer::acquire(mark);
   if (last) {
     (*last)();
     sanitizer::release(mark);
   }
-  const sanitizer::TurnKeeping turn_keeping;
-  gate.arrived = 0;
-  ++gate.round;
+  end_round(gate);
   return true;
 }
 
@@ -241,6 +280,14 @@ void pause_at(Gate& gate) {
   }
   to_scheduler();
   sanitizer::acquire(&gate.marks[round % 2]);
+}
+
+void begin_box(const PendingBox& box) {
+  check(reinterpret_cast<uintptr_t>(box.from) % 16 == 0 && box.stride % 16 == 0 && box.column % 16 == 0 && (box.to - current->shared) % 1024 == 0,
+        ErrorCode::internal, "emulated copy of a box from or to an unaligned address");
+  if (options.unfair) return run_box(box);
+  current->boxes.push_back(box);
+  sanitizer::release(&current->boxes);
 }
 
 void run_products(int group, size_t keep) {

@@ -33,6 +33,7 @@ inline Options options;
 // compute for all.
 struct Gate {
   int expected = 0, arrived = 0;
+  int64_t bytes = 0;               // of copies of boxes that the round waits for too
   uint64_t round = 0;
   uint64_t marks[2] = {};          // what a round's threads did before they arrived is seen by those who waited for it
 };
@@ -47,6 +48,14 @@ struct PendingCopy {             // of cp.async
   void* to;
   const void* from;              // nullptr: zeros
   size_t bytes;
+};
+struct PendingBox {              // of cp.async.bulk.tensor
+  unsigned char* to;
+  const unsigned char* from;     // of row 0, column 0
+  int64_t stride, rows, columns; // of the tensor, in bytes
+  int64_t row, column;           // where the box begins; what lies outside of the tensor is zero
+  int box_rows;
+  Gate* gate;
 };
 struct PendingProduct {          // of wgmma: acc[64,n] += a[64,16] b[n,16]^T
   float* accumulators;           // this thread's n/8 fragments of 4
@@ -84,6 +93,7 @@ struct Block {
   Gate barrier;
   std::vector<Gate> named;       // barriers of 128 threads, one a warpgroup
   std::map<uint32_t, Gate> barriers;  // of mbarrier, by their place in shared memory
+  std::vector<PendingBox> boxes;      // oldest first
   std::vector<Warp> warps;
   std::vector<Thread> threads;
   Thread* running = nullptr;
@@ -103,6 +113,9 @@ bool arrive_at(Gate& gate, const std::function<void()>* last = nullptr);
 void wait_at(Gate& gate, const std::function<void()>* last = nullptr);
 // Waits until the gate's round is over, without counting as one who has arrived.
 void pause_at(Gate& gate);
+
+// Copies a box of 128-byte rows, 16-byte units exchanged as in wgmma's 128-byte swizzle, at once or when no thread can go on.
+void begin_box(const PendingBox& box);
 
 // Runs `program` once for every thread of every block.
 void run_grid(int n_blocks, int n_threads, size_t shared_bytes, const std::function<void()>& program);

@@ -18,6 +18,7 @@
 #define RLHI_KERNEL(threads, blocks_per_multiprocessor) inline
 #define RLHI_UNROLL
 #define RLHI_UNROLL_BY(n)
+#define RLHI_GRID_CONSTANT
 
 namespace rlhi::ops::cuda {
 
@@ -214,6 +215,29 @@ inline void barrier_wait(SharedBarrier* b, int parity) {
   if (gate.round % 2 == static_cast<uint64_t>(parity)) emulate::pause_at(gate);
   sanitizer::acquire(&gate.marks[parity]);
 }
+// Arrives, and lets the phase wait for this many bytes of boxes too.
+inline void barrier_expect(SharedBarrier* b, int bytes) {
+  emulate::Gate& gate = emulate::current->barriers.at(shared_address(b));
+  gate.bytes += bytes;
+  emulate::arrive_at(gate);
+}
+// Boxes of `rows` rows and 64 columns of a bf16 tensor, zeros where it ends. Made by the host, passed as RLHI_GRID_CONSTANT const.
+struct TensorMap {
+  Tensor tensor;
+  int rows;
+};
+inline TensorMap tensor_map(const Tensor& t, int rows) { return {t, rows}; }
+// Begins copying the box at (column, row), in the swizzle of a product's operand; b's phase waits for its bytes.
+inline void copy_box(void* to, const TensorMap& map, int column, int row, SharedBarrier* b) {
+  const Tensor& t = map.tensor;
+  emulate::begin_box({static_cast<unsigned char*>(to), static_cast<const unsigned char*>(t.data), t.row_stride * 2, t.rows, t.cols * 2, row, column * 2,
+                      map.rows, &emulate::current->barriers.at(shared_address(b))});
+}
+// The calling warpgroup's threads have this many registers from here on.
+template <int kRegisters>
+void give_registers() {}
+template <int kRegisters>
+void take_registers() {}
 inline size_t largest_shared_memory() { return emulate::options.shared_bytes; }
 
 inline void group_fence() {}

@@ -2,6 +2,7 @@
 //
 // A block's weighted values are summed by themselves and then folded into the rows' state, so that a row's bits depend on its
 // blocks alone: the decoding kernels, which give different blocks to different warps, fold the same parts in the same order.
+#include "ops/cuda/kernels/attention_forward_group.cuh"
 #include "ops/cuda/kernels/attention_pipeline.cuh"
 #include "ops/cuda/kernels/attention_plain.cuh"
 #include "ops/cuda/kernels/attention_tile.cuh"
@@ -23,26 +24,12 @@ struct ForwardOutputs {
   int64_t lse_stride;
 };
 
-// out = out * before + sum * block, row by row
-template <int kFragments>
-RLHI_DEVICE void fold_values(float (&out)[kFragments][4], const float (&sum)[kFragments][4], const FoldFactors& f0, const FoldFactors& f1) {
-  if (warp_any(f0.before != 1.0f || f1.before != 1.0f)) {
-    RLHI_UNROLL
-    for (int n = 0; n < kFragments; ++n) out[n][0] *= f0.before, out[n][1] *= f0.before, out[n][2] *= f1.before, out[n][3] *= f1.before;
-  }
-  RLHI_UNROLL
-  for (int n = 0; n < kFragments; ++n) {
-    RLHI_UNROLL
-    for (int j = 0; j < 4; ++j) out[n][j] = fused_multiply_add(sum[n][j], j < 2 ? f0.block : f1.block, out[n][j]);
-  }
-}
-
 // One block: a tile of one head's queries.
-template <int kD, int kGroups, bool kGroupForm>
+template <int kD, int kGroups>
 RLHI_KERNEL(Tile<kGroups>::threads, 1)
 void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tiles) {
   constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
-  using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
+  using P = Products<false>;
   using Memory = ForwardMemory<kD, kRows>;
   unsigned char* const memory = shared_memory();
   const QueriesOfTile own = queries_of_tile<kGroups>(in, tiles);
@@ -116,10 +103,8 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
 template <int kD, int kGroups>
 void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   const ForwardOutputs to{a.out.data, a.out.row_stride, static_cast<float*>(a.lse.data), a.lse.row_stride};
-  with_product_form([&](auto form) {
-    launch(at, n_tiles * a.n_heads, Tile<kGroups>::threads, ForwardMemory<kD, Tile<kGroups>::rows>::bytes,
-           forward_kernel<kD, kGroups, decltype(form)::value>, inputs_of(a), to, tiles);
-  });
+  launch(at, n_tiles * a.n_heads, Tile<kGroups>::threads, ForwardMemory<kD, Tile<kGroups>::rows>::bytes, forward_kernel<kD, kGroups>,
+         inputs_of(a), to, tiles);
 }
 template <int kGroups>
 void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
@@ -148,6 +133,7 @@ AttentionPlan plan_attention(const AttentionArgs& a) {
 void attention(const Launch& at, const AttentionPlan& plan, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   if (n_tiles == 0) return;
   if (!plan.tensor_cores) return plain_attention(at, a, tiles, n_tiles);
+  if (plan.forward_rows == kForwardGroups * kGroupRows && has_group_attention()) return group_attention(at, a, tiles, n_tiles);
   if (plan.forward_rows == Tile<3>::rows) launch_forward<3>(at, a, tiles, n_tiles);
   else launch_forward<2>(at, a, tiles, n_tiles);
 }

@@ -150,8 +150,9 @@ struct Products<true> {
     return warp_uniform((shared_address(p) & 0x3ffff) >> 4 | (1024 >> 4) << 16);
   }
   static RLHI_DEVICE uint64_t descriptor(uint32_t begin) { return uint64_t{0x40000000 | 1024 >> 4} << 32 | begin; }
-  template <int kD, int kRowsA, int kRowsB>
-  static RLHI_DEVICE void scores(float (&d)[8][4], unsigned char* a, int a_row, unsigned char* b) {
+  // d[64, 8 kFragments] = a rows [a_row, a_row + 64) times b rows [0, 8 kFragments), over kD columns.
+  template <int kD, int kRowsA, int kRowsB, int kFragments>
+  static RLHI_DEVICE void scores(float (&d)[kFragments][4], unsigned char* a, int a_row, unsigned char* b) {
     const uint32_t a_begin = begin_of(a + a_row * 128), b_begin = begin_of(b);
     RLHI_UNROLL
     for (int k = 0; k < kD / 16; ++k) {

@@ -44,40 +44,43 @@ RLHI_DEVICE bool sees_all(const QueryRange& q, const KeyBlock& b, int window) {
   return b.keys == kKeyBlock && b.position + kKeyBlock - 1 <= q.oldest && (window == 0 || b.position > q.newest - window);
 }
 
-// Blocks of kKeyBlock keys, cut from the start of each span, in order, that some query of a range sees.
-struct BlockWalk {
+// Blocks of kKeys keys, cut from the start of each span, in order, that some query of a range sees.
+template <int kKeys>
+struct KeyWalk {
   int span, end;             // of the spans
   QueryRange queries;
   int at;                    // in the span
 
-  static RLHI_DEVICE BlockWalk over(const QuerySegment& s, QueryRange q) { return {s.first_span, s.first_span + s.n_spans, q, 0}; }
+  static RLHI_DEVICE KeyWalk over(const QuerySegment& s, QueryRange q) { return {s.first_span, s.first_span + s.n_spans, q, 0}; }
   // The next block, or one of 0 keys.
   RLHI_DEVICE KeyBlock next(const AttentionInputs& in) {
     for (; span != end; ++span, at = 0) {
       const KeySpan s = in.spans[span];
       const int seen = least(s.length, queries.newest + 1 - s.position);  // keys beyond are in the future of all
-      if (at == 0 && in.window > 0) at = most(0, queries.oldest - in.window + 1 - s.position) / kKeyBlock * kKeyBlock;
+      if (at == 0 && in.window > 0) at = most(0, queries.oldest - in.window + 1 - s.position) / kKeys * kKeys;
       if (at >= seen) continue;
-      const KeyBlock block{s.row + at, s.position + at, least(kKeyBlock, s.length - at)};
-      at += kKeyBlock;
+      const KeyBlock block{s.row + at, s.position + at, least(kKeys, s.length - at)};
+      at += kKeys;
       return block;
     }
     return {0, 0, 0};
   }
 };
+using BlockWalk = KeyWalk<kKeyBlock>;
 
 // Which steps of a tile's walk a part of the tile has to take: from its first block in sight to its last. (Products that run
 // while the program goes on allow no branch around a step, so steps between are taken even where nothing is seen.)
 struct StepRange {
   int first, end, all;
 };
+template <int kKeys = kKeyBlock>
 RLHI_DEVICE StepRange steps_of(const AttentionInputs& in, const QuerySegment& s, QueryRange tile, QueryRange part) {
   StepRange steps{0, 0, 0};
   const auto first_block = [&](const QueryRange& q, const KeySpan& span) {
-    return in.window > 0 ? most(0, q.oldest - in.window + 1 - span.position) / kKeyBlock : 0;
+    return in.window > 0 ? most(0, q.oldest - in.window + 1 - span.position) / kKeys : 0;
   };
   const auto end_block = [](const QueryRange& q, const KeySpan& span) {
-    return (least(span.length, most(0, q.newest + 1 - span.position)) + kKeyBlock - 1) / kKeyBlock;
+    return (least(span.length, most(0, q.newest + 1 - span.position)) + kKeys - 1) / kKeys;
   };
   for (int i = 0; i < s.n_spans; ++i) {
     const KeySpan span = in.spans[s.first_span + i];
@@ -164,6 +167,19 @@ RLHI_DEVICE FoldFactors fold(RowState& state, const RowState& part) {
   state.sum = fused_multiply_add(part.sum, f.block, state.sum * f.before);
   state.maximum = maximum;
   return f;
+}
+// out = out * before + sum * block, row by row
+template <int kFragments>
+RLHI_DEVICE void fold_values(float (&out)[kFragments][4], const float (&sum)[kFragments][4], const FoldFactors& f0, const FoldFactors& f1) {
+  if (warp_any(f0.before != 1.0f || f1.before != 1.0f)) {
+    RLHI_UNROLL
+    for (int n = 0; n < kFragments; ++n) out[n][0] *= f0.before, out[n][1] *= f0.before, out[n][2] *= f1.before, out[n][3] *= f1.before;
+  }
+  RLHI_UNROLL
+  for (int n = 0; n < kFragments; ++n) {
+    RLHI_UNROLL
+    for (int j = 0; j < 4; ++j) out[n][j] = fused_multiply_add(sum[n][j], j < 2 ? f0.block : f1.block, out[n][j]);
+  }
 }
 RLHI_DEVICE float log_sum(const RowState& s) { return s.sum > 0 ? (s.maximum + log2f(s.sum)) * kLn2 : negative_infinity(); }
 

@@ -1,5 +1,6 @@
 // kernels/device.cuh on a GPU. PTX instructions are named as the PTX ISA names them.
 #pragma once
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 #define RLHI_DEVICE __device__ __forceinline__
 #define RLHI_KERNEL(threads, blocks_per_multiprocessor) __global__ __launch_bounds__(threads, blocks_per_multiprocessor)
+#define RLHI_GRID_CONSTANT __grid_constant__
 #define RLHI_UNROLL _Pragma("unroll")
 #define RLHI_PRAGMA(text) _Pragma(#text)
 #define RLHI_UNROLL_BY(n) RLHI_PRAGMA(unroll n)
@@ -136,6 +138,33 @@ RLHI_DEVICE void barrier_wait(SharedBarrier* b, int parity) {
                : "memory");
 #undef RLHI_TEST_WAIT
 }
+// Boxes of `rows` rows and 64 columns of a bf16 tensor, zeros where it ends. Made by the host, passed as RLHI_GRID_CONSTANT const.
+struct TensorMap {
+  CUtensorMap map;
+};
+inline TensorMap tensor_map(const Tensor& t, int rows) {
+  static const auto encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) == cudaSuccess &&
+              result == cudaDriverEntryPointSuccess,
+          ErrorCode::unsupported, "this driver has no tensor maps");
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
+  }();
+  TensorMap m;
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(t.cols), static_cast<cuuint64_t>(t.rows)}, stride = static_cast<cuuint64_t>(t.row_stride) * 2;
+  const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(rows)}, step[2] = {1, 1};
+  const CUresult status = encode(&m.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, t.data, sizes, &stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                 CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  check(status == CUDA_SUCCESS, ErrorCode::internal, "tensor map of ", t.rows, " rows and ", t.cols, " columns: error ", static_cast<int>(status));
+  return m;
+}
+// Whether this GPU's code of the kernel was compiled for so many threads: for GPUs without wgmma it is a stub for fewer.
+template <class... Parameters>
+bool compiled_for(void (*kernel)(Parameters...), int threads) {
+  cudaFuncAttributes attributes;
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.maxThreadsPerBlock >= threads;
+}
 inline size_t largest_shared_memory() {
   int device = 0, bytes = 0;
   cudaGetDevice(&device);
@@ -144,6 +173,25 @@ inline size_t largest_shared_memory() {
 }
 
 #if RLHI_GROUP_PRODUCTS
+// Arrives, and lets the phase wait for this many bytes of boxes too.
+RLHI_DEVICE void barrier_expect(SharedBarrier* b, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes) : "memory");
+}
+// Begins copying the box at (column, row), in the swizzle of a product's operand; b's phase waits for its bytes.
+RLHI_DEVICE void copy_box(void* to, const TensorMap& map, int column, int row, SharedBarrier* b) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
+               "l"(&map.map), "r"(column), "r"(row), "r"(shared_address(b))
+               : "memory");
+}
+// The calling warpgroup's threads have this many registers from here on.
+template <int kRegisters>
+RLHI_DEVICE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+RLHI_DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
 // Registers written before become visible to the products after this.
 RLHI_DEVICE void group_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 // Shared memory written by ordinary stores and copies becomes visible to products, after the barrier that follows.
@@ -169,11 +217,20 @@ RLHI_DEVICE void group_wait() {
 #define RLHI_N64                                                                                                        \
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30," \
   "%31}"
+#define RLHI_N128                                                                                                            \
+  "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"  \
+  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61," \
+  "%62,%63}"
 
 template <bool kTransposedB, int kFragments>
 RLHI_DEVICE void group_product(float (&d)[kFragments][4], uint64_t a, uint64_t b, bool accumulate) {
-  static_assert(kFragments == 8 || kFragments == 4);
-  if constexpr (kFragments == 8) {
+  static_assert(kFragments == 16 || kFragments == 8 || kFragments == 4);
+  if constexpr (kFragments == 16) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " RLHI_N128
+                 ", %64, %65, p, 1, 1, 0, %67;\n}"
+                 : RLHI_D16(0), RLHI_D16(4), RLHI_D16(8), RLHI_D16(12)
+                 : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(kTransposedB ? 1 : 0));
+  } else if constexpr (kFragments == 8) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\nwgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " RLHI_N64
                  ", %32, %33, p, 1, 1, 0, %35;\n}"
                  : RLHI_D16(0), RLHI_D16(4)
@@ -204,6 +261,7 @@ RLHI_DEVICE void group_product(float (&d)[kFragments][4], const uint32_t (&a)[4]
 #undef RLHI_D16
 #undef RLHI_N32
 #undef RLHI_N64
+#undef RLHI_N128
 #endif  // RLHI_GROUP_PRODUCTS
 
 // ---- launches --------------------------------------------------------------------------------------------------------
