@@ -3,11 +3,11 @@
 #
 #   bench/check-cuda.sh [--out DIR] [--device cuda[:N]] [STAGE ...]     npm run check:cuda -- [...]
 #
-# Stages, all of them where none is named: build ops oracles ln2 resume model sanitize gemm attention memory train generate peers.
-# Needs a compiler, CMake and nvcc; python3 with torch for peers; no Node. A stage that fails does not stop the others. In DIR
+# Stages, all of them where none is named: build ops oracles ln2 resume model sanitize gemm few-rows attention memory train generate peers.
+# Needs a compiler, CMake and nvcc; python3 with torch for peers, and trl where that is to be measured; no Node. A stage that fails does not stop the others. In DIR
 # (default: build-cuda/report): summary.txt, summary.json, and a log a stage.
 # RLHI_CUDA_ARCHITECTURES: GPUs to build for (default: this one's, or 90a). RLHI_SHARED: where oracles/ lies. RLHI_CUDA_TRAIN and
-# RLHI_CUDA_GENERATE: shapes to measure (default "135m 1b 8b" and "135m 8b").
+# RLHI_CUDA_GENERATE: shapes to measure (default "135m 1b 8b 8b-compact" and "135m 8b").
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ build=$root/build-cuda
 out=$build/report
 device=cuda
 stages=()
-all=(build ops oracles ln2 resume model sanitize gemm attention memory train generate peers)
+all=(build ops oracles ln2 resume model sanitize gemm few-rows attention memory train generate peers)
 while [ $# -gt 0 ]; do
   case $1 in
     --out) mkdir -p "$2" && out=$(cd "$2" && pwd); shift 2 ;;
@@ -54,6 +54,11 @@ build_all() {
 tests() { "$build/rlhi_native_tests" --device "$device" "$@"; }
 measure() { for name in "$@"; do "$build/rlhi_cuda_bench" "$name" --device "$device" --json "$results" || return 1; done; }
 
+peers() {
+  python3 -u bench/peers/cuda_torch.py --json "$results" || return 1
+  ! python3 -c "import trl" 2> /dev/null || python3 -u bench/peers/cuda_trl.py --json "$results"
+}
+
 # The checker's own report decides: a skipped error would still end in exit code 0.
 sanitize() {
   command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not installed"; return 1; }
@@ -61,8 +66,8 @@ sanitize() {
   for tool in memcheck racecheck; do
     echo "== $tool"
     compute-sanitizer --tool $tool --error-exitcode 9 "$build/rlhi_native_tests" --device "$device" \
-      "attention: several ancestors" "attention: a query that sees" "linear_logprob: a target" "rms_norm forward" "swiglu forward" "rope rotates" \
-      "adamw on bf16" "add, scatter" "trainer: metrics are means" "generator: stop tokens end" || return 1
+      "ops test: attention" "attention: one token" "ops test: rms_norm" "ops test: swiglu" "ops test: rope" "ops test: scatter_add" \
+      "linear_logprob: the same" "adamw on bf16" "gemm: few rows" "choose_tokens: every backend" "trainer: metrics are means" "generator: stop tokens end" || return 1
   done
 }
 
@@ -73,7 +78,7 @@ run() {
   begin=$(date +%s)
   if [ "$(type -t "$1")" = function ]; then
     export build root device results
-    export -f "$1" tests measure architectures
+    export -f "$1" tests measure peers architectures
     timeout "$limit" bash -c 'set -uo pipefail; "$@"' _ "$@" > "$out/$stage.log" 2>&1
   else
     timeout "$limit" "$@" > "$out/$stage.log" 2>&1
@@ -83,7 +88,7 @@ run() {
   echo "{\"stage\":\"$stage\",\"ok\":$([ $code = 0 ] && echo true || echo false),\"exit_code\":$code,\"seconds\":$((end - begin))}" >> "$status"
   if [ $code = 0 ]; then say "ok    $stage ($((end - begin)) s)"; else say "FAIL  $stage ($((end - begin)) s, exit code $code)"; failed=1; fi
   case $stage in
-    gemm|attention|memory|train|generate|peers) tee -a "$out/summary.txt" < "$out/$stage.log" ;;
+    gemm|few-rows|attention|memory|train|generate|peers) tee -a "$out/summary.txt" < "$out/$stage.log" ;;
     build) [ $code = 0 ] || tail -n 40 "$out/$stage.log" | tee -a "$out/summary.txt" ;;
     *) grep -vE '^ok ' "$out/$stage.log" | tail -n 30 | tee -a "$out/summary.txt" ;;
   esac
@@ -94,17 +99,17 @@ say "check-cuda: ${gpu:-no GPU}; nvcc $(nvcc --version 2>/dev/null | sed -n 's/.
 for stage in "${stages[@]}"; do
   case $stage in
     build) run build 400 build_all ;;
-    ops) run ops 300 tests "gemm: every form" "gemm: f32 and bf16" "gemm: sizes" "gemm: no rows" "gemm: a row has" linear_logprob adamw sum_of_squares "rms_norm forward" "rope rotates" \
-      swiglu "copy, gather" "conversion to bf16" "contiguous copies" "add, scatter" "sums over rows" "operations on no rows" attention: ;;
+    ops) run ops 300 tests "ops test:" "ops grad:" gemm: choose_tokens: linear_logprob: adamw "attention: one token" "conversion to bf16" "sums over rows" \
+      "operations on no rows" ;;
     oracles) run oracles 200 tests oracle: "generator: greedy" ;;
     ln2) run ln2 100 tests "trainer: with policy = reference" ;;
     resume) run resume 100 tests "trainer: a run stopped" "trainer: the same step twice" ;;
     model) run model 300 tests trainer: transformer: score: generator: ;;
     sanitize) run sanitize 300 sanitize ;;
-    gemm|attention|memory) run "$stage" 200 measure "$stage" ;;
-    train) run train 300 measure $(printf 'train-%s ' ${RLHI_CUDA_TRAIN:-135m 1b 8b}) ;;
+    gemm|few-rows|attention|memory) run "$stage" 200 measure "$stage" ;;
+    train) run train 300 measure $(printf 'train-%s ' ${RLHI_CUDA_TRAIN:-135m 1b 8b 8b-compact}) ;;
     generate) run generate 200 measure $(printf 'generate-%s ' ${RLHI_CUDA_GENERATE:-135m 8b}) ;;
-    peers) run peers 300 python3 -u bench/peers/cuda_torch.py --json "$results" ;;
+    peers) run peers 300 peers ;;
     *) say "FAIL  $stage: no such stage"; failed=1 ;;
   esac
 done
