@@ -3,6 +3,7 @@
 #include "fields.h"
 #include "model/speed.h"
 #include "ops/cpu/peak.h"
+#include "ops/device_limits.h"
 #include "session.h"
 
 namespace rlhi::bindings {
@@ -39,6 +40,21 @@ Napi::Value measure_read_bandwidth(const Napi::CallbackInfo& info) {
   return as_promise(info.Env(), [&] {
     const int threads = static_cast<int>(to_integer(info[0], "threads", 0, kMaxThreads));
     return measure(info, [threads] { return number(ops::measure_read_bandwidth(threads)); });
+  });
+}
+
+Napi::Value measure_device(const Napi::CallbackInfo& info) {
+  return as_promise(info.Env(), [&] {
+    const std::string name = to_text(info[0], "device");
+    const DType dtype = to_dtype(info[1], "dtype");
+    return measure(info, [=]() -> Finish {
+      return [limits = ops::measure_device(*ops::open_device({name}), dtype)](Napi::Env env, Task&) -> Napi::Value {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("matrixFlops", limits.matrix_flops);
+        result.Set("copyBytesPerS", limits.copy_bytes);
+        return result;
+      };
+    });
   });
 }
 
@@ -93,6 +109,7 @@ Napi::Value measure_layer(const Napi::CallbackInfo& info) {
 void define_measurements(Napi::Env env, Napi::Object exports) {
   exports.Set("measurePeakFlops", Napi::Function::New<measure_peak_flops>(env, "measurePeakFlops"));
   exports.Set("measureReadBandwidth", Napi::Function::New<measure_read_bandwidth>(env, "measureReadBandwidth"));
+  exports.Set("measureDevice", Napi::Function::New<measure_device>(env, "measureDevice"));
   exports.Set("measureGemm", Napi::Function::New<measure_gemm>(env, "measureGemm"));
   exports.Set("measureLayer", Napi::Function::New<measure_layer>(env, "measureLayer"));
 }

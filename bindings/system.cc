@@ -59,9 +59,19 @@ Napi::Value plan_training_of(const Napi::CallbackInfo& info) {
     const std::string path = to_text(info[0], "path");
     const DType dtype = to_dtype(info[1], "dtype");
     TrainOptions options = read_train_options(info[2]);
-    options.threads = ops::cpu_features().logical_cores;
-    if (!ops::keeps_logits(ops::default_isa(), dtype)) options.kept_logits_bytes = 0;
+    const std::string device = to_text(info[3], "device");
+    ops::check_device_name(device);
+    options.threads = device == "cpu" ? ops::cpu_features().logical_cores : 1;
+    if (device == "cpu" && !ops::keeps_logits(ops::default_isa(), dtype)) options.kept_logits_bytes = 0;
     return plan_to_js(info.Env(), plan_training(config_of(path), dtype, options));
+  });
+}
+
+// What a model opened on this device now could take.
+Napi::Value available_memory(const Napi::CallbackInfo& info) {
+  return with_js_errors(info.Env(), [&]() -> Napi::Value {
+    const auto device = ops::open_device({to_text(info[0], "device")});
+    return Napi::Number::New(info.Env(), static_cast<double>(device->table().available_bytes(device->handle())));
   });
 }
 
@@ -80,6 +90,7 @@ Napi::Value model_shape(const Napi::CallbackInfo& info) {
 void define_system(Napi::Env env, Napi::Object exports) {
   exports.Set("systemInfo", Napi::Function::New<system_info>(env, "systemInfo"));
   exports.Set("cudaReport", Napi::Function::New<cuda_report>(env, "cudaReport"));
+  exports.Set("availableMemory", Napi::Function::New<available_memory>(env, "availableMemory"));
   exports.Set("planTraining", Napi::Function::New<plan_training_of>(env, "planTraining"));
   exports.Set("modelShape", Napi::Function::New<model_shape>(env, "modelShape"));
 }

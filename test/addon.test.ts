@@ -119,7 +119,7 @@ test("training: steps change the weights, accumulate does not, and the state res
   const model = await load(folder);
   const before = model.info().fingerprint;
   const trainer = await model.createTrainer(trainOptions);
-  assert.deepEqual(trainer.plan(), addon.planTraining(folder, "bf16", trainOptions));
+  assert.deepEqual(trainer.plan(), addon.planTraining(folder, "bf16", trainOptions, "cpu"));
   await trainer.accumulate(batches[0] as never);
   assert.equal(model.info().fingerprint, before);
   assert.equal(trainer.stepsDone(), 0);
@@ -194,7 +194,7 @@ test("save writes a folder that loads to the same weights and keeps the source's
 });
 
 test("random weights by a shape's name: planned without loading, refused with the known names", async () => {
-  const plan = addon.planTraining("smollm2-135m", "bf16", trainOptions);
+  const plan = addon.planTraining("smollm2-135m", "bf16", trainOptions, "cpu");
   assert.equal(plan.total, plan.entries.reduce((sum, entry) => sum + entry.bytes, 0));
   assert.ok(plan.total > 134.5e6 * 2);
   await assert.rejects(addon.loadModel({ path: "no-such-model", dtype: "f32", threads: 1 }), { message: /no-such-model/ });

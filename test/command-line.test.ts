@@ -31,8 +31,8 @@ const frozen: Record<string, string[]> = {
     "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "gradients", "moments", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
     "max-tokens-per-micro-batch", "recompute", "save-steps", "shuffle",
   ],
-  bench: [...common, ...compute, "model", "steps", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "sequences", "tokens", "shape", "form", "max-new-tokens", "max-tokens-per-micro-batch"],
-  doctor: [...common, "plan", "dtype", "gradients", "moments", "recompute", "max-tokens-per-micro-batch", "max-pair-tokens"],
+  bench: [...common, ...onDevice, "model", "steps", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "sequences", "tokens", "shape", "form", "max-new-tokens", "max-tokens-per-micro-batch"],
+  doctor: [...common, "plan", "device", "dtype", "gradients", "moments", "recompute", "max-tokens-per-micro-batch", "max-pair-tokens"],
 };
 for (const [command, flags] of Object.entries(frozen)) {
   test(`${command}: the flags are these`, async () => {

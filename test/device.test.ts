@@ -78,3 +78,21 @@ test("doctor says what --device cuda would find, or what is missing", { skip: sk
   const [missing] = await cliJson<Record<string, unknown>>(["doctor"], { env: { RLHI_CUDA_LIBRARY: join(folder, "nowhere.so") } });
   assert.match(String(missing?.["cuda"]), /^not usable: the CUDA backend is not here/);
 });
+
+test("bench and doctor --plan take --device cuda", { skip }, async () => {
+  const common = ["--model", model, "--dtype", "f32", "--steps", "1", "--device", "cuda"];
+  const [trained] = await cliJson<Record<string, number>>(["bench", "train", ...common, "--pairs", "1", "--prompt", "5", "--answer", "4"], gpu);
+  assert.ok(Math.abs((trained?.["first_loss"] ?? 0) - Math.LN2) < 1e-12);
+  for (const figure of ["pairs_per_s", "useful_mfu", "matrix_peak_flops", "device_memory_bytes"]) assert.ok((trained?.[figure] ?? 0) > 0, figure);
+  const [generated] = await cliJson<Record<string, number>>(["bench", "generate", ...common, "--sequences", "2", "--prompt", "3", "--max-new-tokens", "2"], gpu);
+  assert.ok((generated?.["read_bandwidth_bytes_per_s"] ?? 0) > 0);
+  const [scored] = await cliJson<Record<string, number>>(["bench", "forward", ...common, "--sequences", "1", "--tokens", "6"], gpu);
+  assert.ok((scored?.["useful_mfu"] ?? 0) > 0);
+  const layer = await runCli(["bench", "layer", "--device", "cuda"]);
+  assert.equal(layer.code, 2);
+  assert.match(layer.stderr, /device/);
+  const facts = await cliJson<Record<string, unknown>>(["doctor", "--plan", "smollm2-135m", "--device", "cuda"], gpu);
+  const plan = facts.find((line) => line["plan"] !== undefined);
+  assert.ok(Number(plan?.["available_memory_bytes"]) > 0);
+  assert.ok(Number(plan?.["total_bytes"]) > 5e8);
+});

@@ -240,6 +240,14 @@ export interface CudaReport {
   missing: string;
 }
 
+/** What a device can do at most, measured through its own operations. */
+export interface DeviceLimits {
+  /** FLOP/s of the fastest square product of random numbers. */
+  matrixFlops: number;
+  /** Bytes/s read and written by a large copy. */
+  copyBytesPerS: number;
+}
+
 /** One operation of the table at a model's shape. */
 export interface OperationSpeed {
   /** Its name in native/ops/ops.h. */
@@ -288,12 +296,16 @@ export interface NativeAddon {
   ggufMetadata(path: string): Record<string, GgufValue>;
   /** The dimensions of a model; `path` as in LoadOptions. Weights are not read. */
   modelShape(path: string): ModelShape;
-  /** The memory a training run would take; `path` as in LoadOptions. Nothing is allocated. */
-  planTraining(path: string, dtype: Dtype, options: TrainOptions): MemoryPlan;
+  /** The memory a training run on `device` would take; `path` as in LoadOptions. Nothing is allocated. */
+  planTraining(path: string, dtype: Dtype, options: TrainOptions, device: string): MemoryPlan;
+  /** Bytes that a model opened on `device` now could take. */
+  availableMemory(device: string): number;
   /** FLOP/s of products in registers on all threads, by the instructions that products of this type use: f32 multiply-adds, or tiles of bf16. */
   measurePeakFlops(threads: number, dtype: Dtype): Promise<number>;
   /** Bytes/s of streaming reads on all threads. */
   measureReadBandwidth(threads: number): Promise<number>;
+  /** The limits of a GPU: of the CPU, measurePeakFlops and measureReadBandwidth are the finer ones. */
+  measureDevice(device: string, dtype: Dtype): Promise<DeviceLimits>;
   /** Seconds of each of `repeats` products. */
   measureGemm(product: GemmShape, threads: number, repeats: number): Promise<number[]>;
   /** The first layer of a model's shape (random weights), forward and backward as training runs them, on one micro-batch of pairs with answers of one length. */
@@ -302,7 +314,7 @@ export interface NativeAddon {
   measureOperations(path: string, dtype: Dtype, tokens: number, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
-export const addonAbi = 7;
+export const addonAbi = 8;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {
@@ -311,8 +323,8 @@ export const nativeMembers: {
   trainer: Record<keyof NativeTrainer, true>;
 } = {
   addon: {
-    abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, modelShape: true, planTraining: true, measurePeakFlops: true,
-    measureReadBandwidth: true, measureGemm: true, measureLayer: true, measureOperations: true,
+    abi: true, systemInfo: true, cudaReport: true, loadModel: true, ggufMetadata: true, modelShape: true, planTraining: true, availableMemory: true, measurePeakFlops: true,
+    measureReadBandwidth: true, measureDevice: true, measureGemm: true, measureLayer: true, measureOperations: true,
   },
   model: { info: true, score: true, setTokenBytes: true, generate: true, save: true, createTrainer: true, close: true },
   trainer: { plan: true, step: true, accumulate: true, evaluate: true, saveGradients: true, saveState: true, loadState: true, stepsDone: true, close: true },

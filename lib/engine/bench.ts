@@ -12,6 +12,8 @@ export interface BenchModel {
   /** A path or a shape's name (random weights). */
   model: string;
   dtype: Dtype;
+  /** "cpu", "cuda" or "cuda:N". */
+  device: string;
   threads: number;
   steps: number;
 }
@@ -55,8 +57,18 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - begin) / 1000;
 }
 
+/** A product's limit on the device: of a GPU that of its fastest product. */
+async function peakOn({ device, dtype }: BenchModel, engine: Engine): Promise<number> {
+  return device === "cpu" ? matrixPeak(engine.info.threads, dtype) : (await loadAddon().measureDevice(device, dtype)).matrixFlops;
+}
+
+/** What a GPU has given to this process and others so far; nothing of a CPU, where peak_memory_bytes tells. */
+function deviceMemory(device: string, availableBefore: number): Record<string, unknown> {
+  return device === "cpu" ? {} : { device, device_memory_bytes: availableBefore - loadAddon().availableMemory(device) };
+}
+
 async function withEngine<T>(options: BenchModel & { maxSequences?: number }, work: (engine: Engine) => Promise<T>): Promise<T> {
-  const engine = await Engine.open({ path: options.model, dtype: options.dtype, threads: options.threads, maxSequences: options.maxSequences });
+  const engine = await Engine.open({ path: options.model, dtype: options.dtype, device: options.device, threads: options.threads, maxSequences: options.maxSequences });
   try {
     return await work(engine);
   } finally {
@@ -80,9 +92,10 @@ export interface TrainBench extends BenchModel {
 
 /** Training steps on random tokens, the reference precomputed. The first step is not counted; the median of the others is. */
 export function benchTrain(options: TrainBench): Promise<Record<string, unknown>> {
+  const available = loadAddon().availableMemory(options.device);
   return withEngine(options, async (engine) => {
     const { pairs, prompt, answer, steps } = options;
-    const peakBefore = await matrixPeak(engine.info.threads, options.dtype);
+    const peakBefore = await peakOn(options, engine);
     const random = seededRandom(0);
     const batch = async (): Promise<PairBatch> => {
       const lists = (size: number): number[][] => Array.from({ length: pairs }, () => randomTokens(size, engine.info.vocabSize, random));
@@ -105,14 +118,15 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
           if (Number.isNaN(firstLoss)) firstLoss = loss;
         }));
       }
-      const peak = Math.max(peakBefore, await matrixPeak(engine.info.threads, options.dtype));
+      const peak = Math.max(peakBefore, await peakOn(options, engine));
       const step = median(seconds.slice(1));
       const flops = pairFlops(engine.info, prompt, answer, answer);
       const plan = trainer.plan();
+      const memory = deviceMemory(options.device, available);
       return {
         pairs_per_s: pairs / step, tokens_per_s: (pairs * (prompt + 2 * answer)) / step, useful_mfu: (pairs * flops) / step / peak, matrix_peak_flops: peak,
         peak_memory_bytes: peakMemoryBytes(), plan_bytes: plan.total, plan: plan.entries, step_seconds_median: step, step_seconds: seconds, useful_flops_per_pair: flops,
-        first_loss: firstLoss, model: options.model, dtype: options.dtype, gradients: options.gradients, moments: options.moments, recompute: plan.recompute, pairs, prompt, answer, parameters: engine.info.parameters, ...machineFacts(engine),
+        first_loss: firstLoss, model: options.model, dtype: options.dtype, gradients: options.gradients, moments: options.moments, recompute: plan.recompute, pairs, prompt, answer, parameters: engine.info.parameters, ...memory, ...machineFacts(engine),
       };
     } finally {
       await trainer.close();
@@ -137,6 +151,7 @@ export interface GenerateBench extends BenchModel {
 export async function benchGenerate(options: GenerateBench): Promise<Record<string, unknown>> {
   // The first token comes with the prompt: decoding begins at the second.
   if (options.maxNewTokens < 2) throw new UsageError({ what: "nothing to decode", where: "--max-new-tokens", expected: "2 or more: the first token comes with the prompt", found: String(options.maxNewTokens) });
+  const available = loadAddon().availableMemory(options.device);
   return withEngine({ ...options, maxSequences: options.sequences }, async (engine) => {
     const { sequences, prompt, maxNewTokens, steps } = options;
     const random = seededRandom(0);
@@ -149,14 +164,14 @@ export async function benchGenerate(options: GenerateBench): Promise<Record<stri
       prefill.push(await run(1));
       whole.push(await run(maxNewTokens));
     }
-    const bandwidth = await loadAddon().measureReadBandwidth(engine.info.threads);
+    const bandwidth = options.device === "cpu" ? await loadAddon().measureReadBandwidth(engine.info.threads) : (await loadAddon().measureDevice(options.device, options.dtype)).copyBytesPerS;
     const decode = median(whole) - median(prefill);
     return {
       tokens_per_s: (sequences * maxNewTokens) / median(whole), decode_tokens_per_s: (sequences * (maxNewTokens - 1)) / decode, prefill_tokens_per_s: (sequences * prompt) / median(prefill),
       read_bandwidth_bytes_per_s: bandwidth, weight_bytes: engine.info.weightBytes,
       // Every decoding step reads all weights once: no engine can decode one sequence faster.
       bandwidth_share: ((engine.info.weightBytes * (maxNewTokens - 1)) / decode) / bandwidth,
-      seconds: whole, peak_memory_bytes: peakMemoryBytes(), model: options.model, dtype: options.dtype, sequences, prompt, max_new_tokens: maxNewTokens, ...machineFacts(engine),
+      seconds: whole, peak_memory_bytes: peakMemoryBytes(), model: options.model, dtype: options.dtype, sequences, prompt, max_new_tokens: maxNewTokens, ...deviceMemory(options.device, available), ...machineFacts(engine),
     };
   });
 }
@@ -170,19 +185,20 @@ export interface ForwardBench extends BenchModel {
 
 /** Log-probabilities of every token of random sequences: forward only. */
 export function benchForward(options: ForwardBench): Promise<Record<string, unknown>> {
+  const available = loadAddon().availableMemory(options.device);
   return withEngine(options, async (engine) => {
     const { sequences, tokens, steps, maxTokensPerMicroBatch } = options;
     const random = seededRandom(0);
     const items = Array.from({ length: sequences }, () => ({ prompt: randomTokens(1, engine.info.vocabSize, random), continuations: [randomTokens(tokens - 1, engine.info.vocabSize, random)] }));
     const run = (): Promise<number> => timed(() => engine.score(items, { maxTokensPerMicroBatch }));
-    const peak = await matrixPeak(engine.info.threads, options.dtype);
+    const peak = await peakOn(options, engine);
     await run();
     const seconds: number[] = [];
     for (let step = 0; step < steps; step += 1) seconds.push(await run());
     const time = median(seconds);
     return {
       tokens_per_s: (sequences * tokens) / time, useful_mfu: (sequences * forwardFlops(engine.info, tokens)) / time / peak, matrix_peak_flops: peak, seconds, peak_memory_bytes: peakMemoryBytes(),
-      model: options.model, dtype: options.dtype, sequences, tokens, ...machineFacts(engine),
+      model: options.model, dtype: options.dtype, sequences, tokens, ...deviceMemory(options.device, available), ...machineFacts(engine),
     };
   });
 }

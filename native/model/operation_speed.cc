@@ -6,7 +6,7 @@
 #include <deque>
 
 #include "model/device_buffer.h"
-#include "model/random_block.h"
+#include "ops/random_block.h"
 #include "model/transformer.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/operation_cost.h"
@@ -219,7 +219,7 @@ class Measurement {
   ops::CpuBackend cpu_;
   const ops::Table& ops_;
   ops::Backend* backend_;
-  RandomBlock random_;
+  ops::RandomBlock random_;
   PackedTokens packed_;
   std::vector<int32_t> rows_, ids_;
   std::deque<DeviceBuffer> buffers_;

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "model/layer.h"
-#include "model/random_block.h"
+#include "ops/random_block.h"
 #include "ops/cpu/cpu_backend.h"
 
 namespace rlhi {
@@ -56,7 +56,7 @@ std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t 
   ops::CpuBackend cpu = open_cpu(threads);
   const ops::Table& ops = cpu.table();
   ops::Backend* backend = cpu.handle();
-  const RandomBlock random(ops, backend);
+  const ops::RandomBlock random(ops, backend);
   const auto bytes = [](int64_t rows, int64_t cols, DType dtype) { return static_cast<size_t>(rows * cols * dtype_size(dtype)); };
   const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor");
   const DeviceBuffer b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
@@ -102,7 +102,7 @@ LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int
   LayerPass pass{ops, backend, config, tokens, Tensor(rope.data(), DType::f32, prompt + answer, config.head_dim)};
   pass.accumulate = false;
 
-  const RandomBlock random(ops, backend);
+  const ops::RandomBlock random(ops, backend);
   LayerSpeed speed;
   for (int64_t i = 0; i <= repeats; ++i) {
     random.fill(t.work.x);

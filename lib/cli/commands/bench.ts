@@ -1,7 +1,7 @@
 import type { Dtype, Moments, TrainOptions } from "../../engine/addon.js";
 import { defineCommand } from "../command.js";
 import type { Tools } from "../command.js";
-import { computeFlags, requireRange } from "../model-flags.js";
+import { deviceFlags, requireRange } from "../model-flags.js";
 import type { Mode } from "../modes.js";
 
 const kinds = ["train", "generate", "forward", "layer", "gemm", "ops", "pipeline"] as const;
@@ -9,9 +9,9 @@ type What = (typeof kinds)[number];
 
 /** Of the flags that not every kind has, those of each. */
 const flagsOf: Record<What, readonly string[]> = {
-  train: ["steps", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "max-tokens-per-micro-batch"],
-  generate: ["steps", "sequences", "prompt", "max-new-tokens"],
-  forward: ["steps", "sequences", "tokens", "max-tokens-per-micro-batch"],
+  train: ["steps", "device", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "max-tokens-per-micro-batch"],
+  generate: ["steps", "device", "sequences", "prompt", "max-new-tokens"],
+  forward: ["steps", "device", "sequences", "tokens", "max-tokens-per-micro-batch"],
   layer: ["steps", "pairs", "prompt", "answer"],
   gemm: ["steps", "tokens", "shape"],
   ops: ["steps", "tokens"],
@@ -22,6 +22,7 @@ const flagsOfAll: ReadonlySet<string> = new Set(["what", "model", "dtype", "thre
 interface BenchFlags {
   model: string;
   dtype: Dtype;
+  device: string;
   threads: number;
   steps: number;
   pairs: number;
@@ -41,7 +42,7 @@ interface BenchFlags {
 export const bench = defineCommand({
   command: "bench <what>",
   describe: "speed and memory, beside this machine's own limit measured in the same run",
-  flags: (yargs) => computeFlags(yargs)
+  flags: (yargs) => deviceFlags(yargs)
     .positional("what", { choices: kinds, demandOption: true, describe: "training steps, generation, log-probabilities, one layer forward and backward, matrix products, every operation, or the whole method on a part of the sample (how long the engine waits)" })
     .option("model", { type: "string", default: "smollm2-135m", requiresArg: true, describe: "a path, or a shape's name for random weights" })
     .option("steps", { type: "number", default: 5, describe: "all but pipeline: repetitions; their median counts" })
@@ -58,6 +59,7 @@ export const bench = defineCommand({
     .option("max-new-tokens", { type: "number", default: 64, describe: "generate: tokens written to each prompt" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "train, forward: token budget of one forward" })
     .example("$0 bench train --model smollm2-135m --dtype bf16 --pairs 2 --prompt 256 --answer 256 --steps 5 --json", "pairs/s, useful MFU, peak memory")
+    .example("$0 bench train --model llama-3.1-8b --device cuda --gradients bf16 --moments 8bit --max-tokens-per-micro-batch 4608", "the same on a GPU, beside its fastest product")
     .example("$0 bench gemm --dtype f32", "each matrix product of the model, forward and backward, as a share of the peak")
     .example("$0 bench ops --dtype bf16", "each operation's time, bytes and FLOPs, as shares of the bandwidth and of the peak")
     .example("$0 bench layer --model llama-3.1-8b --pairs 1", "one layer of an 8B model, forward and backward")
@@ -83,8 +85,8 @@ function modeOf({ what, shape }: BenchFlags & { what: What }): Mode {
 async function measure(what: What, flags: BenchFlags, { progress, signal }: Tools): Promise<Record<string, unknown> | Record<string, unknown>[]> {
   const { benchForward, benchGenerate, benchTrain } = await import("../../engine/bench.js");
   const { benchGemm, benchLayer } = await import("../../engine/bench-parts.js");
-  const { model, dtype, threads, steps, pairs, prompt, answer, gradients, moments, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape, form } = flags;
-  const common = { model, dtype, threads, steps };
+  const { model, dtype, device, threads, steps, pairs, prompt, answer, gradients, moments, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape, form } = flags;
+  const common = { model, dtype, device, threads, steps };
   const benches: Record<What, () => Promise<Record<string, unknown> | Record<string, unknown>[]>> = {
     train: () => benchTrain({ ...common, pairs, prompt, answer, gradients, moments, recompute, maxTokensPerMicroBatch }),
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),

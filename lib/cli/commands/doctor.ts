@@ -1,10 +1,13 @@
 import { relative } from "node:path";
 import type { CudaReport, Dtype, MemoryPlan, Moments, NativeAddon, TrainOptions } from "../../engine/addon.js";
 import type { Tools } from "../command.js";
+import { devicePattern } from "../../engine/device.js";
 import { defineCommand } from "../command.js";
+import { requireRange } from "../model-flags.js";
 import { formatBytes } from "../output.js";
 
 interface PlanFlags {
+  device: string;
   dtype: Dtype;
   gradients: Dtype;
   moments: Moments;
@@ -18,6 +21,11 @@ export const doctor = defineCommand({
   describe: "what this machine offers, which binary was loaded and why, what is missing",
   flags: (yargs) => yargs
     .option("plan", { type: "string", requiresArg: true, describe: "print the memory that training MODEL takes (Hugging Face folder, GGUF file or a shape's name)" })
+    .option("device", { type: "string", requiresArg: true, default: "cpu", describe: "of the plan: cpu, cuda (the first GPU) or cuda:N" })
+    .check(({ device }) => {
+      requireRange("device", device, "cpu, cuda or cuda:N", devicePattern.test(device));
+      return true;
+    })
     .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "of the plan" })
     .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of the matrices' gradients" })
     .option("moments", { choices: ["f32", "bf16", "8bit"] as const, default: "f32" as const, describe: "of the plan: storage of AdamW's moments" })
@@ -25,7 +33,8 @@ export const doctor = defineCommand({
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "of the plan: token budget of one forward and backward" })
     .option("max-pair-tokens", { type: "number", default: 2048, describe: "of the plan: longest prompt plus both answers" })
     .example("$0 doctor", "is everything here?")
-    .example("$0 doctor --plan ./Llama-3.2-1B-Instruct --dtype bf16", "will training it fit in memory?"),
+    .example("$0 doctor --plan ./Llama-3.2-1B-Instruct --dtype bf16", "will training it fit in memory?")
+    .example("$0 doctor --plan llama-3.1-8b --device cuda --gradients bf16 --moments 8bit", "will it fit on the GPU?"),
   run: async (flags, { out }) => {
     const { addonPath, loadAddon, packageRoot, packageVersion, recomputeLevels } = await import("../../engine/addon.js");
     // Both throw, with what to do, where the engine is missing or of another version: exit code 1.
@@ -34,7 +43,7 @@ export const doctor = defineCommand({
     out.facts(machineFacts(addon, path, packageRoot, packageVersion()), "rlhi-native");
     const { plan: model } = flags;
     if (model === undefined) return;
-    const available = addon.systemInfo().availableMemoryBytes;
+    const available = addon.availableMemory(flags.device);
     const levels = recomputeLevels.map((level) => planOf(addon, model, flags, level, 0));
     printPlan(out, model, planOf(addon, model, flags, flags.recompute, available), levels, available);
   },
@@ -85,7 +94,7 @@ function planOf(addon: NativeAddon, model: string, flags: PlanFlags, recompute: 
     lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 1e-6, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8,
     weightDecay: 0, gradients: flags.gradients, moments: flags.moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
     maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, maxPairTokens: flags.maxPairTokens, memoryLimitBytes, recompute,
-  });
+  }, flags.device);
 }
 
 function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: readonly MemoryPlan[], available: number): void {

@@ -109,7 +109,7 @@ ChosenToken Sampler::choose(const float* logits, int64_t vocab, const TokenChoic
 int32_t Sampler::draw_from_all(const float* logits, int64_t vocab, float highest, double temperature, double uniform) {
   weights_.resize(static_cast<size_t>(vocab));
   block_sums_.clear();
-  const auto inverse = static_cast<float>(1.0 / temperature);
+  const float inverse = inverse_temperature(temperature);
   double total = 0;
   for (int64_t begin = 0; begin < vocab; begin += kBlock) {
     const int64_t n = std::min(kBlock, vocab - begin);
@@ -156,7 +156,7 @@ const std::vector<Candidate>& Sampler::truncate(const float* logits, int64_t voc
 
 void Sampler::cut(const float* logits, int64_t vocab, const TokenChoice& choice, float highest) {
   weights_.resize(static_cast<size_t>(vocab));
-  sum_weights(logits, vocab, highest, static_cast<float>(1.0 / choice.temperature), weights_.data());
+  sum_weights(logits, vocab, highest, inverse_temperature(choice.temperature), weights_.data());
 
   float least_logit = -INFINITY;
   if (choice.top_k > 0 && choice.top_k < vocab) {

@@ -134,7 +134,7 @@ class ChooseCase : public OpCase {
 std::vector<OpCaseMaker> OpCases::choose_edges() {
   std::vector<OpCaseMaker> all;
   for (const auto& [vocab, gap] : {std::pair<int64_t, int64_t>{1, 3}, {2, 3}, {33, 3}, {300, 4}, {5000, 8}})
-    for (const double temperature : {1.0, 0.3, 4.0, 1e-6, 0.0}) all.push_back(op_case<ChooseCase>(concat(vocab, ", temperature ", temperature), vocab, gap, every_combination(temperature)));
+    for (const double temperature : {1.0, 0.3, 4.0, 1e-6, 0.0, 1e-44, 1e300}) all.push_back(op_case<ChooseCase>(concat(vocab, ", temperature ", temperature), vocab, gap, every_combination(temperature)));
   return all;
 }
 std::vector<OpCaseMaker> OpCases::choose_model() {

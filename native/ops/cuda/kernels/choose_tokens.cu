@@ -236,7 +236,7 @@ void choose_kernel(const float* logits, int64_t stride, int vocab, int bits, con
   total = block_total(total, m);
 
   if (choice.temperature > 0) {
-    row.inverse_temperature = static_cast<float>(1.0 / choice.temperature);
+    row.inverse_temperature = inverse_temperature(choice.temperature);
     const auto mass = [&](float x) { return row.units(row.weight(x)); };
     uint32_t lowest = 0;
     int last_tie = vocab;                      // of the logits of order `lowest`, those up to this id stay

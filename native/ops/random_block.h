@@ -7,12 +7,12 @@
 #include "base/tensor.h"
 #include "ops/ops.h"
 
-namespace rlhi {
+namespace rlhi::ops {
 
 // As many as it takes: one block of them over and over, its length prime, so that no two rows are alike.
 class RandomBlock {
  public:
-  RandomBlock(const ops::Table& ops, ops::Backend* backend) : ops_(ops), backend_(backend), floats_(kNumbers), halves_(kNumbers) {
+  RandomBlock(const Table& ops, Backend* backend) : ops_(ops), backend_(backend), floats_(kNumbers), halves_(kNumbers) {
     for (size_t i = 0; i < kNumbers; ++i) {
       floats_[i] = normal_pair(philox(1, 0, i / 2))[i % 2];
       halves_[i] = to_bf16(floats_[i]);
@@ -29,10 +29,10 @@ class RandomBlock {
 
  private:
   static constexpr int64_t kNumbers = 1'000'003;
-  const ops::Table& ops_;
-  ops::Backend* backend_;
+  const Table& ops_;
+  Backend* backend_;
   std::vector<float> floats_;
   std::vector<bf16> halves_;
 };
 
-}  // namespace rlhi
+}  // namespace rlhi::ops
