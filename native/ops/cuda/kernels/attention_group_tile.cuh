@@ -1,0 +1,209 @@
+// What the forms of attention's forward by warpgroup products share: a tile's memory, its barriers, and the warp that brings.
+#pragma once
+#include "ops/cuda/kernels/attention_products.cuh"
+#include "ops/cuda/kernels/attention_tile.cuh"
+
+namespace rlhi::ops::cuda {
+
+constexpr int kPair = 2 * kKeyBlock;          // keys of a step
+constexpr int kMostGroups = 3;
+
+// What the warpgroups know of a tile.
+struct TileItem {
+  int row, rows, position, head;              // row of q; rows of the tile; of its first row
+  StepRange steps[kMostGroups];               // of each warpgroup
+};
+
+template <int kD, int kGroups>
+struct Memory {
+  static constexpr int rows = kGroups * kGroupRows, threads = (kGroups + 1) * kGroupThreads;  // the last group brings
+  static constexpr int stages = kD == 64 ? 4 : 2, key_bytes = tile_bytes(kPair, kD), query_bytes = tile_bytes(rows, kD);
+  static constexpr int q = 0, k = q + 2 * query_bytes, v = k + stages * key_bytes, shared = v + stages * key_bytes;
+  struct Shared {
+    SharedBarrier queries_there[2], queries_free[2], keys_there[stages], keys_free[stages], values_there[stages], values_free[stages];
+    SharedBarrier landed;                     // values that end within a box, before the rest is cleared
+    SharedBarrier turn[kGroups];
+    KeyBlock pairs[stages];
+    TileItem items[2];
+  };
+  static constexpr int bytes = shared + static_cast<int>(sizeof(Shared));
+};
+
+struct GroupOutputs {
+  void* out;
+  int64_t out_stride;
+  float* lse;                                 // may be nullptr
+  int64_t lse_stride;
+};
+struct GroupMaps {
+  TensorMap q, k, v;
+};
+
+// Items, tiles times heads with heads fastest, come most work first; every other round is dealt in reverse order.
+struct Deal {
+  const QueryTile* tiles;
+  int items, turns;
+};
+
+#if RLHI_HAS_GROUP_PRODUCTS
+RLHI_DEVICE int item_at(int round) { return round * grid_size() + (round % 2 == 0 ? block_index() : grid_size() - 1 - block_index()); }
+
+// Step n of a ring of kPlaces: its place, and the parity that a barrier's phase of this step has.
+template <int kPlaces>
+struct Ring {
+  int step = 0;
+  RLHI_DEVICE int place() const { return step % kPlaces; }
+  RLHI_DEVICE int parity() const { return step / kPlaces % 2; }
+  RLHI_DEVICE int parity_before() const { return parity() ^ 1; }
+  RLHI_DEVICE Ring next() const { return {step + 1}; }
+};
+
+RLHI_DEVICE void warp_arrive(SharedBarrier* b) {
+  sync_warp();
+  if (thread_index() % 32 == 0) barrier_arrive(b);
+}
+
+template <int kD, int kGroups>
+RLHI_DEVICE void bring(const AttentionInputs& in, const GroupMaps& maps, const Deal& deal, unsigned char* memory) {
+  using M = Memory<kD, kGroups>;
+  constexpr int kRows = M::rows;
+  auto& shared = *reinterpret_cast<typename M::Shared*>(memory + M::shared);
+  const int lane = thread_index() % 32;
+  Ring<M::stages> ring;
+  Ring<2> tile_ring;
+  int landed = 0;
+  for (int at; (at = item_at(tile_ring.step)) < deal.items; ++tile_ring.step) {
+    const int head = at % in.n_heads, column = head / in.group * kD, half = tile_ring.place();
+    const QueryTile tile = deal.tiles[at / in.n_heads];
+    const QuerySegment segment = in.segments[tile.segment];
+    const int rows = least(kRows, segment.length - tile.first), position = segment.position + tile.first;
+    const QueryRange range{position, position + rows - 1};
+    barrier_wait(&shared.queries_free[half], tile_ring.parity_before());
+    TileItem& item = shared.items[half];
+    if (lane < kGroups) {
+      const int first = lane * kGroupRows;
+      StepRange steps = steps_of<kPair>(in, segment, range, {position + first, position + least(rows, first + kGroupRows) - 1});
+      if (first >= rows) steps.first = steps.end = 0;
+      item.steps[lane] = steps;
+    }
+    if (lane == 0) item.row = segment.row + tile.first, item.rows = rows, item.position = position, item.head = head;
+    sync_warp();
+    if (lane == 0) {
+      const int groups = static_cast<int>((rows + kGroupRows - 1) / kGroupRows);
+      barrier_expect(&shared.queries_there[half], groups * tile_bytes(kGroupRows, kD));
+      for (int g = 0; g < groups; ++g) {
+        for (int panel = 0; panel < panels_of(kD); ++panel) {
+          copy_box(memory + M::q + half * M::query_bytes + (panel * kRows + g * kGroupRows) * 128, maps.q, head * kD + panel * 64,
+                   segment.row + tile.first + g * kGroupRows, &shared.queries_there[half]);
+        }
+      }
+    }
+    auto walk = KeyWalk<kPair>::over(segment, range);
+    for (KeyBlock pair = walk.next(in); pair.keys > 0; pair = walk.next(in), ++ring.step) {
+      const int place = ring.place();
+      const auto copy = [&](const TensorMap& map, int first, SharedBarrier* there) {
+        barrier_expect(there, M::key_bytes);
+        for (int panel = 0; panel < panels_of(kD); ++panel)
+          copy_box(memory + first + place * M::key_bytes + panel * kPair * 128, map, column + panel * 64, pair.row, there);
+      };
+      barrier_wait(&shared.keys_free[place], ring.parity_before());
+      if (lane == 0) {
+        shared.pairs[place] = pair;
+        copy(maps.k, M::k, &shared.keys_there[place]);
+      }
+      barrier_wait(&shared.values_free[place], ring.parity_before());
+      if (pair.keys == kPair) {
+        if (lane == 0) copy(maps.v, M::v, &shared.values_there[place]);
+        continue;
+      }
+      // A weight of 0 hides no value that is not finite: rows beyond the span, which are others', become zero.
+      if (lane == 0) copy(maps.v, M::v, &shared.landed);
+      barrier_wait(&shared.landed, landed++ % 2);
+      const int units = (kPair - pair.keys) * 8;
+      for (int panel = 0; panel < panels_of(kD); ++panel) {
+        unsigned char* const rest = memory + M::v + place * M::key_bytes + (panel * kPair + pair.keys) * 128;
+        for (int i = lane; i < units; i += 32) store_words(rest + i * 16, Words4{{0, 0, 0, 0}});
+      }
+      shared_fence();
+      warp_arrive(&shared.values_there[place]);
+    }
+  }
+}
+
+template <class Shared>
+RLHI_DEVICE void begin_barriers(Shared& shared, int groups) {
+  if (thread_index() == 0) {
+    const int group_warps = kGroupThreads / 32, warps = groups * group_warps;
+    for (SharedBarrier& b : shared.queries_there) barrier_init(&b, 1);
+    for (SharedBarrier& b : shared.queries_free) barrier_init(&b, warps);
+    for (SharedBarrier& b : shared.keys_there) barrier_init(&b, 1);
+    for (SharedBarrier& b : shared.keys_free) barrier_init(&b, warps);
+    for (SharedBarrier& b : shared.values_there) barrier_init(&b, 1);
+    for (SharedBarrier& b : shared.values_free) barrier_init(&b, warps);
+    for (SharedBarrier& b : shared.turn) barrier_init(&b, group_warps);
+    barrier_init(&shared.landed, 1);
+    shared_fence();
+  }
+  sync_threads();
+}
+
+// One of the warpgroups that compute: where it stands, and what both forms of its work do alike.
+template <int kD, int kGroups>
+struct Worker {
+  using M = Memory<kD, kGroups>;
+  using P = Products<true>;
+  using Steps = Ring<M::stages>;
+  unsigned char* memory;
+  typename M::Shared& shared;
+  int turns, group, group_row, row;           // the warpgroup's first row of the tile; the thread's, the other is 8 below
+  Steps ring;
+  Ring<2> tile_ring;
+
+  RLHI_DEVICE Worker(const Deal& deal, unsigned char* at) : memory(at), shared(*reinterpret_cast<typename M::Shared*>(at + M::shared)), turns(deal.turns) {
+    group = static_cast<int>(warp_uniform(static_cast<uint32_t>(thread_index() / kGroupThreads))), group_row = group * kGroupRows;
+    row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;
+  }
+  RLHI_DEVICE void take_turn(const Steps& at) const {
+    if (turns) barrier_wait(&shared.turn[group], (at.step + (group == 0 ? 1 : 0)) % 2);
+  }
+  // `when`: 1 as soon as products are begun, 2 when they are there.
+  RLHI_DEVICE void pass_turn(int when) const {
+    if (turns == when) warp_arrive(&shared.turn[group == kGroups - 1 ? 0 : group + 1]);
+  }
+  RLHI_DEVICE void pass(int steps) {          // in which this warpgroup has nothing to do
+    for (int i = 0; i < steps; ++i, ++ring.step) {
+      const int place = ring.place();
+      barrier_wait(&shared.keys_there[place], ring.parity());
+      take_turn(ring);
+      pass_turn(turns);
+      warp_arrive(&shared.keys_free[place]);
+      barrier_wait(&shared.values_there[place], ring.parity());
+      warp_arrive(&shared.values_free[place]);
+    }
+  }
+  RLHI_DEVICE void scores(float (&s)[16][4], int place) const {
+    P::template scores<kD, M::rows, kPair>(s, memory + M::q + tile_ring.place() * M::query_bytes, group_row, memory + M::k + place * M::key_bytes);
+  }
+  // Begins the weighted values of a pair's block, one panel of columns.
+  template <int kFragments>
+  RLHI_DEVICE void weigh(float (&sum)[kFragments][4], const uint32_t (&weights)[4][4], int place, int block, int panel) const {
+    P::begin(sum);
+    P::template weighted<kPair>(sum, weights, memory + M::v + place * M::key_bytes + block * kKeyBlock * 128, panel, false);
+    P::commit();
+  }
+  RLHI_DEVICE void store(const GroupOutputs& to, const TileItem& item, const float (&out)[kD / 8][4], const RowState (&state)[2]) const {
+    RLHI_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      if (row + 8 * i >= item.rows) continue;
+      const int64_t to_row = item.row + row + 8 * i;
+      const float factor = state[i].sum > 0 ? 1.0f / state[i].sum : 1.0f;
+      auto* values = static_cast<uint16_t*>(to.out) + to_row * to.out_stride + item.head * kD + thread_index() % 4 * 2;
+      RLHI_UNROLL
+      for (int n = 0; n < kD / 8; ++n) store_words(values + n * 8, pack_bf16(out[n][2 * i] * factor, out[n][2 * i + 1] * factor));
+      if (to.lse && thread_index() % 4 == 0) to.lse[to_row * to.lse_stride + item.head] = log_sum(state[i]);
+    }
+  }
+};
+#endif
+
+}  // namespace rlhi::ops::cuda
