@@ -263,16 +263,21 @@ int variant() {
   return chosen;
 }
 
+int groups() { return variant() % 10 < 3 ? 3 : 2; }
+// Heads that share keys, one a warpgroup: so their steps are the same, and a short segment leaves no warpgroup without rows.
+int heads_at_once(const AttentionArgs& a) { return variant() < 10 && a.n_heads / a.n_kv_heads % groups() == 0 ? groups() : 1; }
+
 template <int kD, int kGroups>
 void launch_group(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   using M = Memory<kD, kGroups>;
   static_assert(M::bytes <= 227 << 10, "the shared memory of sm_90");
-  const int64_t items = n_tiles * a.n_heads;
+  const int heads = heads_at_once(a);
+  const int64_t items = n_tiles * (a.n_heads / heads);
   check(items < (int64_t{1} << 30), ErrorCode::invalid_argument, "attention: ", n_tiles, " tiles are too many");
   const GroupMaps maps{tensor_map(a.q, kGroupRows), tensor_map(a.k, kPair), tensor_map(a.v, kPair)};
   const GroupOutputs to{a.out.data, a.out.row_stride, static_cast<float*>(a.lse.data), a.lse.row_stride};
   launch(at, items < at.multiprocessors ? items : at.multiprocessors, M::threads, static_cast<size_t>(M::bytes), group_forward_kernel<kD, kGroups>,
-         inputs_of(a), maps, to, Deal{tiles, static_cast<int>(items), variant() % 3});
+         inputs_of(a), maps, to, Deal{tiles, static_cast<int>(items), heads, variant() % 10 % 3});
 }
 template <int kGroups>
 void launch_group(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
@@ -283,17 +288,17 @@ void launch_group(const Launch& at, const AttentionArgs& a, const QueryTile* til
 
 }  // namespace
 
-int group_attention_rows() {
+int group_attention_rows(const AttentionArgs& a) {
 #ifdef __CUDACC__
   static const bool there = compiled_for(group_forward_kernel<64, 3>, Memory<64, 3>::threads);
 #else
   const bool there = emulate::options.group_products;
 #endif
-  return !there ? 0 : (variant() < 3 ? 3 : 2) * kGroupRows;
+  return there ? groups() / heads_at_once(a) * kGroupRows : 0;
 }
 
 void group_attention(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
-  if (variant() < 3) launch_group<3>(at, a, tiles, n_tiles);
+  if (groups() == 3) launch_group<3>(at, a, tiles, n_tiles);
   else launch_group<2>(at, a, tiles, n_tiles);
 }
 

@@ -8,9 +8,9 @@ namespace rlhi::ops::cuda {
 constexpr int kPair = 2 * kKeyBlock;          // keys of a step
 constexpr int kMostGroups = 3;
 
-// What the warpgroups know of a tile.
+// What the warpgroups know of a tile. Each has 64 rows of its own: of one head, or the same rows each of another head.
 struct TileItem {
-  int row, rows, position, head;              // row of q; rows of the tile; of its first row
+  int row, rows, position, head;              // row of q; rows of the tile; of its first row; its first head
   StepRange steps[kMostGroups];               // of each warpgroup
 };
 
@@ -42,7 +42,8 @@ struct GroupMaps {
 // Items, tiles times heads with heads fastest, come most work first; every other round is dealt in reverse order.
 struct Deal {
   const QueryTile* tiles;
-  int items, turns;
+  int items, heads;                           // heads of an item: 1, or one a warpgroup
+  int turns;
 };
 
 #if RLHI_HAS_GROUP_PRODUCTS
@@ -73,15 +74,15 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const GroupMaps& maps, const D
   Ring<2> tile_ring;
   int landed = 0;
   for (int at; (at = item_at(tile_ring.step)) < deal.items; ++tile_ring.step) {
-    const int head = at % in.n_heads, column = head / in.group * kD, half = tile_ring.place();
-    const QueryTile tile = deal.tiles[at / in.n_heads];
+    const int parts = in.n_heads / deal.heads, head = at % parts * deal.heads, column = head / in.group * kD, half = tile_ring.place();
+    const QueryTile tile = deal.tiles[at / parts];
     const QuerySegment segment = in.segments[tile.segment];
-    const int rows = least(kRows, segment.length - tile.first), position = segment.position + tile.first;
+    const int rows = least(kRows / deal.heads, segment.length - tile.first), position = segment.position + tile.first;
     const QueryRange range{position, position + rows - 1};
     barrier_wait(&shared.queries_free[half], tile_ring.parity_before());
     TileItem& item = shared.items[half];
     if (lane < kGroups) {
-      const int first = lane * kGroupRows;
+      const int first = deal.heads == 1 ? lane * kGroupRows : 0;
       StepRange steps = steps_of<kPair>(in, segment, range, {position + first, position + least(rows, first + kGroupRows) - 1});
       if (first >= rows) steps.first = steps.end = 0;
       item.steps[lane] = steps;
@@ -89,12 +90,13 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const GroupMaps& maps, const D
     if (lane == 0) item.row = segment.row + tile.first, item.rows = rows, item.position = position, item.head = head;
     sync_warp();
     if (lane == 0) {
-      const int groups = static_cast<int>((rows + kGroupRows - 1) / kGroupRows);
+      const int groups = deal.heads == 1 ? (rows + kGroupRows - 1) / kGroupRows : kGroups;
       barrier_expect(&shared.queries_there[half], groups * tile_bytes(kGroupRows, kD));
       for (int g = 0; g < groups; ++g) {
         for (int panel = 0; panel < panels_of(kD); ++panel) {
-          copy_box(memory + M::q + half * M::query_bytes + (panel * kRows + g * kGroupRows) * 128, maps.q, head * kD + panel * 64,
-                   segment.row + tile.first + g * kGroupRows, &shared.queries_there[half]);
+          const bool by_rows = deal.heads == 1;
+          copy_box(memory + M::q + half * M::query_bytes + (panel * kRows + g * kGroupRows) * 128, maps.q, (by_rows ? head : head + g) * kD + panel * 64,
+                   segment.row + tile.first + (by_rows ? g * kGroupRows : 0), &shared.queries_there[half]);
         }
       }
     }
@@ -155,12 +157,13 @@ struct Worker {
   using Steps = Ring<M::stages>;
   unsigned char* memory;
   typename M::Shared& shared;
-  int turns, group, group_row, row;           // the warpgroup's first row of the tile; the thread's, the other is 8 below
+  int turns, group, head, group_row, row;     // head of the item; the warpgroup's first row of the tile; the thread's, the other is 8 below
   Steps ring;
   Ring<2> tile_ring;
 
   RLHI_DEVICE Worker(const Deal& deal, unsigned char* at) : memory(at), shared(*reinterpret_cast<typename M::Shared*>(at + M::shared)), turns(deal.turns) {
-    group = static_cast<int>(warp_uniform(static_cast<uint32_t>(thread_index() / kGroupThreads))), group_row = group * kGroupRows;
+    group = static_cast<int>(warp_uniform(static_cast<uint32_t>(thread_index() / kGroupThreads)));
+    head = deal.heads == 1 ? 0 : group, group_row = deal.heads == 1 ? group * kGroupRows : 0;
     row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;
   }
   RLHI_DEVICE void take_turn(const Steps& at) const {
@@ -182,7 +185,7 @@ struct Worker {
     }
   }
   RLHI_DEVICE void scores(float (&s)[16][4], int place) const {
-    P::template scores<kD, M::rows, kPair>(s, memory + M::q + tile_ring.place() * M::query_bytes, group_row, memory + M::k + place * M::key_bytes);
+    P::template scores<kD, M::rows, kPair>(s, memory + M::q + tile_ring.place() * M::query_bytes, group * kGroupRows, memory + M::k + place * M::key_bytes);
   }
   // Begins the weighted values of a pair's block, one panel of columns.
   template <int kFragments>
@@ -197,10 +200,10 @@ struct Worker {
       if (row + 8 * i >= item.rows) continue;
       const int64_t to_row = item.row + row + 8 * i;
       const float factor = state[i].sum > 0 ? 1.0f / state[i].sum : 1.0f;
-      auto* values = static_cast<uint16_t*>(to.out) + to_row * to.out_stride + item.head * kD + thread_index() % 4 * 2;
+      auto* values = static_cast<uint16_t*>(to.out) + to_row * to.out_stride + (item.head + head) * kD + thread_index() % 4 * 2;
       RLHI_UNROLL
       for (int n = 0; n < kD / 8; ++n) store_words(values + n * 8, pack_bf16(out[n][2 * i] * factor, out[n][2 * i + 1] * factor));
-      if (to.lse && thread_index() % 4 == 0) to.lse[to_row * to.lse_stride + item.head] = log_sum(state[i]);
+      if (to.lse && thread_index() % 4 == 0) to.lse[to_row * to.lse_stride + item.head + head] = log_sum(state[i]);
     }
   }
 };
