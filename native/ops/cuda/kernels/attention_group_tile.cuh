@@ -1,4 +1,4 @@
-// What the forms of attention's forward by warpgroup products share: a tile's memory, its barriers, and the warp that brings.
+// Attention's forward by warpgroup products: a tile's memory, its barriers, the warp that brings, and where a warpgroup stands.
 #pragma once
 #include "ops/cuda/kernels/attention_products.cuh"
 #include "ops/cuda/kernels/attention_tile.cuh"
@@ -6,15 +6,15 @@
 namespace rlhi::ops::cuda {
 
 constexpr int kPair = 2 * kKeyBlock;          // keys of a step
-constexpr int kMostGroups = 3;
+constexpr int kGroups = 3;                    // warpgroups that compute
 
 // What the warpgroups know of a tile. Each has 64 rows of its own: of one head, or the same rows each of another head.
 struct TileItem {
   int row, rows, position, head;              // row of q; rows of the tile; of its first row; its first head
-  StepRange steps[kMostGroups];               // of each warpgroup
+  StepRange steps[kGroups];               // of each warpgroup
 };
 
-template <int kD, int kGroups>
+template <int kD>
 struct Memory {
   static constexpr int rows = kGroups * kGroupRows, threads = (kGroups + 1) * kGroupThreads;  // the last group brings
   static constexpr int stages = kD == 64 ? 4 : 2, key_bytes = tile_bytes(kPair, kD), query_bytes = tile_bytes(rows, kD);
@@ -22,7 +22,6 @@ struct Memory {
   struct Shared {
     SharedBarrier queries_there[2], queries_free[2], keys_there[stages], keys_free[stages], values_there[stages], values_free[stages];
     SharedBarrier landed;                     // values that end within a box, before the rest is cleared
-    SharedBarrier turn[kGroups];
     KeyBlock pairs[stages];
     TileItem items[2];
   };
@@ -43,7 +42,6 @@ struct GroupMaps {
 struct Deal {
   const QueryTile* tiles;
   int items, heads;                           // heads of an item: 1, or one a warpgroup
-  int turns;
 };
 
 #if RLHI_HAS_GROUP_PRODUCTS
@@ -56,7 +54,6 @@ struct Ring {
   RLHI_DEVICE int place() const { return step % kPlaces; }
   RLHI_DEVICE int parity() const { return step / kPlaces % 2; }
   RLHI_DEVICE int parity_before() const { return parity() ^ 1; }
-  RLHI_DEVICE Ring next() const { return {step + 1}; }
 };
 
 RLHI_DEVICE void warp_arrive(SharedBarrier* b) {
@@ -64,9 +61,9 @@ RLHI_DEVICE void warp_arrive(SharedBarrier* b) {
   if (thread_index() % 32 == 0) barrier_arrive(b);
 }
 
-template <int kD, int kGroups>
+template <int kD>
 RLHI_DEVICE void bring(const AttentionInputs& in, const GroupMaps& maps, const Deal& deal, unsigned char* memory) {
-  using M = Memory<kD, kGroups>;
+  using M = Memory<kD>;
   constexpr int kRows = M::rows;
   auto& shared = *reinterpret_cast<typename M::Shared*>(memory + M::shared);
   const int lane = thread_index() % 32;
@@ -133,52 +130,41 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const GroupMaps& maps, const D
 }
 
 template <class Shared>
-RLHI_DEVICE void begin_barriers(Shared& shared, int groups) {
+RLHI_DEVICE void begin_barriers(Shared& shared) {
   if (thread_index() == 0) {
-    const int group_warps = kGroupThreads / 32, warps = groups * group_warps;
+    constexpr int warps = kGroups * kGroupThreads / 32;
     for (SharedBarrier& b : shared.queries_there) barrier_init(&b, 1);
     for (SharedBarrier& b : shared.queries_free) barrier_init(&b, warps);
     for (SharedBarrier& b : shared.keys_there) barrier_init(&b, 1);
     for (SharedBarrier& b : shared.keys_free) barrier_init(&b, warps);
     for (SharedBarrier& b : shared.values_there) barrier_init(&b, 1);
     for (SharedBarrier& b : shared.values_free) barrier_init(&b, warps);
-    for (SharedBarrier& b : shared.turn) barrier_init(&b, group_warps);
     barrier_init(&shared.landed, 1);
     shared_fence();
   }
   sync_threads();
 }
 
-// One of the warpgroups that compute: where it stands, and what both forms of its work do alike.
-template <int kD, int kGroups>
+// One of the warpgroups that compute.
+template <int kD>
 struct Worker {
-  using M = Memory<kD, kGroups>;
+  using M = Memory<kD>;
   using P = Products<true>;
-  using Steps = Ring<M::stages>;
   unsigned char* memory;
   typename M::Shared& shared;
-  int turns, group, head, group_row, row;     // head of the item; the warpgroup's first row of the tile; the thread's, the other is 8 below
-  Steps ring;
+  int group, head, group_row, row;     // head of the item; the warpgroup's first row of the tile; the thread's, the other is 8 below
+  Ring<M::stages> ring;
   Ring<2> tile_ring;
 
-  RLHI_DEVICE Worker(const Deal& deal, unsigned char* at) : memory(at), shared(*reinterpret_cast<typename M::Shared*>(at + M::shared)), turns(deal.turns) {
+  RLHI_DEVICE Worker(const Deal& deal, unsigned char* at) : memory(at), shared(*reinterpret_cast<typename M::Shared*>(at + M::shared)) {
     group = static_cast<int>(warp_uniform(static_cast<uint32_t>(thread_index() / kGroupThreads)));
     head = deal.heads == 1 ? 0 : group, group_row = deal.heads == 1 ? group * kGroupRows : 0;
     row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;
-  }
-  RLHI_DEVICE void take_turn(const Steps& at) const {
-    if (turns) barrier_wait(&shared.turn[group], (at.step + (group == 0 ? 1 : 0)) % 2);
-  }
-  // `when`: 1 as soon as products are begun, 2 when they are there.
-  RLHI_DEVICE void pass_turn(int when) const {
-    if (turns == when) warp_arrive(&shared.turn[group == kGroups - 1 ? 0 : group + 1]);
   }
   RLHI_DEVICE void pass(int steps) {          // in which this warpgroup has nothing to do
     for (int i = 0; i < steps; ++i, ++ring.step) {
       const int place = ring.place();
       barrier_wait(&shared.keys_there[place], ring.parity());
-      take_turn(ring);
-      pass_turn(turns);
       warp_arrive(&shared.keys_free[place]);
       barrier_wait(&shared.values_there[place], ring.parity());
       warp_arrive(&shared.values_free[place]);
