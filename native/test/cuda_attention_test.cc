@@ -134,6 +134,7 @@ TEST("cuda attention: pairs of many lengths, head sizes and windows, forward and
       check_layout(pair_of(130, 63, 70), h, 0, B);
       check_layout(pair_of(7, 193, 128), h, 0, B);
     }
+    for (const int window : {0, 70}) check_layout(pair_of(130, 63, 7), {6, 2, 64}, window, B);
   });
 }
 

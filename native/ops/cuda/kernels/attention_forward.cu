@@ -125,7 +125,8 @@ AttentionPlan plan_attention(const AttentionArgs& a) {
   AttentionPlan plan;
   const size_t shared = largest_shared_memory();
   plan.tensor_cores = shared >= forward_bytes(2) && on_tensor_cores({a.q, a.k, a.v, a.out}, a.head_dim);
-  plan.forward_rows = !plan.tensor_cores ? kPlainRows : shared >= forward_bytes(3) ? Tile<3>::rows : Tile<2>::rows;
+  const int group_rows = shared >= forward_bytes(3) ? group_attention_rows(a) : 0;
+  plan.forward_rows = !plan.tensor_cores ? kPlainRows : group_rows ? group_rows : shared >= forward_bytes(3) ? Tile<3>::rows : Tile<2>::rows;
   plan.decode = plan.tensor_cores;
   return plan;
 }
@@ -133,7 +134,7 @@ AttentionPlan plan_attention(const AttentionArgs& a) {
 void attention(const Launch& at, const AttentionPlan& plan, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   if (n_tiles == 0) return;
   if (!plan.tensor_cores) return plain_attention(at, a, tiles, n_tiles);
-  if (plan.forward_rows == kForwardGroups * kGroupRows && has_group_attention()) return group_attention(at, a, tiles, n_tiles);
+  if (plan.forward_rows == group_attention_rows(a)) return group_attention(at, a, tiles, n_tiles);
   if (plan.forward_rows == Tile<3>::rows) launch_forward<3>(at, a, tiles, n_tiles);
   else launch_forward<2>(at, a, tiles, n_tiles);
 }

@@ -4,9 +4,8 @@
 
 namespace rlhi::ops::cuda {
 
-constexpr int kForwardGroups = 3;             // warpgroups of a tile's rows
-
-bool has_group_attention();                   // on this device
+// Rows of its tiles on this device; 0 where it has no products of warpgroups.
+int group_attention_rows(const AttentionArgs&);
 void group_attention(const Launch&, const AttentionArgs&, const QueryTile* tiles, int64_t n_tiles);
 
 }  // namespace rlhi::ops::cuda
