@@ -6,7 +6,7 @@
 namespace rlhi::ops::cuda {
 
 CudaBackend::CudaBackend(int device_index, const runtime::DeviceFacts& facts)
-    : device(device_index), launch{own.stream, facts.multiprocessors}, gemm(launch), arrays(own.stream) {}
+    : device(device_index), launch{own.stream, facts.multiprocessors, device_index}, gemm(launch), arrays(own.stream) {}
 
 CudaBackend& enter(Backend* backend) {
   auto& cuda = *reinterpret_cast<CudaBackend*>(backend);

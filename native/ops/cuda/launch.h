@@ -16,6 +16,7 @@ namespace rlhi::ops::cuda {
 struct Launch {
   CUstream_st* stream = nullptr;
   int multiprocessors = 132;
+  int device = 0;
 };
 
 // ---- movement and sums ---------------------------------------------------------------------------------------------
