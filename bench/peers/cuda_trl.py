@@ -2,9 +2,8 @@
 
 usage: cuda_trl.py [--json FILE] [--train 135m,1b,8b]
 
-Each shape with the settings that were fastest of those that fit: fused AdamW with states in bf16 (there is no master copy), Liger's
-kernels and fused loss where the package is installed, no gradient checkpointing but for 8b. Attention is PyTorch's: flash-attn is not
-asked for.
+Fused AdamW with states in bf16 (there is no master copy), Liger's kernels and fused loss where the package is installed (1.8 times as fast
+as without, 135m on an H100), gradient checkpointing for 8b alone, which does not fit without. Attention is PyTorch's: flash-attn is not asked for.
 """
 import argparse
 import importlib.util
@@ -17,7 +16,7 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 WARM, STEPS = 2, 4
-CASES = {"135m": (256, [16, 64]), "1b": (512, [8, 16]), "8b": (512, [4, 8])}  # tokens of a part, pairs a step
+CASES = {"135m": (256, 64), "1b": (512, 16), "8b": (512, 8)}  # tokens of a part, pairs a step
 
 
 def run(name, pairs, liger):
@@ -67,13 +66,12 @@ if __name__ == "__main__":
     options = parser.parse_args()
     has_liger = importlib.util.find_spec("liger_kernel") is not None
     for shape in options.train.split(","):
-        length, batches = CASES[shape]
-        results = [measure(shape, pairs, liger) for pairs in batches for liger in ([False, True] if has_liger else [False])]
-        best = max((r for r in results if r), key=lambda r: r["pairs_per_s"], default=None)
-        if best is None:
+        length, pairs = CASES[shape]
+        result = measure(shape, pairs, has_liger)
+        if result is None:
             continue
         name = f"TRL DPO step {shape}, {length}+{length}+{length}"
-        print(f"{'peers':10} {name:44}", *(f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.items()), flush=True)
+        print(f"{'peers':10} {name:44}", *(f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in result.items()), flush=True)
         if options.json:
             with open(options.json, "a") as out:
-                out.write(json.dumps({"stage": "peers", "name": name, **best}) + "\n")
+                out.write(json.dumps({"stage": "peers", "name": name, **result}) + "\n")
