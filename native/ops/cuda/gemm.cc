@@ -188,17 +188,15 @@ std::array<Gemm::Few, 3> Gemm::try_few(const WeightKey& key, const GemmArgs& g) 
     const auto consider = [&](const std::function<void()>& multiply, const Few& what) {
       if (trial.is_better(multiply)) best[i] = what;
     };
-    if (takes_few_rows(args)) {
-      consider([&] { few_rows_product(launch_, args); }, {first, true});
-      continue;
-    }
+    const bool takes = takes_few_rows(args);
     int trials = 0;
-    for (const lt::Algo& algo : candidates(g, key, kFewClasses[i])) {
+    for (const lt::Algo& algo : takes && fills_by_few_rows(launch_, args) ? std::vector<lt::Algo>() : candidates(g, key, kFewClasses[i])) {
       const std::vector<int64_t> rows = {1, 2, 17, kFewClasses[i]};
       if (!std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return runs(g, n, algo); })) continue;
       if (++trials > kMostTrials) break;
       consider(by(algo), {algo});
     }
+    if (takes) consider([&] { few_rows_product(launch_, args); }, {first, true});
   }
   return best;
 }

@@ -7,7 +7,7 @@
 // of c is one thread's sum over k in one order, whatever tile it lies in. bench/check-cuda.sh (ops, gemm) holds it to that.
 // Few rows (decoding) leave most of a GPU idle in the tiles of many. Products of at most kFewRows rows take whatever is fastest of what
 // gives the very bits of the first in a trial of the weight's whole shape (gemm_trial.h): the backend's own kernel (few_rows_product),
-// or other algorithms where that does not fit.
+// or another algorithm where that does not fit or has too little work for the whole GPU.
 // A weight's gradient (a^T b) sums over the rows; its algorithm is chosen once for each bucket of row counts, so that the same
 // step gives the same bits, and may split the sum where a second kernel adds the parts in order: a small weight has too few
 // tiles to fill a GPU otherwise.

@@ -49,6 +49,7 @@ void swiglu_backward(const Launch&, Tensor dgate_up, Tensor dout, Tensor gate_up
 constexpr int kFewRows = 128;
 bool takes_few_rows(const GemmArgs&);            // sizes, types and alignment that few_rows_product can do
 void few_rows_product(const Launch&, const GemmArgs&);
+bool fills_by_few_rows(const Launch&, const GemmArgs&);  // whether it has work for all multiprocessors: nothing was seen to be faster then
 
 // ---- head ----------------------------------------------------------------------------------------------------------
 // The host makes logits of columns [first, first + logits.cols) of the vocabulary by a product (f32), in one piece (kept

@@ -118,13 +118,15 @@ void launch_few_rows(const Launch& at, const FewRows& in) {
            few_rows_kernel<kGroups, kRows, kDeep, kGated, decltype(form)::value>, in);
   });
 }
+bool fills_by_pairs(const Launch& at, int64_t features) { return features >= 2 * kGroupRows * at.multiprocessors; }
+
 // Two warpgroups share what they read of x, where there are blocks for all multiprocessors even so. One alone takes more of the
 // memory of its multiprocessor where it has that for itself.
 template <int kRows>
 void launch_few_rows(const Launch& at, const FewRows& in, bool gated) {
   constexpr bool kDeepOnly = kRows == kFewRows; // two blocks' rings of so many rows do not fit
   if (gated) return launch_few_rows<2, kRows, true, true>(at, in);
-  if (in.features >= 2 * kGroupRows * at.multiprocessors) return launch_few_rows<2, kRows, true, false>(at, in);
+  if (fills_by_pairs(at, in.features)) return launch_few_rows<2, kRows, true, false>(at, in);
   if (kDeepOnly || in.features <= kGroupRows * at.multiprocessors) return launch_few_rows<1, kRows, true, false>(at, in);
   launch_few_rows<1, kRows, kDeepOnly, false>(at, in);
 }
@@ -140,6 +142,8 @@ bool takes_few_rows(const GemmArgs& g) {
          starts_well(g.c) && g.c.row_stride % 4 == 0 && (!g.bias || starts_well(g.bias)) && !(g.bias && g.accumulate) &&
          largest_shared_memory() >= FewRowsMemory<2, kFewRows, true>::bytes;
 }
+
+bool fills_by_few_rows(const Launch& at, const GemmArgs& g) { return fills_by_pairs(at, g.c.cols); }
 
 void few_rows_product(const Launch& at, const GemmArgs& g) {
   FewRows in;
