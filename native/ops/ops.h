@@ -115,12 +115,6 @@ struct TokenChoice {
   double min_p = 0;            // [0, 1)
   double uniform = 0;          // [0, 1): where the draw falls
 };
-// What logits' distances from the highest are multiplied by: finite and not zero, so that 0 and -inf stay what they are.
-constexpr float inverse_temperature(double temperature) {
-  constexpr float kLeast = 0x1p-126f, kMost = 0x1p127f;
-  const double inverse = 1 / temperature;
-  return inverse < static_cast<double>(kLeast) ? kLeast : inverse > static_cast<double>(kMost) ? kMost : static_cast<float>(inverse);
-}
 struct ChosenToken {
   int32_t id = 0;
   float logp = 0;              // under softmax(logits): temperature 1, nothing cut off

@@ -5,35 +5,13 @@
 #include <cstring>
 
 #include "ops/cpu/backend.h"
+#include "ops/sampling_weight.h"
 
 namespace rlhi::ops {
 namespace {
 
 constexpr int64_t kBlock = 256;   // weights are summed by blocks, so that a draw finds its token in V/256 + 256 steps
 constexpr int kLanes = 16;        // independent sums that a compiler can keep in vector registers
-
-// exp(x) for x <= 0 to two units in the last place, 0 below -87. Without branches, so that a compiler vectorises the
-// loops around it. Polynomial: Cephes' expf (Moshier).
-inline float exp_nonpositive(float x) {
-  const float kept = x < -87.0f ? -87.0f : x;
-  const float shifted = kept * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer, in the low mantissa bits
-  const float n = shifted - 12582912.0f;
-  float r = kept - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const float mantissa = p * (r * r) + r + 1.0f;
-  uint32_t bits;
-  std::memcpy(&bits, &shifted, 4);
-  bits = (bits + 127u) << 23;                                       // 2^n
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return x < -87.0f ? 0.0f : mantissa * scale;
-}
 
 // Loops over the vocabulary are compiled for several widths of vectors, and the loader takes this processor's. What an element becomes,
 // and which of kLanes sums it goes to, is the same in all of them.

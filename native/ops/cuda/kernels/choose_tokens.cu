@@ -5,6 +5,7 @@
 // is needed: a histogram of distances from the highest logit, then, among the logits of one of its bins, the bits of the threshold from
 // the highest down.
 #include "ops/cuda/kernels/rows.cuh"
+#include "ops/sampling_weight.h"
 
 namespace rlhi::ops::cuda {
 namespace {
@@ -23,23 +24,6 @@ struct ChooseMemory {
   uint64_t above, total;
   int32_t place;
 };
-
-// exp(x) for x <= 0, operation for operation ops/cpu/sampler.cc's.
-RLHI_DEVICE float exp_nonpositive(float x) {
-  const float kept = x < -87.0f ? -87.0f : x;
-  const float shifted = kept * 1.44269504088896341f + 12582912.0f;
-  const float n = shifted - 12582912.0f;
-  float r = kept - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const float mantissa = p * (r * r) + r + 1.0f;
-  return x < -87.0f ? 0.0f : mantissa * as_float((as_bits(shifted) + 127u) << 23);
-}
 
 // Bits in the order of the numbers: 0 and -0 are one. And back.
 RLHI_DEVICE uint32_t order_of(float x) {
