@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 #include "model/weights.h"
 #include "ops/device.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/random.h"
 #include "infer/scheduler.h"
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 
 namespace rlhi {
 namespace {

@@ -21,7 +21,7 @@
 #include <string>
 #include <vector>
 
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 #include "model/transformer.h"
 
 namespace rlhi {

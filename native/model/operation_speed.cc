@@ -5,7 +5,7 @@
 #include <cmath>
 #include <deque>
 
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 #include "ops/random_block.h"
 #include "model/transformer.h"
 #include "ops/cpu/cpu_backend.h"

@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 #include "model/weights.h"
 #include "ops/ops.h"
 

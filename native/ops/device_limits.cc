@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "base/error.h"
+#include "ops/device_buffer.h"
 #include "ops/random_block.h"
 
 namespace rlhi::ops {
@@ -13,21 +13,7 @@ constexpr int64_t kLargestSide = 8192, kLargestCopy = int64_t{1} << 28;  // f32 
 constexpr double kLongEnough = 2;        // ms
 constexpr int kRepeats = 10;
 
-class Memory {
- public:
-  Memory(Device& device, int64_t bytes) : device_(device), bytes_(static_cast<size_t>(bytes)), data_(device.table().alloc(device.handle(), bytes_)) {
-    check(data_ != nullptr, ErrorCode::out_of_memory, "no ", bytes_, " bytes for a measurement");
-  }
-  ~Memory() { device_.table().release(device_.handle(), data_, bytes_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  void* data() const { return data_; }
-
- private:
-  Device& device_;
-  size_t bytes_;
-  void* data_;
-};
+DeviceBuffer memory(Device& device, int64_t bytes) { return DeviceBuffer(device.table(), device.handle(), static_cast<size_t>(bytes), "a measurement"); }
 
 double median_ms(Device& device, const std::function<void()>& work) {
   work();                                // chooses algorithms
@@ -42,7 +28,7 @@ double measure_products(Device& device, DType dtype) {
   double best = 0;
   for (int64_t side = 128; side <= kLargestSide; side *= 2) {
     const int64_t bytes = side * side * dtype_size(dtype);
-    const Memory a(device, bytes), b(device, bytes), c(device, bytes);
+    const DeviceBuffer a = memory(device, bytes), b = memory(device, bytes), c = memory(device, bytes);
     GemmArgs g;
     g.a = Tensor(a.data(), dtype, side, side), g.b = Tensor(b.data(), dtype, side, side), g.c = Tensor(c.data(), dtype, side, side);
     numbers.fill(g.a), numbers.fill(g.b);
@@ -56,7 +42,7 @@ double measure_products(Device& device, DType dtype) {
 double measure_copies(Device& device) {
   double best = 0;
   for (int64_t n = int64_t{1} << 20; n <= kLargestCopy; n *= 4) {
-    const Memory from(device, 4 * n), to(device, 4 * n);
+    const DeviceBuffer from = memory(device, 4 * n), to = memory(device, 4 * n);
     const double ms = median_ms(device, [&] { device.table().copy(device.handle(), Tensor(to.data(), DType::f32, 1, n), Tensor(from.data(), DType::f32, 1, n)); });
     best = std::max(best, 8e3 * static_cast<double>(n) / ms);
     if (ms > kLongEnough) break;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 #include "ops/device.h"
 
 namespace rlhi::test {

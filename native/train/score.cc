@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "model/device_buffer.h"
+#include "ops/device_buffer.h"
 #include "train/trainer.h"
 
 namespace rlhi {
