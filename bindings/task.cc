@@ -27,6 +27,11 @@ void TaskLine::emit_if_idle(Event event) {
   if (control_->try_take_credit()) post(std::move(event), std::nullopt, std::nullopt);
 }
 
+Completion TaskLine::complete_later() {
+  later_ = true;
+  return Completion(*this);
+}
+
 // ---- environment -----------------------------------------------------------------------------------------------------
 AddonState::AddonState(Napi::Env env) {
   napi_value name;
@@ -84,7 +89,7 @@ Napi::Value AddonState::start(Napi::Env env, const std::shared_ptr<Session>& ses
     try {
       check(!line.abort(), ErrorCode::aborted, "aborted");
       Finish finish = work(line);
-      line.post({}, std::move(finish), std::nullopt);
+      if (!line.later_) line.post({}, std::move(finish), std::nullopt);
     } catch (...) {
       line.post({}, std::nullopt, current_failure());
     }

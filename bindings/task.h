@@ -29,6 +29,9 @@ struct Task {
 using Finish = std::function<Napi::Value(Napi::Env env, Task& task)>;
 using Event = std::function<void(Napi::Env env, Task& task)>;
 
+// Settles a task whose work has returned. From any thread, once, and before the session's worker has ended.
+class Completion;
+
 // A job's view of its task, on the worker.
 class TaskLine {
  public:
@@ -37,14 +40,28 @@ class TaskLine {
   const std::atomic<bool>& abort() const { return control_->abort(); }
   void emit(Event event);              // waits for a credit; throws aborted
   void emit_if_idle(Event event);      // drops the event where no credit is left
+  // The task stays open when its work has returned (what it returns is dropped then; a throw settles it all the same).
+  Completion complete_later();
 
  private:
   friend class AddonState;
+  friend class Completion;
   void post(Event event, std::optional<Finish> finish, std::optional<Failure> failure) const;
 
   uint64_t id_;
   std::shared_ptr<JobControl> control_;
   napi_threadsafe_function function_;
+  bool later_ = false;
+};
+
+class Completion {
+ public:
+  explicit Completion(TaskLine line) : line_(std::move(line)) {}
+  void resolve(Finish finish) const { line_.post({}, std::move(finish), std::nullopt); }
+  void reject(Failure failure) const { line_.post({}, std::nullopt, std::move(failure)); }
+
+ private:
+  TaskLine line_;
 };
 
 using Work = std::function<Finish(TaskLine& line)>;

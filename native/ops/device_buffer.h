@@ -1,4 +1,4 @@
-// Backend memory that is released with its owner, and the cutting of one allocation into tensors.
+// Memory of a backend, on its device or the host's, that is released with its owner, and the cutting of one allocation into tensors.
 #pragma once
 #include <utility>
 
@@ -8,36 +8,37 @@
 namespace rlhi {
 
 // One allocation of a backend. Moves, never copies.
-class DeviceBuffer {
+template <auto kAllocate, auto kRelease>
+class OwnedBuffer {
  public:
-  DeviceBuffer() = default;
+  OwnedBuffer() = default;
   // Zeroed memory. Throws out_of_memory naming `what` and the size.
-  DeviceBuffer(const ops::Table& ops, ops::Backend* backend, size_t bytes, const char* what) : ops_(&ops), backend_(backend),
+  OwnedBuffer(const ops::Table& ops, ops::Backend* backend, size_t bytes, const char* what) : ops_(&ops), backend_(backend),
       bytes_(bytes) {
     if (bytes == 0) return;
-    data_ = ops.alloc(backend, bytes);
+    data_ = (ops.*kAllocate)(backend, bytes);
     check(data_ != nullptr, ErrorCode::out_of_memory, "could not allocate ", bytes, " bytes for ", what);
   }
-  ~DeviceBuffer() { reset(); }
-  DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
-    DeviceBuffer taken(std::move(other));
+  ~OwnedBuffer() { reset(); }
+  OwnedBuffer(OwnedBuffer&& other) noexcept { swap(other); }
+  OwnedBuffer& operator=(OwnedBuffer&& other) noexcept {
+    OwnedBuffer taken(std::move(other));
     swap(taken);
     return *this;
   }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  OwnedBuffer(const OwnedBuffer&) = delete;
+  OwnedBuffer& operator=(const OwnedBuffer&) = delete;
 
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   void reset() {
-    if (data_) ops_->release(backend_, data_, bytes_);
+    if (data_) (ops_->*kRelease)(backend_, data_, bytes_);
     data_ = nullptr;
     bytes_ = 0;
   }
 
  private:
-  void swap(DeviceBuffer& other) noexcept {
+  void swap(OwnedBuffer& other) noexcept {
     std::swap(ops_, other.ops_);
     std::swap(backend_, other.backend_);
     std::swap(data_, other.data_);
@@ -49,6 +50,9 @@ class DeviceBuffer {
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
+
+using DeviceBuffer = OwnedBuffer<&ops::Table::alloc, &ops::Table::release>;
+using HostBuffer = OwnedBuffer<&ops::Table::alloc_host, &ops::Table::release_host>;  // in which fetch leaves what it brings
 
 // Cuts tensors, each on a 64-byte boundary, from one buffer. With a null base it only counts, so that one function
 // both plans a buffer's size and lays it out.

@@ -18,7 +18,7 @@
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 6;
+constexpr uint32_t kAbiVersion = 7;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -149,6 +149,8 @@ struct AdamWArgs {
   double bias_correction1 = 1, bias_correction2 = 1;  // 1 - beta^step
 };
 
+constexpr uint64_t kMarks = 16;
+
 // ---- the table -------------------------------------------------------------------------------------------------------
 struct Table {
   uint32_t abi_version;
@@ -163,6 +165,18 @@ struct Table {
   void (*download)(Backend*, void* to_host, const void* from, size_t bytes);
   void (*zero)(Backend*, void*, size_t bytes);
   int64_t (*available_bytes)(Backend*);  // that alloc could still give; 0: not known
+
+  // Operations may be under way still when they return. A mark is a place in their order: wait returns when everything before it has been
+  // done, and throws what went wrong; passed asks without waiting. A mark is good until kMarks more were set.
+  uint64_t (*mark)(Backend*);
+  bool (*passed)(Backend*, uint64_t mark);
+  void (*wait)(Backend*, uint64_t mark);
+
+  // Memory of the host to which downloads need not be waited for: zeroed, or nullptr. fetch is a download into it, complete for the host once
+  // a mark set after it has passed.
+  void* (*alloc_host)(Backend*, size_t bytes);
+  void (*release_host)(Backend*, void*, size_t bytes);
+  void (*fetch)(Backend*, void* to_host, const void* from, size_t bytes);
 
   // Movement: to[i] = from[i] with conversion; rows by index (negative or out-of-range indices are the caller's bug).
   void (*copy)(Backend*, Tensor to, Tensor from);

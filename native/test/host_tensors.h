@@ -111,6 +111,12 @@ class HostTensors {
     t.download = t.upload;
     t.zero = [](Backend*, void* p, size_t n) { std::memset(p, 0, n); };
     t.available_bytes = [](Backend*) { return int64_t{0}; };
+    t.mark = [](Backend*) { return uint64_t{0}; };
+    t.passed = [](Backend*, uint64_t) { return true; };
+    t.wait = [](Backend*, uint64_t) {};
+    t.alloc_host = t.alloc;
+    t.release_host = t.release;
+    t.fetch = t.upload;
     t.copy = [](Backend* b, Tensor to, Tensor from) { run(b, [&](Call& c) { c.ops.copy(c.backend, to, from); }, to, from); };
     t.gather_rows = [](Backend* b, Tensor to, Tensor from, const int32_t* i) { run(b, [&](Call& c) { c.ops.gather_rows(c.backend, to, from, i); }, to, from); };
     t.scatter_rows = [](Backend* b, Tensor to, Tensor from, const int32_t* i) { run(b, [&](Call& c) { c.ops.scatter_rows(c.backend, to, from, i); }, to, from); };

@@ -3,6 +3,8 @@
 // All work of a backend goes to one stream, in the order of the calls, and nothing waits for it but what returns numbers to
 // the host: download, linear_logprob (log-probabilities are host arrays) and sum_of_squares.
 #pragma once
+#include <array>
+
 #include "ops/cuda/attention_lists.h"
 #include "ops/cuda/gemm.h"
 #include "ops/cuda/host_arrays.h"
@@ -26,6 +28,8 @@ struct CudaBackend {
   DeviceScratch logits, statistics, logps, dlogps, gradient;   // linear_logprob
   DeviceScratch kernel;                                        // a kernel's own
   AttentionLists lists;
+  std::array<runtime::OwnEvent, kMarks> marks;                 // mark m: event m % kMarks
+  uint64_t marked = 0;
 };
 
 // The backend, with its device made the calling thread's.

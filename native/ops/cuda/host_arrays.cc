@@ -23,6 +23,7 @@ void HostArrays::grow(Slot& slot, size_t bytes) {
   slot.device = runtime::allocate(capacity);
   check(slot.device != nullptr, ErrorCode::out_of_memory, "no ", capacity, " bytes of GPU memory for an index list");
   slot.pinned = runtime::allocate_pinned(capacity);
+  check(slot.pinned != nullptr, ErrorCode::out_of_memory, "no ", capacity, " bytes of pinned memory for an index list");
   slot.capacity = capacity;
 }
 

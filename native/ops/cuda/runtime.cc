@@ -70,7 +70,12 @@ void release(void* p) noexcept { cudaFree(p); }
 
 void* allocate_pinned(size_t bytes) {
   void* p = nullptr;
-  must(cudaHostAlloc(&p, bytes, cudaHostAllocDefault), "allocating pinned host memory");
+  const cudaError_t status = cudaHostAlloc(&p, bytes, cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  must(status, "allocating pinned host memory");
   return p;
 }
 void release_pinned(void* p) noexcept { cudaFreeHost(p); }
@@ -100,6 +105,15 @@ Event create_event() {
 void destroy_event(Event event) noexcept { cudaEventDestroy(event); }
 void record(Event event, Stream stream) { must(cudaEventRecord(event, stream), "recording an event"); }
 void wait(Event event) { must(cudaEventSynchronize(event), "waiting for the GPU"); }
+bool passed(Event event) {
+  const cudaError_t status = cudaEventQuery(event);
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();
+    return false;
+  }
+  must(status, "asking the GPU how far it is");
+  return true;
+}
 double milliseconds(Event begin, Event end) {
   float ms = 0;
   must(cudaEventElapsedTime(&ms, begin, end), "reading the time between events");

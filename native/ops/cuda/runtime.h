@@ -33,7 +33,7 @@ void synchronize(Stream);        // an earlier kernel's failure surfaces here
 
 void* allocate(size_t bytes);    // nullptr where there is no room
 void release(void*) noexcept;
-void* allocate_pinned(size_t bytes);
+void* allocate_pinned(size_t bytes);  // nullptr where there is no room
 void release_pinned(void*) noexcept;
 int64_t free_bytes();
 
@@ -46,7 +46,8 @@ void zero_rows(Stream, void* device, size_t stride_bytes, size_t width_bytes, si
 Event create_event();
 void destroy_event(Event) noexcept;
 void record(Event, Stream);
-void wait(Event);                // the host waits
+void wait(Event);                // the host waits; an earlier kernel's failure surfaces here
+bool passed(Event);              // likewise, but for the waiting
 double milliseconds(Event begin, Event end);  // both recorded and passed
 
 // A stream, and an event, that end with their owners.

@@ -1,6 +1,7 @@
 // The table: memory, and the operations that are one launch.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -40,6 +41,39 @@ void zero(Backend* backend, void* p, size_t bytes) {
 int64_t available_bytes(Backend* backend) {
   enter(backend);
   return runtime::free_bytes();
+}
+
+uint64_t mark(Backend* backend) {
+  CudaBackend& cuda = enter(backend);
+  runtime::record(cuda.marks[++cuda.marked % kMarks].event, cuda.launch.stream);
+  return cuda.marked;
+}
+const runtime::OwnEvent& event_of(CudaBackend& cuda, uint64_t mark) {
+  check(mark > 0 && mark <= cuda.marked && cuda.marked - mark < kMarks, ErrorCode::internal, "mark ", mark, " of ", cuda.marked, " is not kept");
+  return cuda.marks[mark % kMarks];
+}
+bool passed(Backend* backend, uint64_t mark) {
+  CudaBackend& cuda = enter(backend);
+  return runtime::passed(event_of(cuda, mark).event);
+}
+void wait(Backend* backend, uint64_t mark) {
+  CudaBackend& cuda = enter(backend);
+  runtime::wait(event_of(cuda, mark).event);
+}
+
+void* alloc_host(Backend* backend, size_t bytes) {
+  enter(backend);
+  void* p = runtime::allocate_pinned(std::max<size_t>(bytes, 1));
+  if (p) std::memset(p, 0, bytes);
+  return p;
+}
+void release_host(Backend* backend, void* p, size_t) {
+  if (!p) return;
+  enter(backend);
+  runtime::release_pinned(p);
+}
+void fetch(Backend* backend, void* to_host, const void* from, size_t bytes) {
+  if (bytes > 0) runtime::copy_out(enter(backend).launch.stream, to_host, from, bytes);
 }
 
 // ---- movement and sums -----------------------------------------------------------------------------------------------
@@ -167,6 +201,12 @@ Table make_table() {
   t.download = download;
   t.zero = zero;
   t.available_bytes = available_bytes;
+  t.mark = mark;
+  t.passed = passed;
+  t.wait = wait;
+  t.alloc_host = alloc_host;
+  t.release_host = release_host;
+  t.fetch = fetch;
   t.copy = copy;
   t.gather_rows = gather_rows;
   t.scatter_rows = scatter_rows;

@@ -1,4 +1,4 @@
-// Memory of a backend: alloc, release, upload, download, zero and available_bytes.
+// Memory of a backend: alloc, release, upload, download, zero, available_bytes; marks, and what is fetched into the host's.
 #include "test/op_table/op_table.h"
 
 namespace rlhi::test {
@@ -19,6 +19,7 @@ class MemoryCase : public OpCase {
     expect_bytes("new memory", std::vector<char>(bytes_, 0));
     ops.upload(backend, memory_, given_.data(), bytes_);
     expect_bytes("what was uploaded", given_);
+    expect_fetched();
   }
   void call(const ops::Table& ops, ops::Backend* backend) override { ops.zero(backend, memory_, bytes_ - bytes_ / 4); }
   void check(const ops::Table&, ops::Backend*) override {
@@ -36,6 +37,16 @@ class MemoryCase : public OpCase {
         throw std::runtime_error(
             concat(what, ": byte ", i, " is ", static_cast<int>(found[i]), ", expected ", static_cast<int>(expected[i])));
     }
+  }
+  void expect_fetched() {
+    char* host = static_cast<char*>(ops_->alloc_host(backend_, bytes_));
+    EXPECT(host != nullptr && std::all_of(host, host + bytes_, [](char c) { return c == 0; }));
+    ops_->fetch(backend_, host, memory_, bytes_);
+    const uint64_t mark = ops_->mark(backend_);
+    ops_->wait(backend_, mark);
+    EXPECT(ops_->passed(backend_, mark));
+    EXPECT(std::equal(host, host + bytes_, given_.begin()));
+    ops_->release_host(backend_, host, bytes_);
   }
   void release() {
     if (memory_) ops_->release(backend_, memory_, bytes_);

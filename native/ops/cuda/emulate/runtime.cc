@@ -142,7 +142,14 @@ void zero_rows(Stream, void* device, size_t stride_bytes, size_t width_bytes, si
 Event create_event() { return new CUevent_st; }
 void destroy_event(Event event) noexcept { delete event; }
 void record(Event event, Stream) { event->recorded = true; }
-void wait(Event event) { check(event->recorded, ErrorCode::internal, "an event was waited for that was never recorded"); }
+void wait(Event event) {
+  check(event->recorded, ErrorCode::internal, "an event was waited for that was never recorded");
+  Arena::the().check_marks();
+}
+bool passed(Event event) {
+  wait(event);
+  return true;
+}
 // Each interval is shorter than the one before: whoever prefers the faster of two takes the later.
 double milliseconds(Event, Event) {
   static double last = 1e6;
