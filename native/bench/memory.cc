@@ -47,7 +47,8 @@ void optimizer(const Bench& b, double copy) {
   a.grad = grad.tensor().data, a.m = m.tensor().data, a.v = v.tensor().data;
   a.lr = 1e-6, a.bias_correction1 = 0.1, a.bias_correction2 = 0.05;
   one(b, "adamw, bf16 weight and remainder", 28.0 * n, copy, [&] { b.ops.adamw(b.backend, a); });
-  one(b, "sum_of_squares f32", 4.0 * n, copy, [&] { b.ops.sum_of_squares(b.backend, grad.tensor()); });
+  const DeviceBuffer sum(b.ops, b.backend, sizeof(double), "a sum");
+  one(b, "sum_of_squares f32", 4.0 * n, copy, [&] { b.ops.sum_of_squares(b.backend, grad.tensor(), static_cast<double*>(sum.data())); });
   one(b, "zero", 4.0 * n, copy, [&] { b.ops.zero(b.backend, m.tensor().data, n * sizeof(float)); });
 }
 

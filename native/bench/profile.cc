@@ -69,6 +69,8 @@ Profile::Profile(ops::Device& device) : table_(device.table()) {
   RLHI_WRAP(adamw);
   RLHI_WRAP(choose_tokens);
   RLHI_WRAP(sum_of_squares);
+  RLHI_WRAP(preference_loss);
+  RLHI_WRAP(clip_factor);
 #undef RLHI_WRAP
 }
 

@@ -208,8 +208,8 @@ class Measurement {
     if (dtype_ == DType::bf16) a.remainder = static_cast<int16_t*>(remainder.data);
     a.lr = 1e-6;
     time("adamw", "gate_up", concat(n), [&](const auto& ops, auto* b) { ops.adamw(b, a); });
-    time("sum_of_squares", "gate_up gradient", concat(n),
-         [&](const auto& ops, auto* b) { ops.sum_of_squares(b, gradient); });
+    double sum = 0;
+    time("sum_of_squares", "gate_up gradient", concat(n), [&](const auto& ops, auto* b) { ops.sum_of_squares(b, gradient, &sum); });
     buffers_.clear();
   }
 

@@ -43,8 +43,11 @@ ModelConfig first_layer(ModelConfig config) {
 
 double norm_of(const ops::CpuBackend& cpu, const LayerWeights& gradients) {
   double squares = 0;
-  for (const Tensor& t : {gradients.qkv, gradients.o, gradients.gate_up, gradients.down})
-    squares += cpu.table().sum_of_squares(cpu.handle(), t);
+  for (const Tensor& t : {gradients.qkv, gradients.o, gradients.gate_up, gradients.down}) {
+    double sum = 0;
+    cpu.table().sum_of_squares(cpu.handle(), t, &sum);
+    squares += sum;
+  }
   return std::sqrt(squares);
 }
 

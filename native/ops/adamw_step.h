@@ -13,7 +13,7 @@ struct AdamWStep {
 
 inline AdamWStep adamw_step(const AdamWArgs& a) {
   AdamWStep step;
-  step.grad_scale = a.grad_scale;
+  step.grad_scale = 1;  // a backend reads it from its memory
   step.decay = static_cast<float>(1.0 - a.lr * a.weight_decay);
   step.one_minus_beta1 = static_cast<float>(1.0 - a.beta1);
   step.beta2 = static_cast<float>(a.beta2);

@@ -174,6 +174,14 @@ void check_logprob_backward(const LinearLogprobBackwardArgs& a) {
   check_shape(op, "dw", a.dw, f.w.rows, f.w.cols);
 }
 
+void check_preference_loss(const PreferenceLossArgs& a) {
+  check(a.n == 0 || (a.pairs && a.logps && a.sums), ErrorCode::invalid_argument, "preference_loss: pairs, logps or sums are missing");
+  for (int64_t i = 0; i < a.n; ++i) {
+    check(a.pairs[i].first >= 0 && a.pairs[i].chosen > 0 && a.pairs[i].rejected > 0, ErrorCode::invalid_argument, "preference_loss: pair ", i, " has ",
+          a.pairs[i].chosen, " and ", a.pairs[i].rejected, " rows from ", a.pairs[i].first, ", expected at least one each");
+  }
+}
+
 void check_choose_tokens(const Tensor& logits, const TokenChoice* choices, int64_t n) {
   check(logits.dtype == DType::f32, ErrorCode::invalid_argument, "choose_tokens: logits are ", dtype_name(logits.dtype), ", expected f32");
   for (int64_t i = 0; i < n; ++i) {

@@ -30,6 +30,7 @@ void check_attention(const char* op, const AttentionArgs& a);
 void check_attention_backward(const AttentionBackwardArgs& a);
 void check_logprob(const char* op, const LinearLogprobArgs& a);
 void check_logprob_backward(const LinearLogprobBackwardArgs& a);
+void check_preference_loss(const PreferenceLossArgs& a);
 void check_choose_tokens(const Tensor& logits, const TokenChoice* choices, int64_t n);
 [[noreturn]] void fail_logits(int64_t row, float highest);  // that are not finite: what was found as their maximum, or NaN
 void check_sum_of_squares(const Tensor& x);

@@ -118,12 +118,18 @@ OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLo
           bytes_of(a.forward.h) + head.weight_bytes + 2 * bytes_of(a.forward.keep_logits) + bytes_of(a.dh) +
               (a.accumulate ? 2 : 1) * bytes_of(a.dw)};
 }
+OperationCost cost_of(Operation<&Table::preference_loss>, const PreferenceLossArgs& a) {
+  double rows = 0;
+  for (int64_t i = 0; i < a.n; ++i) rows += a.pairs[i].chosen + a.pairs[i].rejected;
+  return {0, rows * (a.dlogps ? 2 : 1) * sizeof(float) + static_cast<double>(a.n) * sizeof(PairSums)};
+}
 OperationCost cost_of(Operation<&Table::choose_tokens>, const Tensor& logits, const TokenChoice*, int64_t, const ChosenToken*) { return moved(logits); }
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& a) {
   // Four bytes of weight (bf16 has its remainder) and two moments are read and written, the gradient read.
   return {0, static_cast<double>(a.n) * static_cast<double>(2 * 4 + 4 * moment_size(a.moments) + dtype_size(a.grad_dtype))};
 }
-OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x) { return moved(x); }
+OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x, const double*) { return moved(x); }
+OperationCost cost_of(Operation<&Table::clip_factor>, const double*, int64_t n, double, const float*) { return {0, static_cast<double>(n) * sizeof(double)}; }
 
 namespace {
 

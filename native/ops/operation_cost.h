@@ -9,7 +9,7 @@ namespace rlhi::ops {
   X(zero)                                                                                                                         \
   X(copy) X(gather_rows) X(scatter_rows) X(scatter_add_rows) X(add) X(column_sum) X(pack_weight) X(gemm) X(embedding) X(rms_norm) \
       X(rms_norm_backward) X(rope) X(attention) X(attention_backward) X(swiglu) X(swiglu_backward) X(linear_logprob)              \
-          X(linear_logprob_backward) X(choose_tokens) X(adamw) X(sum_of_squares)
+          X(linear_logprob_backward) X(preference_loss) X(choose_tokens) X(adamw) X(sum_of_squares) X(clip_factor)
 
 struct OperationCost {
   double flops = 0;  // of its products
@@ -42,9 +42,11 @@ OperationCost cost_of(Operation<&Table::swiglu>, const Tensor& out, const Tensor
 OperationCost cost_of(Operation<&Table::swiglu_backward>, const Tensor& dgate_up, const Tensor& dout, const Tensor& gate_up, const Tensor& out);
 OperationCost cost_of(Operation<&Table::linear_logprob>, const LinearLogprobArgs& args);
 OperationCost cost_of(Operation<&Table::linear_logprob_backward>, const LinearLogprobBackwardArgs& args);
+OperationCost cost_of(Operation<&Table::preference_loss>, const PreferenceLossArgs& args);
 OperationCost cost_of(Operation<&Table::choose_tokens>, const Tensor& logits, const TokenChoice* choices, int64_t n, const ChosenToken* chosen);
 OperationCost cost_of(Operation<&Table::adamw>, const AdamWArgs& args);
-OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x);
+OperationCost cost_of(Operation<&Table::sum_of_squares>, const Tensor& x, const double* sum);
+OperationCost cost_of(Operation<&Table::clip_factor>, const double* squares, int64_t n, double max_norm, const float* factor);
 
 // The cost of what `work` calls of the table it is given, whose operations compute nothing. It may call RLHI_OPERATIONS only.
 OperationCost cost_of_calls(void (*work)(const Table&, Backend*, const void* context), const void* context);

@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "base/tensor.h"
+#include "loss/preference.h"
 
 namespace rlhi::ops {
 
@@ -90,16 +91,36 @@ struct LinearLogprobArgs {
   Tensor w;                    // [V, D]
   const PackedWeight* packed_w = nullptr;
   const int32_t* targets = nullptr;  // [N]
-  float* logps = nullptr;      // [N] out
-  float* lse = nullptr;        // [N] out
+  float* logps = nullptr;      // [N] out, backend memory
+  float* lse = nullptr;        // [N] out, backend memory
   Tensor keep_logits;          // [N, V] f32 or empty
 };
 struct LinearLogprobBackwardArgs {
   LinearLogprobArgs forward;   // with lse filled; keep_logits, if given, is overwritten
-  const float* dlogps = nullptr;  // [N]
+  const float* dlogps = nullptr;  // [N], backend memory
   Tensor dh;                   // [N, D] written
   Tensor dw;                   // [V, D]; may be empty (frozen head)
   bool accumulate = true;      // dw += ; else dw is written
+};
+
+// ---- loss ------------------------------------------------------------------------------------------------------------
+// A pair among the rows of linear_logprob: those of the chosen answer from `first` on, then those of the rejected one.
+struct PairRows {
+  int64_t first = 0;
+  int32_t chosen = 0, rejected = 0;                // at least one each
+  double ref_chosen = 0, ref_rejected = 0;         // the reference's sums; of a float32's value: the policy's are rounded to one
+};
+struct PairSums {
+  double chosen = 0, rejected = 0;                 // of the policy's log-probabilities, added token by token in order
+};
+struct PreferenceLossArgs {
+  LossOptions loss;
+  const PairRows* pairs = nullptr;                 // [n], the host's
+  int64_t n = 0;
+  const float* logps = nullptr;                    // [N], backend memory
+  PairSums* sums = nullptr;                        // [n] out, backend memory
+  float* dlogps = nullptr;  // [N] out, backend memory, or null: weight * d loss / d sum at all of an answer's rows; NaN where the loss is not finite
+  double weight = 1;
 };
 
 // ---- choosing tokens -------------------------------------------------------------------------------------------------
@@ -143,7 +164,7 @@ struct AdamWArgs {
   float* v_scales = nullptr;
   int64_t first_element = 0;   // index of the first of the n among all parameters: of a multiple of 16, and the same in every step
   uint32_t rounding_seed = 0;  // of the step
-  float grad_scale = 1;        // clipping factor, applied to grad as it is read
+  const float* grad_scale = nullptr;  // backend memory: applied to grad as it is read (null: 1). Where it is NaN nothing changes
   // double, as PyTorch's hyperparameters are: 1 - beta is taken before it is rounded
   double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
   double bias_correction1 = 1, bias_correction2 = 1;  // 1 - beta^step
@@ -156,8 +177,8 @@ struct Table {
   uint32_t abi_version;
   const char* backend_name;    // "cpu/portable", "cpu/avx2", "cpu/avx512", "cuda"
 
-  // Memory of the backend. alloc returns 64-byte aligned, zeroed memory or nullptr. Tensors, packed weights and the arrays of
-  // AdamWArgs lie in it; index lists, segments, spans and linear_logprob's vectors are the host's. The host reads and writes
+  // Memory of the backend. alloc returns 64-byte aligned, zeroed memory or nullptr. Tensors, packed weights, the arrays of
+  // AdamWArgs and what is said to lie in backend memory do; index lists, targets, segments, spans and pairs are the host's. The host reads and writes
   // backend memory by upload and download alone, which are complete for the host when they return.
   void* (*alloc)(Backend*, size_t bytes);
   void (*release)(Backend*, void*, size_t bytes);
@@ -211,12 +232,17 @@ struct Table {
   void (*linear_logprob)(Backend*, const LinearLogprobArgs&);
   void (*linear_logprob_backward)(Backend*, const LinearLogprobBackwardArgs&);
 
+  void (*preference_loss)(Backend*, const PreferenceLossArgs&);
+
   // logits [N, V] f32, any number of choices a row; choices and chosen [n] are the host's. Throws internal where a row has a NaN or no finite
   // maximum.
   void (*choose_tokens)(Backend*, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen);
 
   void (*adamw)(Backend*, const AdamWArgs&);
-  double (*sum_of_squares)(Backend*, Tensor x);  // x contiguous; fixed order, any thread count
+  void (*sum_of_squares)(Backend*, Tensor x, double* sum);  // x contiguous; fixed order, any thread count; sum in backend memory, written
+  // torch.nn.utils.clip_grad_norm_: factor = min(1, max_norm / (sqrt(the sum of `squares` [n]) + 1e-6)), 1 for a max_norm of 0; NaN where that
+  // sum is not finite, and where the factor was NaN before. All but max_norm in backend memory.
+  void (*clip_factor)(Backend*, const double* squares, int64_t n, double max_norm, float* factor);
 };
 
 }  // namespace rlhi::ops

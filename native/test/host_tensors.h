@@ -100,6 +100,8 @@ class HostTensors {
   }
   static void take(Call& call, ops::LinearLogprobArgs& a) {
     for (Tensor* t : {&a.h, &a.w, &a.keep_logits}) call.take(*t);
+    const size_t bytes = static_cast<size_t>(a.h.rows) * sizeof(float);
+    call.take(a.logps, bytes), call.take(a.lse, bytes);
   }
 
   ops::Table make_table() const {
@@ -173,8 +175,20 @@ class HostTensors {
       Call call(b);
       take(call, a.forward);
       for (Tensor* x : {&a.dh, &a.dw}) call.take(*x);
+      call.take(a.dlogps, static_cast<size_t>(a.forward.h.rows) * sizeof(float));
       call.upload();
       call.ops.linear_logprob_backward(call.backend, a);
+      call.download();
+    };
+    t.preference_loss = [](Backend* b, const ops::PreferenceLossArgs& given) {
+      ops::PreferenceLossArgs a = given;
+      int64_t rows = 0;
+      for (int64_t i = 0; i < a.n; ++i) rows = std::max(rows, a.pairs[i].first + a.pairs[i].chosen + a.pairs[i].rejected);
+      Call call(b);
+      call.take(a.logps, static_cast<size_t>(rows) * sizeof(float)), call.take(a.dlogps, static_cast<size_t>(rows) * sizeof(float));
+      call.take(a.sums, static_cast<size_t>(a.n) * sizeof(ops::PairSums));
+      call.upload();
+      call.ops.preference_loss(call.backend, a);
       call.download();
     };
     t.choose_tokens = [](Backend* b, Tensor logits, const ops::TokenChoice* choices, int64_t n, ops::ChosenToken* chosen) {
@@ -191,16 +205,24 @@ class HostTensors {
       call.take(a.weight, n * static_cast<size_t>(dtype_size(a.dtype)));
       call.take(a.remainder, n * sizeof(int16_t));
       call.take(a.grad, n * static_cast<size_t>(dtype_size(a.grad_dtype))), call.take(a.m, moments), call.take(a.v, moments);
-      call.take(a.m_scales, scales), call.take(a.v_scales, scales);
+      call.take(a.m_scales, scales), call.take(a.v_scales, scales), call.take(a.grad_scale, sizeof(float));
       call.upload();
       call.ops.adamw(call.backend, a);
       call.download();
     };
-    t.sum_of_squares = [](Backend* b, Tensor x) {
+    t.sum_of_squares = [](Backend* b, Tensor x, double* sum) {
       Call call(b);
-      call.take(x);
+      call.take(x), call.take(sum, sizeof *sum);
       call.upload();
-      return call.ops.sum_of_squares(call.backend, x);
+      call.ops.sum_of_squares(call.backend, x, sum);
+      call.download();
+    };
+    t.clip_factor = [](Backend* b, const double* squares, int64_t n, double max_norm, float* factor) {
+      Call call(b);
+      call.take(squares, static_cast<size_t>(n) * sizeof(double)), call.take(factor, sizeof *factor);
+      call.upload();
+      call.ops.clip_factor(call.backend, squares, n, max_norm, factor);
+      call.download();
     };
     return t;
   }

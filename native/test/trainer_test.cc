@@ -329,6 +329,53 @@ TEST("trainer: a loss that is not finite stops the step before the update") {
   EXPECT_EQ(trainer.steps_done(), 0);
 }
 
+TEST("trainer: steps begun before the one before has ended are the very steps one after the other") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    TinyModel m(tiny_config(Architecture::llama), dtype), twin(tiny_config(Architecture::llama), dtype);
+    Trainer ahead(m.weights, m.transformer, train_options(100), m.ops(), m.handle()), one(twin.weights, twin.transformer, train_options(100), twin.ops(), twin.handle());
+    std::vector<StepMetrics> found, expected;
+    const std::vector<size_t> sizes{3, 5, 1, 4};
+    for (size_t s = 0; s < sizes.size(); ++s) {
+      const auto pairs = random_pairs(95 + s, sizes[s], m.weights.config().vocab_size);
+      expected.push_back(one.step(pairs));
+      ahead.begin_step(pairs);
+      EXPECT_EQ(ahead.steps_done(), static_cast<int64_t>(found.size()));
+      if (ahead.steps_under_way() < Trainer::kStepsUnderWay) continue;
+      EXPECT_ERROR(ahead.begin_step(pairs), ErrorCode::internal, "2 are under way");
+      found.push_back(ahead.end_step());
+    }
+    EXPECT_ERROR(ahead.save_state("nowhere"), ErrorCode::internal, "1 steps are under way");
+    found.push_back(ahead.end_step());
+    for (size_t s = 0; s < found.size(); ++s) {
+      EXPECT_EQ(found[s].step, static_cast<int64_t>(s) + 1);
+      EXPECT(found[s].loss == expected[s].loss && found[s].grad_norm == expected[s].grad_norm && found[s].learning_rate == expected[s].learning_rate);
+      EXPECT_EQ(found[s].num_tokens, expected[s].num_tokens);
+    }
+    EXPECT(m.bytes(m.weights) == twin.bytes(twin.weights));
+    EXPECT_EQ(ahead.steps_done(), 4);
+  }
+}
+
+TEST("trainer: of a step that fails neither it nor what was begun after it changes the weights") {
+  TinyModel m(tiny_config(Architecture::llama), DType::bf16), twin(tiny_config(Architecture::llama), DType::bf16);
+  Trainer trainer(m.weights, m.transformer, train_options(), m.ops(), m.handle()), undisturbed(twin.weights, twin.transformer, train_options(), twin.ops(), twin.handle());
+  const int64_t vocab = m.weights.config().vocab_size;
+  const auto first = random_pairs(61, 3, vocab), after = random_pairs(62, 3, vocab);
+  auto bad = first;
+  bad[1].ref_chosen_logp = 1e308, bad[1].ref_rejected_logp = -1e308;
+  trainer.step(first);
+  const std::vector<char> before = m.bytes(m.weights);
+  trainer.begin_step(bad);
+  trainer.begin_step(after);
+  EXPECT_ERROR(trainer.end_step(), ErrorCode::internal, "the loss of pair 1 is inf");
+  EXPECT_ERROR(trainer.end_step(), ErrorCode::internal, "the step before this one failed");
+  EXPECT(before == m.bytes(m.weights));
+  EXPECT_EQ(trainer.steps_done(), 1);
+  EXPECT_EQ(trainer.step(after).step, 2);
+  undisturbed.step(first), undisturbed.step(after);
+  EXPECT(m.bytes(m.weights) == twin.bytes(twin.weights));
+}
+
 TEST("trainer: a run stopped after any step and resumed from its files ends in the same bytes") {
   struct Case {
     DType dtype, gradients;

@@ -203,7 +203,8 @@ TEST("shares of 64 workers: the optimizer") {
       a.dtype = DType::bf16, a.weight = floats, a.remainder = static_cast<int16_t*>(pages.data()), a.grad = floats, a.m = floats,
       a.v = floats;
       expect_even(path, concat("adamw of ", w.name), [&](ops::Backend* b) { ops::adamw(b, a); });
-      expect_even(path, concat("sum_of_squares of ", w.name), [&](ops::Backend* b) { ops::sum_of_squares(b, Tensor(floats, DType::f32, 1, a.n)); });
+      double sum = 0;
+      expect_even(path, concat("sum_of_squares of ", w.name), [&](ops::Backend* b) { ops::sum_of_squares(b, Tensor(floats, DType::f32, 1, a.n), &sum); });
       ops::PackedWeight packed{pages.data(), DType::f32, 0, 0};
       expect_even(path, concat("pack_weight of ", w.name),
                   [&](ops::Backend* b) { ops::pack_weight(b, &packed, pages.tensor(weights_of(path), w.out, w.in)); });

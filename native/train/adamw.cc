@@ -25,7 +25,7 @@ void AdamW::update(const Weights& gradients, const Step& step) {
   ops::AdamWArgs args;
   args.dtype = weights_.dtype(), args.moments = moments_;
   args.rounding_seed = static_cast<uint32_t>(step.number);
-  args.grad_scale = static_cast<float>(step.grad_scale);
+  args.grad_scale = step.grad_scale;
   args.lr = step.lr, args.beta1 = step.beta1, args.beta2 = step.beta2, args.eps = step.eps;
   args.bias_correction1 = 1 - std::pow(step.beta1, static_cast<double>(step.number));
   args.bias_correction2 = 1 - std::pow(step.beta2, static_cast<double>(step.number));

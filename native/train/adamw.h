@@ -20,7 +20,7 @@ class AdamW {
   struct Step {
     int64_t number = 1;          // 1 for the first: the power in the bias corrections
     double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
-    double grad_scale = 1;       // the clipping factor
+    const float* grad_scale = nullptr;  // the clipping factor, in backend memory
   };
   void update(const Weights& gradients, const Step& step);  // the zeros between parameters stay zero
 

@@ -91,6 +91,7 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("activations", lay_out_training(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens, nullptr).bytes);
   add("logits", floats(s.kept_logit_rows * config.vocab_size));
   add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));
+  add("log-probabilities", floats(3 * s.max_answer_tokens));
   // The table grows by doubling.
   add("rope table", floats(std::min(std::max<int64_t>(2 * s.max_tokens, 512), config.max_position) * config.head_dim));
   add("backend scratch", backend_scratch_bytes(config, s, options.threads));

@@ -109,12 +109,18 @@ class Scorer {
     ops::LinearLogprobArgs args;
     args.h = Tensor(buffer_.data(), dtype, n, config.hidden_size);
     transformer_.forward_rows(batch.tokens, batch.rows, args.h);
-    std::vector<float> logps(static_cast<size_t>(n)), lse(static_cast<size_t>(n));
+    const size_t vector_bytes = static_cast<size_t>(n) * sizeof(float);
+    if (2 * vector_bytes > vectors_.bytes()) {
+      vectors_.reset();
+      vectors_ = DeviceBuffer(ops_, backend_, 2 * vector_bytes, "log-probabilities");
+    }
+    std::vector<float> logps(static_cast<size_t>(n));
     args.w = transformer_.weights().head;
     args.packed_w = transformer_.packed_head();
     args.targets = batch.targets.data();
-    args.logps = logps.data(), args.lse = lse.data();
+    args.logps = static_cast<float*>(vectors_.data()), args.lse = args.logps + n;
     ops_.linear_logprob(backend_, args);
+    ops_.download(backend_, logps.data(), args.logps, vector_bytes);
     return logps;
   }
 
@@ -122,7 +128,7 @@ class Scorer {
   Transformer& transformer_;
   const ops::Table& ops_;
   ops::Backend* backend_;
-  DeviceBuffer buffer_;
+  DeviceBuffer buffer_, vectors_;
 };
 
 }  // namespace

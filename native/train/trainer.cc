@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "model/activations.h"
+#include "ops/pair_loss.h"
 #include "train/adamw.h"
 #include "train/optimizer_state.h"
 #include "train/training_plan.h"
@@ -38,39 +40,27 @@ void check_options(const TrainOptions& o) {
 
 int64_t pair_tokens(const Pair& p) { return static_cast<int64_t>(p.prompt.size() + p.chosen.size() + p.rejected.size()); }
 
-// A reference that was stored as float32 is compared at that resolution, so that a policy of the very same sum differs by
-// nothing at all: half a unit in the last place of a sum of -1000 would move ln 2 by 2e-6.
-double at_resolution_of(double reference, double sum) {
-  const bool stored_as_float = reference != 0 && static_cast<double>(static_cast<float>(reference)) == reference;
-  return stored_as_float ? static_cast<double>(static_cast<float>(sum)) : sum;
-}
-
-// The answers of one pair as rows of a micro-batch's output: chosen, then rejected.
-struct PairRows {
-  size_t pair;                           // index in the step
-  int64_t begin, chosen, rejected;       // first output row; answer lengths
-  int64_t end() const { return begin + chosen + rejected; }
-};
-
 enum class Pass { forward, forward_and_backward };
 
 struct MicroBatch {
   PackedTokens tokens;
   std::vector<int32_t> output_rows, targets;
-  std::vector<PairRows> pairs;
+  std::vector<ops::PairRows> pairs;
+  size_t first_pair = 0;             // of the step
 };
 
 // Whole pairs from `first` on until the budget is full; at least one.
 MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_t budget) {
   MicroBatch batch;
+  batch.first_pair = first;
   TreePacker packer;
   int64_t tokens = 0;
   for (size_t i = first; i < pairs.size() && (i == first || tokens + pair_tokens(pairs[i]) <= budget); ++i) {
     const Pair& p = pairs[i];
     tokens += pair_tokens(p);
     const auto placed = packer.add_tree(p.prompt, {p.chosen, p.rejected});
-    batch.pairs.push_back({i, static_cast<int64_t>(batch.output_rows.size()), static_cast<int64_t>(p.chosen.size()),
-                          static_cast<int64_t>(p.rejected.size())});
+    batch.pairs.push_back({static_cast<int64_t>(batch.output_rows.size()), static_cast<int32_t>(p.chosen.size()),
+                           static_cast<int32_t>(p.rejected.size()), p.ref_chosen_logp, p.ref_rejected_logp});
     for (const auto& c : placed) batch.output_rows.insert(batch.output_rows.end(), c.predictor_rows.begin(), c.predictor_rows.end());
     batch.targets.insert(batch.targets.end(), p.chosen.begin(), p.chosen.end());
     batch.targets.insert(batch.targets.end(), p.rejected.begin(), p.rejected.end());
@@ -78,6 +68,34 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
   batch.tokens = packer.take();
   return batch;
 }
+
+int64_t end_of(const ops::PairRows& rows) { return rows.first + rows.chosen + rows.rejected; }
+
+// What a step leaves for the host: a pair's sums each, and before them the squares of the gradient, of matrices and of vectors.
+struct Results {
+  static constexpr size_t kSquares = 2;
+  static size_t bytes(size_t pairs) { return kSquares * sizeof(double) + pairs * sizeof(ops::PairSums); }
+  void reserve(const ops::Table& ops, ops::Backend* backend, size_t pairs) {
+    if (bytes(pairs) <= on_device.bytes()) return;
+    on_device = DeviceBuffer(ops, backend, bytes(pairs), "a step's results");
+    on_host = HostBuffer(ops, backend, bytes(pairs), "a step's results");
+  }
+  double* squares() const { return static_cast<double*>(on_device.data()); }
+  ops::PairSums* sums() const { return reinterpret_cast<ops::PairSums*>(squares() + kSquares); }
+  const double* host_squares() const { return static_cast<const double*>(on_host.data()); }
+  const ops::PairSums* host_sums() const { return reinterpret_cast<const ops::PairSums*>(host_squares() + kSquares); }
+
+  DeviceBuffer on_device;
+  HostBuffer on_host;
+};
+
+// What was given to the backend of one step, and is not known to be done.
+struct StepUnderWay {
+  StepMetrics metrics;               // as far as the host knows them
+  std::vector<ops::PairRows> pairs;  // lengths and references
+  Results* results = nullptr;
+  uint64_t mark = 0;
+};
 
 }  // namespace
 
@@ -88,7 +106,10 @@ struct Trainer::Impl {
         activations(t.plan_activations(plan.recompute, sizes.max_tokens, sizes.max_answer_tokens)),
         logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
         dhidden(table, b, static_cast<size_t>(sizes.max_answer_tokens * w.config().hidden_size) * sizeof(float), "the hidden gradient"),
-        logps(static_cast<size_t>(sizes.max_answer_tokens)), lse(logps.size()), dlogps(logps.size()) {}
+        answer_rows(table, b, 3 * static_cast<size_t>(sizes.max_answer_tokens) * sizeof(float), "log-probabilities"),
+        factor(table, b, sizeof(float), "the clipping factor") {
+    allow_updates();
+  }
 
   Weights& weights;
   Transformer& transformer;
@@ -101,9 +122,13 @@ struct Trainer::Impl {
   AdamW adamw;
   std::unique_ptr<Transformer::Activations> activations;
   DeviceBuffer logits, dhidden;
-  std::vector<float> logps, lse, dlogps;
+  DeviceBuffer answer_rows;                // log-probabilities, log-sum-exps and their gradients, a row each
+  DeviceBuffer factor;                     // what the gradient is multiplied by in the update; NaN from a failed step on, until that was told
   bool head_written = false, layers_written = false;  // matrices' gradients of this step
   int64_t steps_done = 0;
+  std::deque<StepUnderWay> under_way;      // the oldest first
+  Results results[kStepsUnderWay];
+  bool failed = false;                     // an earlier one of those under way
 
   // Before anything is allocated.
   static TrainOptions checked(const TrainOptions& given, const Weights& weights, const ops::Table& ops, ops::Backend* backend) {
@@ -115,6 +140,8 @@ struct Trainer::Impl {
     check_plan_fits(weights.config(), weights.dtype(), options, available);
     return options;
   }
+
+  void check_idle() const { check(under_way.empty(), ErrorCode::internal, under_way.size(), " steps are under way and were not ended"); }
 
   void check_pairs(const std::vector<Pair>& pairs) const {
     check(!pairs.empty(), ErrorCode::invalid_argument, "a step needs at least one pair");
@@ -139,40 +166,14 @@ struct Trainer::Impl {
   }
 
   // ---- one micro-batch -----------------------------------------------------------------------------------------------
-  double sum(int64_t begin, int64_t count) const {
-    double total = 0;
-    for (int64_t i = begin; i < begin + count; ++i) total += logps[static_cast<size_t>(i)];
-    return total;
-  }
-
-  // Losses of pairs whose logps are there; fills their dlogps for the mean over `n_pairs`; adds to the metrics' sums.
-  void losses(const std::vector<Pair>& pairs, const PairRows* begin, const PairRows* end, double n_pairs, StepMetrics& sums) {
-    for (const PairRows* r = begin; r != end; ++r) {
-      const Pair& pair = pairs[r->pair];
-      PairLogps p;
-      p.ref_chosen = pair.ref_chosen_logp, p.ref_rejected = pair.ref_rejected_logp;
-      p.policy_chosen = at_resolution_of(p.ref_chosen, sum(r->begin, r->chosen));
-      p.policy_rejected = at_resolution_of(p.ref_rejected, sum(r->begin + r->chosen, r->rejected));
-      p.chosen_length = static_cast<double>(r->chosen), p.rejected_length = static_cast<double>(r->rejected);
-      const PairLoss l = preference_loss(p, options.loss);
-      check(std::isfinite(l.loss), ErrorCode::internal, "the loss of pair ", r->pair, " is ", l.loss, " (log-probabilities: chosen ",
-            p.policy_chosen, ", rejected ", p.policy_rejected, "); the weights were not changed");
-      const auto at = dlogps.begin() + r->begin;
-      std::fill(at, at + r->chosen, static_cast<float>(l.d_chosen / n_pairs));
-      std::fill(at + r->chosen, at + r->chosen + r->rejected, static_cast<float>(l.d_rejected / n_pairs));
-      sums.loss += l.loss;
-      sums.rewards_chosen += l.reward_chosen, sums.rewards_rejected += l.reward_rejected;
-      sums.rewards_margins += l.reward_chosen - l.reward_rejected;
-      sums.rewards_accuracies += l.reward_chosen > l.reward_rejected ? 1 : 0;
-      sums.logps_chosen += p.policy_chosen, sums.logps_rejected += p.policy_rejected;
-      sums.num_tokens += pair_tokens(pair);
-    }
-  }
+  float* row_values(int kind) const { return static_cast<float*>(answer_rows.data()) + kind * sizes.max_answer_tokens; }
+  float* logps() const { return row_values(0); }
+  float* lse() const { return row_values(1); }
+  float* dlogps() const { return row_values(2); }
 
   // Head and loss, and their backward, for whole pairs: while the chunk's logits are there its loss is known.
-  void head_chunk(Pass pass, const std::vector<Pair>& pairs, const MicroBatch& batch, const PairRows* begin, const PairRows* end,
-                  Tensor hidden, StepMetrics& sums) {
-    const int64_t first = begin->begin, n = (end - 1)->end() - first;
+  void head_chunk(Pass pass, const MicroBatch& batch, size_t begin, size_t end, Tensor hidden, const StepUnderWay& step) {
+    const int64_t first = batch.pairs[begin].first, n = end_of(batch.pairs[end - 1]) - first;
     const ModelConfig& c = weights.config();
     ops::LinearLogprobBackwardArgs args;
     ops::LinearLogprobArgs& forward = args.forward;
@@ -180,13 +181,19 @@ struct Trainer::Impl {
     forward.w = weights.head;
     forward.packed_w = transformer.packed_head();
     forward.targets = batch.targets.data() + first;
-    forward.logps = logps.data() + first, forward.lse = lse.data() + first;
+    forward.logps = logps() + first, forward.lse = lse() + first;
     if (pass == Pass::forward_and_backward && n <= sizes.kept_logit_rows)
       forward.keep_logits = Tensor(logits.data(), DType::f32, n, c.vocab_size);
     ops.linear_logprob(backend, forward);
-    losses(pairs, begin, end, static_cast<double>(pairs.size()), sums);
+    ops::PreferenceLossArgs loss;
+    loss.loss = options.loss;
+    loss.pairs = batch.pairs.data() + begin, loss.n = static_cast<int64_t>(end - begin);
+    loss.logps = logps(), loss.sums = step.results->sums() + batch.first_pair + begin;
+    loss.weight = 1 / static_cast<double>(step.pairs.size());
+    if (pass == Pass::forward_and_backward) loss.dlogps = dlogps();
+    ops.preference_loss(backend, loss);
     if (pass == Pass::forward) return;
-    args.dlogps = dlogps.data() + first;
+    args.dlogps = dlogps() + first;
     args.dh = Tensor(dhidden.data(), DType::f32, sizes.max_answer_tokens, c.hidden_size).row_range(first, n);
     args.dw = gradients.head;
     args.accumulate = head_written;
@@ -194,13 +201,15 @@ struct Trainer::Impl {
     head_written = true;
   }
 
-  void run_micro_batch(Pass pass, const std::vector<Pair>& pairs, const MicroBatch& batch, StepMetrics& sums) {
+  void run_micro_batch(Pass pass, const MicroBatch& batch, const StepUnderWay& step) {
     const Tensor hidden = transformer.forward(batch.tokens, batch.output_rows, *activations);
-    const PairRows* const last = batch.pairs.data() + batch.pairs.size();
-    for (const PairRows* begin = batch.pairs.data(); begin != last;) {
-      const PairRows* end = begin + 1;
-      while (end != last && (options.kept_logits_bytes == 0 || end->end() - begin->begin <= sizes.kept_logit_rows)) ++end;
-      head_chunk(pass, pairs, batch, begin, end, hidden, sums);
+    const auto rows_fit = [&](size_t begin, size_t end) {
+      return options.kept_logits_bytes == 0 || end_of(batch.pairs[end]) - batch.pairs[begin].first <= sizes.kept_logit_rows;
+    };
+    for (size_t begin = 0; begin < batch.pairs.size();) {
+      size_t end = begin + 1;
+      while (end < batch.pairs.size() && rows_fit(begin, end)) ++end;
+      head_chunk(pass, batch, begin, end, hidden, step);
       begin = end;
     }
     if (pass == Pass::forward) return;
@@ -210,22 +219,67 @@ struct Trainer::Impl {
   }
 
   // ---- one step ------------------------------------------------------------------------------------------------------
-  // All micro-batches; metrics but for those of the optimizer.
-  StepMetrics run_pairs(Pass pass, const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+  // All micro-batches. What they leave for the host is in the step's results.
+  StepUnderWay run_pairs(Pass pass, const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
     check_pairs(pairs);
+    check(under_way.size() < kStepsUnderWay, ErrorCode::internal, "a step was begun while ", under_way.size(), " are under way");
     transformer.weights_changed();         // packs left by generation: memory that the plan does not count
-    StepMetrics m;
+    StepUnderWay step;
+    step.results = free_results();
+    step.results->reserve(ops, backend, pairs.size());
+    for (const Pair& p : pairs) {
+      step.pairs.push_back({0, static_cast<int32_t>(p.chosen.size()), static_cast<int32_t>(p.rejected.size()), p.ref_chosen_logp, p.ref_rejected_logp});
+      step.metrics.num_tokens += pair_tokens(p);
+    }
     for (size_t done = 0; done < pairs.size();) {
       if (abort && abort->load()) fail(ErrorCode::aborted, "the step was aborted; the weights were not changed");
       const MicroBatch batch = pack_micro_batch(pairs, done, options.max_tokens_per_micro_batch);
-      run_micro_batch(pass, pairs, batch, m);
+      run_micro_batch(pass, batch, step);
       done += batch.pairs.size();
     }
-    const auto n = static_cast<double>(pairs.size());
+    step.metrics.step = steps_done;
+    return step;
+  }
+
+  Results* free_results() {
+    return std::find_if(results, results + kStepsUnderWay, [&](const Results& r) {
+      return std::none_of(under_way.begin(), under_way.end(), [&](const StepUnderWay& s) { return s.results == &r; });
+    });
+  }
+
+  // Brings the results on their way to the host.
+  void fetch_results(StepUnderWay& step) const {
+    const Results& r = *step.results;
+    ops.fetch(backend, r.on_host.data(), r.on_device.data(), Results::bytes(step.pairs.size()));
+    step.mark = ops.mark(backend);
+  }
+
+  // Waits; throws where a loss is not finite.
+  StepMetrics metrics_of(StepUnderWay& step) const {
+    ops.wait(backend, step.mark);
+    StepMetrics m = step.metrics;
+    for (size_t i = 0; i < step.pairs.size(); ++i) {
+      const ops::PairSums& sums = step.results->host_sums()[i];
+      const PairLogps p = ops::logps_of(step.pairs[i], sums);
+      const PairLoss l = preference_loss(p, options.loss);
+      check(std::isfinite(l.loss), ErrorCode::internal, "the loss of pair ", i, " is ", l.loss, " (log-probabilities: chosen ", p.policy_chosen,
+            ", rejected ", p.policy_rejected, "); the weights were not changed");
+      m.loss += l.loss;
+      m.rewards_chosen += l.reward_chosen, m.rewards_rejected += l.reward_rejected;
+      m.rewards_margins += l.reward_chosen - l.reward_rejected;
+      m.rewards_accuracies += l.reward_chosen > l.reward_rejected ? 1 : 0;
+      m.logps_chosen += p.policy_chosen, m.logps_rejected += p.policy_rejected;
+    }
+    const auto n = static_cast<double>(step.pairs.size());
     for (double* mean : {&m.loss, &m.rewards_chosen, &m.rewards_rejected, &m.rewards_margins, &m.rewards_accuracies, &m.logps_chosen,
          &m.logps_rejected})
       *mean /= n;
-    m.step = steps_done;
+    return m;
+  }
+  StepMetrics metrics_with_norm(StepUnderWay& step) const {
+    StepMetrics m = metrics_of(step);
+    m.grad_norm = std::sqrt(step.results->host_squares()[0] + step.results->host_squares()[1]);
+    check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");
     return m;
   }
 
@@ -239,25 +293,52 @@ struct Trainer::Impl {
     head_written = layers_written = false;
   }
 
-  StepMetrics accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+  StepUnderWay accumulate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
     clear_gradients();
-    StepMetrics m = run_pairs(Pass::forward_and_backward, pairs, abort);
-    m.grad_norm = std::sqrt(ops.sum_of_squares(backend, gradients.matrices()) + ops.sum_of_squares(backend, gradients.vectors()));
-    check(std::isfinite(m.grad_norm), ErrorCode::internal, "the gradient's norm is ", m.grad_norm, "; the weights were not changed");
-    m.learning_rate = options.learning_rate * schedule_factor(options.schedule, steps_done, options.warmup_steps, options.total_steps);
-    return m;
+    StepUnderWay step = run_pairs(Pass::forward_and_backward, pairs, abort);
+    ops.sum_of_squares(backend, gradients.matrices(), step.results->squares());
+    ops.sum_of_squares(backend, gradients.vectors(), step.results->squares() + 1);
+    const int64_t before = steps_done + static_cast<int64_t>(under_way.size());
+    step.metrics.learning_rate = options.learning_rate * schedule_factor(options.schedule, before, options.warmup_steps, options.total_steps);
+    return step;
   }
 
-  void update(StepMetrics& m) {
+  float* clipping() const { return static_cast<float*>(factor.data()); }
+  void allow_updates() {
+    const float one = 1;
+    ops.upload(backend, factor.data(), &one, sizeof one);
+    failed = false;
+  }
+
+  void begin(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
+    StepUnderWay step = accumulate(pairs, abort);
     AdamW::Step s;
-    s.number = steps_done + 1;
-    s.lr = m.learning_rate, s.beta1 = options.adam_beta1, s.beta2 = options.adam_beta2, s.eps = options.adam_epsilon;
+    s.number = steps_done + static_cast<int64_t>(under_way.size()) + 1;
+    s.lr = step.metrics.learning_rate, s.beta1 = options.adam_beta1, s.beta2 = options.adam_beta2, s.eps = options.adam_epsilon;
     s.weight_decay = options.weight_decay;
-    // torch.nn.utils.clip_grad_norm_
-    if (options.max_grad_norm > 0) s.grad_scale = std::min(1.0, options.max_grad_norm / (m.grad_norm + 1e-6));
+    ops.clip_factor(backend, step.results->squares(), 2, options.max_grad_norm, clipping());
+    s.grad_scale = clipping();
     adamw.update(gradients, s);
     transformer.weights_changed();
-    m.step = ++steps_done;
+    step.metrics.step = s.number;
+    fetch_results(step);
+    under_way.push_back(std::move(step));
+  }
+
+  StepMetrics end() {
+    check(!under_way.empty(), ErrorCode::internal, "no step is under way");
+    StepUnderWay step = std::move(under_way.front());
+    under_way.pop_front();
+    try {
+      const StepMetrics m = metrics_with_norm(step);
+      check(!failed, ErrorCode::internal, "the step before this one failed; the weights were not changed");
+      steps_done = m.step;
+      return m;
+    } catch (...) {
+      failed = true;
+      if (under_way.empty()) allow_updates();
+      throw;
+    }
   }
 };
 
@@ -270,24 +351,39 @@ const Weights& Trainer::gradients() const { return impl_->gradients; }
 int64_t Trainer::steps_done() const { return impl_->steps_done; }
 
 StepMetrics Trainer::accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
-  return impl_->accumulate(pairs, abort);
+  impl_->check_idle();
+  StepUnderWay step = impl_->accumulate(pairs, abort);
+  impl_->fetch_results(step);
+  return impl_->metrics_with_norm(step);
 }
 
 StepMetrics Trainer::evaluate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
-  return impl_->run_pairs(Pass::forward, pairs, abort);
+  impl_->check_idle();
+  StepUnderWay step = impl_->run_pairs(Pass::forward, pairs, abort);
+  impl_->fetch_results(step);
+  return impl_->metrics_of(step);
 }
 
 StepMetrics Trainer::step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) {
-  StepMetrics m = impl_->accumulate(pairs, abort);
-  impl_->update(m);
-  return m;
+  impl_->check_idle();
+  impl_->begin(pairs, abort);
+  return impl_->end();
 }
 
+void Trainer::begin_step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort) { impl_->begin(pairs, abort); }
+size_t Trainer::steps_under_way() const { return impl_->under_way.size(); }
+bool Trainer::oldest_step_is_done() const {
+  return !impl_->under_way.empty() && impl_->ops.passed(impl_->backend, impl_->under_way.front().mark);
+}
+StepMetrics Trainer::end_step() { return impl_->end(); }
+
 void Trainer::save_state(const std::string& dir) const {
+  impl_->check_idle();
   save_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend);
 }
 
 void Trainer::load_state(const std::string& dir) {
+  impl_->check_idle();
   impl_->steps_done = load_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->ops, impl_->backend);
   impl_->transformer.weights_changed();
 }

@@ -70,13 +70,23 @@ class Trainer {
   // One optimizer step over `pairs` (mean loss). `abort` is polled before each micro-batch: throws `aborted` and leaves
   // weights, moments and the step count as before the call. On the first non-finite loss or gradient throws internal, likewise.
   StepMetrics step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
+  // The same in two halves, so that a backend that works beside its caller has the next step before it has done this one. begin_step gives
+  // it everything, the update included, and waits for nothing; with kStepsUnderWay of them the oldest must be ended first. end_step waits for
+  // the oldest and gives its metrics. What makes a step fail is known then: the update was not made, nor those of the steps begun after it,
+  // whose ends throw too.
+  static constexpr size_t kStepsUnderWay = 2;
+  void begin_step(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
+  size_t steps_under_way() const;
+  bool oldest_step_is_done() const;                // end_step would not wait
+  StepMetrics end_step();
   // Loss and gradient only, no update; the gradient stays readable until the next step.
   StepMetrics accumulate_only(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
   // The same metrics by a forward alone; grad_norm and learning_rate are 0. The gradient stays as it was.
   StepMetrics evaluate(const std::vector<Pair>& pairs, const std::atomic<bool>* abort = nullptr);
   const Weights& gradients() const;
 
-  int64_t steps_done() const;
+  int64_t steps_done() const;                      // and ended
+  // What follows, accumulate_only and evaluate need all steps ended.
   // optimizer.safetensors (moments, remainder, step) beside the weights that save_pretrained wrote; exact.
   void save_state(const std::string& dir) const;
   void load_state(const std::string& dir);         // throws invalid_file where it belongs to another shape or dtype

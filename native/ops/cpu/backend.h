@@ -189,9 +189,12 @@ void attention_backward(Backend*, const AttentionBackwardArgs& args);
 GemmArgs head_product(const Backend&, const LinearLogprobArgs& args, int64_t first, int64_t count, const Tensor& c, PackedWeight& part);
 void linear_logprob(Backend*, const LinearLogprobArgs& args);
 void linear_logprob_backward(Backend*, const LinearLogprobBackwardArgs& args);
+// preference_loss.cc
+void preference_loss(Backend*, const PreferenceLossArgs& args);
 // optimizer.cc
 void adamw(Backend*, const AdamWArgs& args);
 void choose_tokens(Backend*, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen);
-double sum_of_squares(Backend*, Tensor x);
+void sum_of_squares(Backend*, Tensor x, double* sum);
+void clip_factor(Backend*, const double* squares, int64_t n, double max_norm, float* factor);
 
 }  // namespace rlhi::ops

@@ -1,7 +1,9 @@
 // AdamW and the gradient's norm.
 #include <algorithm>
+#include <cmath>
 
 #include "ops/cpu/backend.h"
+#include "ops/pair_loss.h"
 
 namespace rlhi::ops {
 namespace {
@@ -13,7 +15,9 @@ constexpr int64_t kUpperHalf = int64_t{1} << 32;
 
 void adamw(Backend* backend, const AdamWArgs& a) {
   check_adamw(a);
-  const AdamWStep step = adamw_step(a);
+  AdamWStep step = adamw_step(a);
+  if (a.grad_scale) step.grad_scale = *a.grad_scale;
+  if (std::isnan(step.grad_scale)) return;
   const auto update = [&](int64_t begin, int64_t end) {
     const auto index = static_cast<uint64_t>(a.first_element + begin);
     AdamWRange r;
@@ -35,10 +39,11 @@ void adamw(Backend* backend, const AdamWArgs& a) {
   }, kMomentBlock);
 }
 
-double sum_of_squares(Backend* backend, Tensor x) {
+void sum_of_squares(Backend* backend, Tensor x, double* result) {
   check_sum_of_squares(x);
   const int64_t n = x.size();
-  if (n == 0) return 0;
+  *result = 0;
+  if (n == 0) return;
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   double* partial = static_cast<double*>(backend->partial.bytes(static_cast<size_t>(blocks) * sizeof(double)));
   for_ranges(*backend, blocks, 4, [&](int64_t begin, int64_t end, int) {
@@ -47,9 +52,13 @@ double sum_of_squares(Backend* backend, Tensor x) {
       partial[i] = backend->kernels.sum_of_squares(row_pointer(x, 0, first), x.dtype, std::min(kBlock, n - first));
     }
   });
+  for (int64_t i = 0; i < blocks; ++i) *result += partial[i];
+}
+
+void clip_factor(Backend*, const double* squares, int64_t n, double max_norm, float* factor) {
   double sum = 0;
-  for (int64_t i = 0; i < blocks; ++i) sum += partial[i];
-  return sum;
+  for (int64_t i = 0; i < n; ++i) sum += squares[i];
+  *factor = clip_factor_of(sum, max_norm, *factor);
 }
 
 }  // namespace rlhi::ops

@@ -1,7 +1,7 @@
 // Inside the CUDA backend's host half: the state behind ops::Backend, and the operations by file.
 //
 // All work of a backend goes to one stream, in the order of the calls, and nothing waits for it but what returns numbers to
-// the host: download, linear_logprob (log-probabilities are host arrays) and sum_of_squares.
+// the host: download, choose_tokens and wait.
 #pragma once
 #include <array>
 
@@ -25,7 +25,7 @@ struct CudaBackend {
   // One a purpose: an operation that calls another must not lose its own.
   DeviceScratch operand_a, operand_b, wide_result, bias;       // gemm, where types differ
   DeviceScratch gate_up;                                       // gemm, what SwiGLU is made of
-  DeviceScratch logits, statistics, logps, dlogps, gradient;   // linear_logprob
+  DeviceScratch logits, statistics, gradient;                  // linear_logprob
   DeviceScratch kernel;                                        // a kernel's own
   AttentionLists lists;
   std::array<runtime::OwnEvent, kMarks> marks;                 // mark m: event m % kMarks

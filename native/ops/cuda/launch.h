@@ -68,6 +68,9 @@ void logprob_finish(const Launch&, const HeadStatistics* statistics, int64_t n, 
 void logprob_gradient(const Launch&, Tensor d, Tensor logits, int64_t first, const int32_t* targets, const float* lse,
                       const float* dlogps);
 
+// args.pairs is device memory here.
+void preference_loss(const Launch&, const PreferenceLossArgs&);
+
 // ---- choosing tokens -----------------------------------------------------------------------------------------------
 // What a choice found: the token, its logit, the row's highest (NaN where there is a NaN among the logits, infinite where that is), and the
 // sum of exp(logit - highest) in units of 2^-choice_bits(vocab).
@@ -83,6 +86,7 @@ void choose_tokens(const Launch&, Tensor logits, const TokenChoice* choices, int
 void adamw(const Launch&, const AdamWArgs&);
 size_t sum_of_squares_scratch(int64_t n);
 void sum_of_squares(const Launch&, const void* x, DType dtype, int64_t n, void* scratch, double* result);
+void clip_factor(const Launch&, const double* squares, int64_t n, double max_norm, float* factor);
 
 // ---- attention -----------------------------------------------------------------------------------------------------
 // A row's bits are the same whichever of the kernels below computed it and whatever is beside it: a block of kKeyBlock

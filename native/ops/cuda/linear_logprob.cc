@@ -48,11 +48,7 @@ void linear_logprob(Backend* backend, const LinearLogprobArgs& a) {
     make_logits(cuda, a, first, logits);
     logprob_statistics(cuda.launch, logits, first, targets, statistics);
   }
-  float* results = floats(cuda.logps, 2 * rows);
-  logprob_finish(cuda.launch, statistics, rows, results, results + rows);
-  runtime::copy_out(cuda.launch.stream, a.logps, results, static_cast<size_t>(rows) * sizeof(float));
-  runtime::copy_out(cuda.launch.stream, a.lse, results + rows, static_cast<size_t>(rows) * sizeof(float));
-  runtime::synchronize(cuda.launch.stream);
+  logprob_finish(cuda.launch, statistics, rows, a.logps, a.lse);
 }
 
 void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& a) {
@@ -62,8 +58,6 @@ void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& 
   if (rows == 0) return;
   CudaBackend& cuda = enter(backend);
   const int32_t* targets = cuda.arrays.on_device(f.targets, rows);
-  const float* lse = cuda.arrays.on_device(f.lse, rows);
-  const float* dlogps = cuda.arrays.on_device(a.dlogps, rows);
   // dh is summed over pieces in f32.
   const Tensor dh = a.dh.dtype == DType::f32 ? a.dh : Tensor(floats(cuda.gradient, rows * f.h.cols), DType::f32, rows, f.h.cols);
   const bool narrow = f.h.dtype == DType::bf16 && f.w.dtype == DType::bf16;
@@ -72,7 +66,7 @@ void linear_logprob_backward(Backend* backend, const LinearLogprobBackwardArgs& 
     if (!f.keep_logits) make_logits(cuda, f, first, logits);
     // For products in bf16 the logits' gradient is rounded, over the logits themselves.
     const Tensor d = narrow ? Tensor(logits.data, DType::bf16, rows, logits.cols, 2 * logits.row_stride) : logits;
-    logprob_gradient(cuda.launch, d, logits, first, targets, lse, dlogps);
+    logprob_gradient(cuda.launch, d, logits, first, targets, f.lse, a.dlogps);
     GemmArgs to_h;
     to_h.form = GemmForm::nn;
     to_h.a = d, to_h.b = f.w.row_range(first, logits.cols), to_h.c = dh;

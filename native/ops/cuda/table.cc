@@ -154,6 +154,14 @@ void gated_backward(Backend* backend, Tensor dgate_up, Tensor dout, Tensor gate_
   swiglu_backward(enter(backend).launch, dgate_up, dout, gate_up, out);
 }
 
+void pair_losses(Backend* backend, const PreferenceLossArgs& given) {
+  check_preference_loss(given);
+  CudaBackend& cuda = enter(backend);
+  PreferenceLossArgs a = given;
+  a.pairs = cuda.arrays.on_device(a.pairs, a.n);
+  preference_loss(cuda.launch, a);
+}
+
 // ---- choosing tokens -------------------------------------------------------------------------------------------------
 void choose(Backend* backend, Tensor logits, const TokenChoice* choices, int64_t n, ChosenToken* chosen) {
   check_choose_tokens(logits, choices, n);
@@ -178,17 +186,13 @@ void update(Backend* backend, const AdamWArgs& args) {
   check_adamw(args);
   adamw(enter(backend).launch, args);
 }
-double squares(Backend* backend, Tensor x) {
+void squares(Backend* backend, Tensor x, double* sum) {
   check_sum_of_squares(x);
-  const int64_t n = x.size();
-  if (n == 0) return 0;
   CudaBackend& cuda = enter(backend);
-  double result = 0;
-  auto* on_device = static_cast<double*>(cuda.statistics.bytes(sizeof result));
-  sum_of_squares(cuda.launch, x.data, x.dtype, n, cuda.kernel.bytes(sum_of_squares_scratch(n)), on_device);
-  runtime::copy_out(cuda.launch.stream, &result, on_device, sizeof result);
-  runtime::synchronize(cuda.launch.stream);
-  return result;
+  sum_of_squares(cuda.launch, x.data, x.dtype, x.size(), cuda.kernel.bytes(sum_of_squares_scratch(x.size())), sum);
+}
+void clip(Backend* backend, const double* squares, int64_t n, double max_norm, float* factor) {
+  clip_factor(enter(backend).launch, squares, n, max_norm, factor);
 }
 
 Table make_table() {
@@ -227,9 +231,11 @@ Table make_table() {
   t.keeps_logits = [](Backend*, DType) { return true; };
   t.linear_logprob = linear_logprob;
   t.linear_logprob_backward = linear_logprob_backward;
+  t.preference_loss = pair_losses;
   t.choose_tokens = choose;
   t.adamw = update;
   t.sum_of_squares = squares;
+  t.clip_factor = clip;
   return t;
 }
 

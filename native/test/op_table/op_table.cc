@@ -34,9 +34,11 @@ const OpEntry kTable[] = {
     {"swiglu_backward", C::swiglu_backward_edges, C::swiglu_backward_model, C::swiglu_gradient},
     {"linear_logprob", C::logprob_edges, C::logprob_model},
     {"linear_logprob_backward", C::logprob_backward_edges, C::logprob_backward_model, C::logprob_gradient},
+    {"preference_loss", C::loss_edges, C::loss_model, C::loss_gradient},
     {"choose_tokens", C::choose_edges, C::choose_model},
     {"adamw", C::adamw_edges, C::adamw_model},
     {"sum_of_squares", C::sum_of_squares_edges, C::sum_of_squares_model},
+    {"clip_factor", C::clip_factor_edges, C::clip_factor_model},
 };
 // One pointer of the table a line, but for eleven of memory's twelve, packed_bytes and keeps_logits.
 static_assert(sizeof(ops::Table) == offsetof(ops::Table, alloc) + (std::size(kTable) + 13) * sizeof(void*),

@@ -86,7 +86,10 @@ struct OpCases {
   static std::vector<OpCaseMaker> logprob_edges(), logprob_model(), logprob_backward_edges(), logprob_backward_model();
   static void logprob_gradient();
   static std::vector<OpCaseMaker> choose_edges(), choose_model();
-  static std::vector<OpCaseMaker> adamw_edges(), adamw_model(), sum_of_squares_edges(), sum_of_squares_model();
+  static std::vector<OpCaseMaker> adamw_edges(), adamw_model(), sum_of_squares_edges(), sum_of_squares_model(),
+      clip_factor_edges(), clip_factor_model();
+  static std::vector<OpCaseMaker> loss_edges(), loss_model();
+  static void loss_gradient();
 };
 
 }  // namespace rlhi::test

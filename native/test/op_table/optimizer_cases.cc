@@ -1,4 +1,6 @@
-// AdamW by PyTorch's formula, and the gradient's norm.
+// AdamW by PyTorch's formula, the gradient's norm and its clipping.
+#include <limits>
+
 #include "test/op_table/op_table.h"
 
 namespace rlhi::test {
@@ -9,6 +11,8 @@ using ops::Table;
 
 // Vectors; cache lines; 16384 elements of a task of AdamW and of a partial sum of squares, four of which are a task.
 const std::vector<int64_t> kLengths = around({4, 8, 16, 64, 16384});
+
+constexpr float kScale = 0.5f;
 
 class AdamWCase : public OpCase {
  public:
@@ -47,7 +51,7 @@ class AdamWCase : public OpCase {
     a.weight = type_ == DType::f32 ? weight_.tensor().data : halves_.data();
     a.remainder = type_ == DType::f32 ? nullptr : remainder_.data();
     a.grad = grad_.tensor().data, a.grad_dtype = grad_.dtype(), a.m = m_.tensor().data, a.v = v_.tensor().data;
-    a.grad_scale = 0.5f;
+    a.grad_scale = &kScale;
     a.lr = 1e-3, a.beta1 = 0.9, a.beta2 = 0.95, a.eps = 1e-8, a.weight_decay = 0.1;
     a.bias_correction1 = 1 - std::pow(0.9, 3), a.bias_correction2 = 1 - std::pow(0.95, 3);
     return a;
@@ -64,7 +68,7 @@ class AdamWCase : public OpCase {
 class SumOfSquaresCase : public OpCase {
  public:
   SumOfSquaresCase(int64_t n, DType type) : x_(Matrix::random(1, n, type, 1, 1e10, 0)) {}
-  void call(const Table& ops, Backend* backend) override { sum_ = ops.sum_of_squares(backend, x_.tensor()); }
+  void call(const Table& ops, Backend* backend) override { ops.sum_of_squares(backend, x_.tensor(), &sum_); }
   void check(const Table&, Backend*) override {
     long double expected = 0;
     for (int64_t i = 0; i < x_.cols(); ++i) expected += static_cast<long double>(x_.at(0, i)) * static_cast<long double>(x_.at(0, i));
@@ -74,6 +78,30 @@ class SumOfSquaresCase : public OpCase {
  private:
   Matrix x_;
   double sum_ = 0;
+};
+
+class ClipFactorCase : public OpCase {
+ public:
+  ClipFactorCase(std::vector<double> squares, double max_norm, float before) : squares_(std::move(squares)), max_norm_(max_norm), before_(before) {}
+  void prepare(const Table&, Backend*) override { factor_ = before_; }
+  void call(const Table& ops, Backend* backend) override {
+    ops.clip_factor(backend, squares_.data(), static_cast<int64_t>(squares_.size()), max_norm_, &factor_);
+  }
+  void check(const Table&, Backend*) override {
+    double sum = 0;
+    for (const double s : squares_) sum += s;
+    if (!std::isfinite(sum) || std::isnan(before_)) {
+      EXPECT(std::isnan(factor_));
+      return;
+    }
+    const double expected = max_norm_ > 0 ? std::min(1.0, max_norm_ / (std::sqrt(sum) + 1e-6)) : 1.0;
+    EXPECT_EQ(factor_, static_cast<float>(expected));
+  }
+
+ private:
+  std::vector<double> squares_;
+  double max_norm_;
+  float before_, factor_ = 0;
 };
 
 constexpr int64_t kLayer = 2 * 1536 * 576;  // SmolLM2-135M's gate_up
@@ -109,5 +137,20 @@ std::vector<OpCaseMaker> OpCases::sum_of_squares_edges() {
   return all;
 }
 std::vector<OpCaseMaker> OpCases::sum_of_squares_model() { return {op_case<SumOfSquaresCase>(concat(kLayer, " f32"), kLayer, DType::f32)}; }
+
+std::vector<OpCaseMaker> OpCases::clip_factor_edges() {
+  constexpr double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  std::vector<OpCaseMaker> all;
+  for (const std::vector<double>& squares : std::vector<std::vector<double>>{{}, {0}, {0.25, 0.5}, {9, 16, 1e-30}, {inf, 1}, {1, nan}}) {
+    for (const double max_norm : {0.0, 1.0, 4.5}) {
+      for (const float before : {1.0f, 0.25f, std::numeric_limits<float>::quiet_NaN()}) {
+        all.push_back(op_case<ClipFactorCase>(concat(squares.size(), " sums, first ", squares.empty() ? 0.0 : squares[0], ", norm of ", max_norm, ", before ", before),
+                                              squares, max_norm, before));
+      }
+    }
+  }
+  return all;
+}
+std::vector<OpCaseMaker> OpCases::clip_factor_model() { return {op_case<ClipFactorCase>("2 sums", std::vector<double>{3, 4}, 1.0, 1.0f)}; }
 
 }  // namespace rlhi::test

@@ -2,6 +2,7 @@
 #include "ops/adamw_step.h"
 #include "ops/cuda/kernels/rows.cuh"
 #include "ops/moment_codes.h"
+#include "ops/pair_loss.h"
 
 namespace rlhi::ops::cuda {
 namespace {
@@ -56,6 +57,12 @@ struct Gradient {
   bool is_f32;
 };
 
+// False where nothing is to change.
+RLHI_DEVICE bool read_scale(AdamWStep& step, const float* scale) {
+  if (scale) step.grad_scale = *scale;
+  return step.grad_scale == step.grad_scale;
+}
+
 struct StoredMoments {
   void *m, *v;
   bool is_f32;
@@ -65,9 +72,9 @@ struct StoredMoments {
 
 template <int kGroup, bool kMaster>
 RLHI_KERNEL(kThreads, 4)
-void adamw_kernel(AdamWStep step, void* weight, int16_t* remainder, Gradient grad, StoredMoments moments, int64_t groups) {
+void adamw_kernel(AdamWStep step, const float* scale, void* weight, int16_t* remainder, Gradient grad, StoredMoments moments, int64_t groups) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
-  if (i >= groups) return;
+  if (i >= groups || !read_scale(step, scale)) return;
   using Floats = Run<float, kGroup>;
   const auto g = load_run<kGroup>(grad.data, grad.is_f32, i);
   auto mi = load_run<kGroup>(moments.m, moments.is_f32, i), vi = load_run<kGroup>(moments.v, moments.is_f32, i);
@@ -108,7 +115,7 @@ void launch_adamw(const Launch& at, const AdamWStep& step, const AdamWArgs& a, i
   const Gradient gradient{static_cast<const char*>(a.grad) + begin * dtype_size(a.grad_dtype), a.grad_dtype == DType::f32};
   const StoredMoments moments{from_begin(a.m), from_begin(a.v), a.moments == Moments::f32, a.first_element + begin, a.rounding_seed};
   const auto go = [&](auto kernel, void* weight, int16_t* remainder) {
-    launch(at, ceil_div(groups, kThreads), kThreads, 0, kernel, step, weight, remainder, gradient, moments, groups);
+    launch(at, ceil_div(groups, kThreads), kThreads, 0, kernel, step, a.grad_scale, weight, remainder, gradient, moments, groups);
   };
   if (a.dtype == DType::f32) go(adamw_kernel<kGroup, false>, static_cast<float*>(a.weight) + begin, nullptr);
   else go(adamw_kernel<kGroup, true>, static_cast<uint16_t*>(a.weight) + begin, a.remainder + begin);
@@ -153,7 +160,8 @@ RLHI_DEVICE float inverse_or_zero(float x) { return x > 0.0f ? 1.0f / x : 0.0f; 
 // A thread block for each block of moments.
 template <bool kMaster>
 RLHI_KERNEL(kCodedThreads, 8)
-void adamw_coded_kernel(AdamWStep step, void* weight, int16_t* remainder, Gradient grad, CodedMoments moments, MomentTables tables, int64_t n) {
+void adamw_coded_kernel(AdamWStep step, const float* scale, void* weight, int16_t* remainder, Gradient grad, CodedMoments moments, MomentTables tables, int64_t n) {
+  if (!read_scale(step, scale)) return;
   auto* first_table = reinterpret_cast<float*>(shared_memory());
   float *second_table = first_table + kSecondMomentTop + 1, *tops = second_table + kSecondMomentTop + 1;
   for (int i = thread_index(); i <= kSecondMomentTop; i += kCodedThreads) first_table[i] = tables.first.value[i], second_table[i] = tables.second.value[i];
@@ -203,7 +211,7 @@ void launch_coded(const Launch& at, const AdamWStep& step, const AdamWArgs& a) {
   const CodedMoments moments{static_cast<uint8_t*>(a.m), static_cast<uint8_t*>(a.v), a.m_scales, a.v_scales, a.first_element, a.rounding_seed};
   const auto kernel = a.dtype == DType::f32 ? adamw_coded_kernel<false> : adamw_coded_kernel<true>;
   const size_t shared = (2 * (kSecondMomentTop + 1) + 2 * kCodedThreads / 32) * sizeof(float);
-  launch(at, ceil_div(a.n, kMomentBlock), kCodedThreads, shared, kernel, step, a.weight, a.remainder, Gradient{a.grad, a.grad_dtype == DType::f32}, moments,
+  launch(at, ceil_div(a.n, kMomentBlock), kCodedThreads, shared, kernel, step, a.grad_scale, a.weight, a.remainder, Gradient{a.grad, a.grad_dtype == DType::f32}, moments,
          MomentTables(), a.n);
 }
 
@@ -243,6 +251,14 @@ void add_squares_kernel(const double* partial, int64_t n, double* result) {
   if (thread_index() == 0) *result = sum;
 }
 
+RLHI_KERNEL(32, 1)
+void clip_kernel(const double* squares, int64_t n, double max_norm, float* factor) {
+  if (thread_index() > 0) return;
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += squares[i];
+  *factor = clip_factor_of(sum, max_norm, *factor);
+}
+
 }  // namespace
 
 void adamw(const Launch& at, const AdamWArgs& a) {
@@ -268,6 +284,10 @@ void sum_of_squares(const Launch& at, const void* x, DType dtype, int64_t n, voi
   if (dtype == DType::f32) launch(at, blocks, kThreads, shared, squares_kernel<true>, x, n, vectors, partial);
   else launch(at, blocks, kThreads, shared, squares_kernel<false>, x, n, vectors, partial);
   launch(at, 1, kThreads, shared, add_squares_kernel, static_cast<const double*>(partial), blocks, result);
+}
+
+void clip_factor(const Launch& at, const double* squares, int64_t n, double max_norm, float* factor) {
+  launch(at, 1, 32, 0, clip_kernel, squares, n, max_norm, factor);
 }
 
 }  // namespace rlhi::ops::cuda
