@@ -22,7 +22,29 @@ std::string read_source_config(const std::string& path) {
 
 ModelConfig config_of(const std::string& path) { return is_shape_name(path) ? named_shape(path) : load_config(path); }
 
+void Engine::end_steps(size_t keep) {
+  while (step_ends.size() > keep) {
+    const std::function<void()> end = std::move(step_ends.front());
+    step_ends.pop_front();
+    end();
+  }
+}
+
+bool Engine::end_done_steps() {
+  // A device that cannot say is asked for the step, which fails and says why.
+  const auto done = [&] {
+    try {
+      return trainer->oldest_step_is_done();
+    } catch (const Error&) {
+      return true;
+    }
+  };
+  while (!step_ends.empty() && done()) end_steps(step_ends.size() - 1);
+  return !step_ends.empty();
+}
+
 void Engine::free() {
+  step_ends.clear();
   trainer.reset();
   generator.reset();
   transformer.reset();

@@ -1,5 +1,7 @@
 // One loaded model and the thread that all of its work runs on.
 #pragma once
+#include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,10 +20,14 @@ struct Engine {
   std::unique_ptr<Transformer> transformer;
   std::unique_ptr<Generator> generator;
   std::unique_ptr<Trainer> trainer;
+  // A function for each step that the trainer has under way, the oldest first: it ends the step and settles its promise.
+  std::deque<std::function<void()>> step_ends;
   std::string source_config;           // config.json of a Hugging Face folder, kept for saving
   std::string trace;                   // file that close() writes, "" for none
 
   const ops::Table& ops() const { return backend->table(); }
+  void end_steps(size_t keep = 0);     // all but the newest `keep`
+  bool end_done_steps();               // those that are done; true where others are under way
   void free();                         // in reverse order
   void close();                        // writes the trace, where one was asked for, and frees; throws io
 };
@@ -67,7 +73,7 @@ struct Session {
   uint64_t open_trainer = 0;           // 0: none
   uint64_t next_trainer = 1;
   int tasks = 0;                       // under way or waiting
-  WorkerThread worker{[this] { engine.free(); }};  // last: joined before the engine goes
+  WorkerThread worker{[this] { return engine.end_done_steps(); }, [this] { engine.free(); }};  // last: joined before the engine goes
 };
 
 }  // namespace rlhi::bindings

@@ -85,7 +85,9 @@ Napi::Value AddonState::start(Napi::Env env, const std::shared_ptr<Session>& ses
   ++session->tasks;
   const std::shared_ptr<JobControl> control = task->control;
   tasks_.emplace(id, std::move(task));
-  session->worker.submit({id, control, [line = TaskLine(id, control, function_), work = std::move(work)]() mutable {
+  session->worker.submit({id, control, [&engine = session->engine, beside = inputs.beside_steps, line = TaskLine(id, control, function_),
+                                        work = std::move(work)]() mutable {
+    if (!beside) engine.end_steps();
     try {
       check(!line.abort(), ErrorCode::aborted, "aborted");
       Finish finish = work(line);

@@ -69,6 +69,7 @@ using Work = std::function<Finish(TaskLine& line)>;
 struct TaskInputs {
   std::vector<Napi::Value> callbacks;  // function or undefined
   Napi::Value signal;                  // AbortSignal or undefined
+  bool beside_steps = false;           // the work may begin while steps of the trainer are under way
 };
 
 // Everything of one environment (the main thread or one worker thread): there is no other state.

@@ -51,7 +51,10 @@ NativeTrainer::NativeTrainer(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
 NativeTrainer::~NativeTrainer() {
   if (!session_ || session_->closed || session_->open_trainer != facts_->id) return;
   session_->open_trainer = 0;
-  session_->worker.submit({0, std::make_shared<JobControl>(), [&engine = session_->engine] { engine.trainer.reset(); }});
+  session_->worker.submit({0, std::make_shared<JobControl>(), [&engine = session_->engine] {
+    engine.end_steps();
+    engine.trainer.reset();
+  }});
 }
 
 Napi::Value NativeTrainer::create(Napi::Env env, const std::shared_ptr<Session>& session, const TrainOptions& options) {
@@ -98,30 +101,54 @@ Napi::Value NativeTrainer::steps_done(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(facts_->steps_done));
 }
 
-Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Step method, bool changes_weights) {
+Napi::Value NativeTrainer::run(const Napi::CallbackInfo& info, Pass pass) {
   const Napi::Env env = info.Env();
   return as_promise(env, [&]() -> Napi::Value {
     Session& session = open();
     const ModelConfig& config = session.facts.config;
     auto pairs = read_pairs(info[0], {config.vocab_size, config.max_position}, facts_->needs_references);
-    const TaskInputs inputs{{}, to_optional_signal(info[1], "signal")};
-    if (changes_weights) session.weights_changed = true;
-    auto work = [&engine = session.engine, facts = facts_, method, pairs = std::move(pairs)](TaskLine& line) -> Finish {
+    const TaskInputs inputs{{}, to_optional_signal(info[1], "signal"), pass == &NativeTrainer::begin_step};
+    if (inputs.beside_steps) session.weights_changed = true;
+    auto work = [&engine = session.engine, facts = facts_, pass, pairs = std::move(pairs)](TaskLine& line) -> Finish {
       engine.generator->release_memory();  // which the trainer's plan does not count
-      const StepMetrics metrics = (engine.trainer.get()->*method)(pairs, &line.abort());
-      const int64_t steps = engine.trainer->steps_done();
-      return [facts, metrics, steps](Napi::Env e, Task&) {
-        facts->steps_done = steps;
-        return metrics_to_js(e, metrics);
-      };
+      return pass(engine, facts, pairs, line);
     };
     return AddonState::of(env).start(env, session_, inputs, std::move(work));
   });
 }
 
-Napi::Value NativeTrainer::step(const Napi::CallbackInfo& info) { return run(info, &Trainer::step, true); }
-Napi::Value NativeTrainer::accumulate(const Napi::CallbackInfo& info) { return run(info, &Trainer::accumulate_only, false); }
-Napi::Value NativeTrainer::evaluate(const Napi::CallbackInfo& info) { return run(info, &Trainer::evaluate, false); }
+Finish NativeTrainer::finish_with(const std::shared_ptr<TrainerFacts>& facts, const Engine& engine, const StepMetrics& metrics) {
+  return [facts, metrics, steps = engine.trainer->steps_done()](Napi::Env env, Task&) {
+    facts->steps_done = steps;
+    return metrics_to_js(env, metrics);
+  };
+}
+
+// Where the device works by itself the step is ended when it is done, and the worker takes the next job meanwhile.
+Finish NativeTrainer::begin_step(Engine& engine, const std::shared_ptr<TrainerFacts>& facts, const std::vector<Pair>& pairs, TaskLine& line) {
+  engine.end_steps(Trainer::kStepsUnderWay - 1);
+  engine.trainer->begin_step(pairs, &line.abort());
+  if (engine.backend->is_cpu()) return finish_with(facts, engine, engine.trainer->end_step());
+  engine.step_ends.push_back([&engine, facts, completion = line.complete_later()] {
+    try {
+      const StepMetrics metrics = engine.trainer->end_step();
+      completion.resolve(finish_with(facts, engine, metrics));
+    } catch (...) {
+      completion.reject(current_failure());
+    }
+  });
+  return {};
+}
+Finish NativeTrainer::accumulate_only(Engine& engine, const std::shared_ptr<TrainerFacts>& facts, const std::vector<Pair>& pairs, TaskLine& line) {
+  return finish_with(facts, engine, engine.trainer->accumulate_only(pairs, &line.abort()));
+}
+Finish NativeTrainer::evaluate_only(Engine& engine, const std::shared_ptr<TrainerFacts>& facts, const std::vector<Pair>& pairs, TaskLine& line) {
+  return finish_with(facts, engine, engine.trainer->evaluate(pairs, &line.abort()));
+}
+
+Napi::Value NativeTrainer::step(const Napi::CallbackInfo& info) { return run(info, &NativeTrainer::begin_step); }
+Napi::Value NativeTrainer::accumulate(const Napi::CallbackInfo& info) { return run(info, &NativeTrainer::accumulate_only); }
+Napi::Value NativeTrainer::evaluate(const Napi::CallbackInfo& info) { return run(info, &NativeTrainer::evaluate_only); }
 
 Napi::Value NativeTrainer::save_gradients(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();

@@ -27,7 +27,12 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
   ~NativeTrainer() override;
 
  private:
-  using Step = StepMetrics (Trainer::*)(const std::vector<Pair>&, const std::atomic<bool>*);
+  // What is done with the pairs, on the worker.
+  using Pass = Finish (*)(Engine& engine, const std::shared_ptr<TrainerFacts>& facts, const std::vector<Pair>& pairs, TaskLine& line);
+  static Finish begin_step(Engine&, const std::shared_ptr<TrainerFacts>&, const std::vector<Pair>&, TaskLine&);
+  static Finish accumulate_only(Engine&, const std::shared_ptr<TrainerFacts>&, const std::vector<Pair>&, TaskLine&);
+  static Finish evaluate_only(Engine&, const std::shared_ptr<TrainerFacts>&, const std::vector<Pair>&, TaskLine&);
+  static Finish finish_with(const std::shared_ptr<TrainerFacts>&, const Engine&, const StepMetrics&);
   Napi::Value plan(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value accumulate(const Napi::CallbackInfo& info);
@@ -38,7 +43,7 @@ class NativeTrainer : public Napi::ObjectWrap<NativeTrainer> {
   Napi::Value steps_done(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
-  Napi::Value run(const Napi::CallbackInfo& info, Step method, bool changes_weights);
+  Napi::Value run(const Napi::CallbackInfo& info, Pass pass);
   Session& open() const;               // throws ERR_CLOSED
 
   std::shared_ptr<Session> session_;

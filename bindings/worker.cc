@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/error.h"
 
@@ -36,7 +37,8 @@ void JobControl::return_credit() {
   changed_.notify_all();
 }
 
-WorkerThread::WorkerThread(std::function<void()> on_exit) : thread_([this, on_exit = std::move(on_exit)] { loop(on_exit); }) {}
+WorkerThread::WorkerThread(std::function<bool()> on_idle, std::function<void()> on_exit)
+    : thread_([this, on_idle = std::move(on_idle), on_exit = std::move(on_exit)] { loop(on_idle, on_exit); }) {}
 
 void WorkerThread::submit(Job job) {
   {
@@ -64,17 +66,26 @@ void WorkerThread::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void WorkerThread::loop(const std::function<void()>& on_exit) {
-  for (;;) {
-    Job job;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (stopping_) break;
-      job = std::move(queue_.front());
-      queue_.pop_front();
-      running_ = job.control;
-    }
+bool WorkerThread::wait_for_job(const std::function<bool()>& on_idle, Job& job) {
+  constexpr std::chrono::microseconds kSoon(200);
+  std::unique_lock lock(mutex_);
+  const auto called = [this] { return stopping_ || !queue_.empty(); };
+  while (!called()) {
+    lock.unlock();
+    const bool again = on_idle();
+    lock.lock();
+    if (again) changed_.wait_for(lock, kSoon, called);
+    else changed_.wait(lock, called);
+  }
+  if (stopping_) return false;
+  job = std::move(queue_.front());
+  queue_.pop_front();
+  running_ = job.control;
+  return true;
+}
+
+void WorkerThread::loop(const std::function<bool()>& on_idle, const std::function<void()>& on_exit) {
+  for (Job job; wait_for_job(on_idle, job); job = {}) {
     job.run();
     const std::lock_guard lock(mutex_);
     running_.reset();

@@ -41,8 +41,8 @@ struct Job {
 
 class WorkerThread {
  public:
-  // on_exit runs on the thread, last.
-  explicit WorkerThread(std::function<void()> on_exit);
+  // Both run on the thread: on_idle when no job waits, and again soon where it returns true; on_exit last.
+  WorkerThread(std::function<bool()> on_idle, std::function<void()> on_exit);
   ~WorkerThread() { stop(); }
   WorkerThread(const WorkerThread&) = delete;
   WorkerThread& operator=(const WorkerThread&) = delete;
@@ -55,7 +55,8 @@ class WorkerThread {
   void stop();
 
  private:
-  void loop(const std::function<void()>& on_exit);
+  void loop(const std::function<bool()>& on_idle, const std::function<void()>& on_exit);
+  bool wait_for_job(const std::function<bool()>& on_idle, Job& job);  // false: the thread is to end
 
   std::mutex mutex_;
   std::condition_variable changed_;

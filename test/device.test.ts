@@ -1,10 +1,12 @@
 /** `--device cuda`, through the library over emulated kernels that the build of the tests leaves beside the test program. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { packageRoot } from "../lib/engine/addon.js";
+import { loadAddon, packageRoot } from "../lib/engine/addon.js";
+import type { PairBatch, StepMetrics } from "../lib/engine/addon.js";
+import { freshFolder, pairBatch, randomPairs, trainOptions } from "./helpers/addon-fixtures.js";
 import { cliJson, runCli } from "./helpers/cli.js";
 import { tinyImEnd, writeTinyModel } from "./helpers/tiny-model.js";
 
@@ -53,6 +55,33 @@ test("train --device cuda begins at ln 2 and goes where the CPU's training goes"
   assert.equal(onGpu.length, 2);
   assert.equal(onCpu.length, 2);
   for (const [step, loss] of onGpu.entries()) assert.ok(Math.abs(loss - (onCpu[step] ?? 0)) < 1e-4, `step ${step}: ${loss} and ${onCpu[step]}`);
+});
+
+test("steps given to a GPU before the one before has ended are the very steps one after the other; an abort ends those not begun", { skip }, async () => {
+  process.env.RLHI_CUDA_LIBRARY = library;
+  const batches = [3, 1, 4, 2].map((rows, i) => pairBatch(randomPairs(40 + i, rows)));
+  const train = async (ahead: boolean): Promise<{ metrics: StepMetrics[]; bytes: Buffer }> => {
+    const gpuModel = await loadAddon().loadModel({ path: model, dtype: "bf16", threads: 1, device: "cuda" });
+    const trainer = await gpuModel.createTrainer(trainOptions);
+    const metrics: StepMetrics[] = [];
+    if (ahead) metrics.push(...await Promise.all(batches.map((batch) => trainer.step(batch))));
+    else for (const batch of batches) metrics.push(await trainer.step(batch));
+    assert.equal(trainer.stepsDone(), 4);
+    const out = freshFolder();
+    mkdirSync(out);
+    await trainer.saveState(out);
+    const stop = new AbortController();
+    const begun = batches.slice(1).map((batch) => trainer.step(batch, stop.signal));
+    stop.abort();
+    const [first, ...others] = await Promise.allSettled(begun);
+    assert.ok(others.every((end) => end.status === "rejected" && (end.reason as { code: string }).code === "ERR_ABORTED"));
+    assert.equal((await trainer.step(batches[0] as PairBatch)).step, first?.status === "fulfilled" ? 6 : 5);
+    await gpuModel.close();
+    return { metrics, bytes: readFileSync(join(out, "optimizer.safetensors")) };
+  };
+  const [ahead, one] = [await train(true), await train(false)];
+  assert.deepEqual(ahead.metrics, one.metrics);
+  assert.ok(ahead.bytes.equals(one.bytes));
 });
 
 test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip: skipReal }, async () => {

@@ -178,6 +178,12 @@ async function trainFacts(job: TrainJob, record: TrainingRecord, resumedFrom: nu
   };
 }
 
+/** A step that the engine was given. */
+interface StepUnderWay {
+  begin: number;
+  result: Promise<StepMetrics>;
+}
+
 /** One process's part of a training. */
 class Session {
   readonly #order: PairOrder;
@@ -190,6 +196,8 @@ class Session {
   #savedStep = 0;
   /** When the engine had written it, by performance.now(). */
   #writtenAt = 0;
+  /** When the last step's metrics came. */
+  #stepEndedAt = 0;
 
   private constructor(
     private readonly job: TrainJob,
@@ -301,15 +309,20 @@ class Session {
     const metrics = new JsonlAppender(job.files.metrics);
     job.progress.start("training", total, done);
     try {
+      const underWay: StepUnderWay[] = [];
+      let begun = done;
       let next = this.pairs.batch(this.#order.rowsOf(done + 1));
       for (let step = done + 1; step <= total; step += 1) {
-        const batch = await next;
-        // Read ahead while the engine works; the last batch is read for nothing, cheaply.
-        next = this.pairs.batch(this.#order.rowsOf(step + 1));
-        const begin = performance.now();
+        // The engine has the step after this one before it has done this one, but where this one's weights are to be kept.
+        while (begun < step || (begun === step && begun < total && !this.#isKept(step))) {
+          const batch = await next;
+          begun += 1;
+          // Read ahead while the engine works; the last batch is read for nothing, cheaply.
+          next = this.pairs.batch(this.#order.rowsOf(begun + 1));
+          underWay.push(this.#begin(trainer, batch));
+        }
         const saving = this.#saving;
-        const result = await this.#step(trainer, batch, step);
-        const seconds = (performance.now() - Math.max(begin, this.#writtenAt)) / 1000;
+        const { result, seconds } = await this.#end(trainer, underWay.shift() as StepUnderWay, step);
         // The engine wrote it before it made this step. Where that failed, training ends here.
         await saving;
         this.#elapsed += seconds;
@@ -317,8 +330,7 @@ class Session {
         const line: MetricsLine = { ...result, epoch: this.#order.epochAfter(step), tokens_per_second: result.num_tokens / seconds, elapsed: this.#elapsed };
         metrics.append(line);
         job.progress.advance(1, `loss ${result.loss.toFixed(4)}, ${Math.round(line.tokens_per_second)} tokens/s`);
-        const { save_steps } = job.settings;
-        if (step === total || (save_steps > 0 && step % save_steps === 0)) this.#save(trainer, step);
+        if (this.#isKept(step)) this.#save(trainer, step);
       }
     } finally {
       metrics.close();
@@ -326,11 +338,26 @@ class Session {
     }
   }
 
+  #isKept(step: number): boolean {
+    const { save_steps } = this.job.settings;
+    return step === this.#order.totalSteps || (save_steps > 0 && step % save_steps === 0);
+  }
+
+  #begin(trainer: NativeTrainer, batch: Parameters<NativeTrainer["step"]>[0]): StepUnderWay {
+    const underWay = { begin: performance.now(), result: trainer.step(batch, this.job.signal) };
+    // Told where it is awaited, maybe a step later.
+    underWay.result.catch(() => undefined);
+    return underWay;
+  }
+
   /** An interrupted step leaves the weights as they were: what is done until then is saved before the error goes on. */
-  async #step(trainer: NativeTrainer, batch: Parameters<NativeTrainer["step"]>[0], step: number): Promise<StepMetrics> {
+  async #end(trainer: NativeTrainer, underWay: StepUnderWay, step: number): Promise<{ result: StepMetrics; seconds: number }> {
     try {
-      this.job.signal.throwIfAborted();
-      return await trainer.step(batch, this.job.signal);
+      const result = await underWay.result;
+      const end = performance.now();
+      const seconds = (end - Math.max(underWay.begin, this.#stepEndedAt, this.#writtenAt)) / 1000;
+      this.#stepEndedAt = end;
+      return { result, seconds };
     } catch (error) {
       if (!this.job.signal.aborted) throw error;
       const finished = step - 1;
