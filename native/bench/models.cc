@@ -103,13 +103,15 @@ void measure_generation(const Bench& b, const std::string& shape, int64_t sequen
     return seconds_of([&] { generator.run(requests, [](GenerateResult&&) {}); });
   };
   run(16);                                       // chooses algorithms, of decoding by all sequences too, and grows scratch
-  const double prefill = run(1), whole = run(new_tokens), step = (whole - prefill) / (new_tokens - 1);
+  const double prefill = run(1);
+  const int64_t graphs_before = b.device.graph_launches();
+  const double whole = run(new_tokens), graphs = static_cast<double>(b.device.graph_launches() - graphs_before), step = (whole - prefill) / (new_tokens - 1);
   // What a step must read: all weights, and every sequence's keys and values.
   const double kv = static_cast<double>(KvCache::bytes(config, DType::bf16, 1)) * static_cast<double>(sequences) * (static_cast<double>(prompt) + new_tokens / 2.0);
   const double bytes = static_cast<double>(weights->elements() * dtype_size(DType::bf16)) + kv;
   b.report.add("generate", concat(shape, ", ", sequences, " sequences, ", prompt, "+", new_tokens),
                {{"decode_tokens_per_s", static_cast<double>(sequences) / step}, {"step_ms", 1e3 * step}, {"limit_ms", bytes / copy / 1e6},
-                {"share_of_limit", bytes / copy / 1e9 / step}, {"prefill_tokens_per_s", static_cast<double>(sequences * prompt) / prefill}, {"copy_gb_per_s", copy}});
+                {"share_of_limit", bytes / copy / 1e9 / step}, {"steps_launched_as_one", graphs}, {"prefill_tokens_per_s", static_cast<double>(sequences * prompt) / prefill}, {"copy_gb_per_s", copy}});
   table = profile.table();
   run(new_tokens);
   for (const auto& [name, milliseconds, calls] : profile.take())

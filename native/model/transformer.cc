@@ -99,12 +99,22 @@ struct Transformer::Impl {
     if (n == 0) return;
     pass.rope = rope_for(pass.tokens);
     const InferenceTensors t = inference_tensors(n);
-    const LayerActivations a = t.layer.rows(n);
-    const WorkTensors work = t.work.rows(n);
+    const Tensor rows = n_out > 0 ? output_tensors(n_out).residual : Tensor();
+    auto all_layers = [&] { infer_layers(pass, t, output_rows, rows, hidden); };
+    const std::vector<ops::QuerySegment>& segments = pass.tokens.segments;
+    const bool decodes = pass.cache && std::all_of(segments.begin(), segments.end(), [](const ops::QuerySegment& s) { return s.length == 1; });
+    if (!decodes) return all_layers();
+    using Work = decltype(all_layers);
+    const uint64_t key = static_cast<uint64_t>(n) << 32 | static_cast<uint64_t>(n_out);
+    ops.repeated(backend, key, [](void* work) { (*static_cast<Work*>(work))(); }, &all_layers);
+  }
+
+  void infer_layers(const LayerPass& pass, const InferenceTensors& t, const std::vector<int32_t>& output_rows, Tensor rows, Tensor hidden) {
+    const LayerActivations a = t.layer.rows(pass.tokens.size());
+    const WorkTensors work = t.work.rows(pass.tokens.size());
     ops.embedding(backend, work.x, weights.embed, pass.tokens.ids.data());
     for (int64_t l = 0; l < config().n_layers; ++l) layer_forward(pass, l, weights.layers[static_cast<size_t>(l)], layer_packs(l), a, work);
-    if (n_out == 0) return;
-    const Tensor rows = output_tensors(n_out).residual;
+    if (!rows) return;
     ops.gather_rows(backend, rows, work.x, output_rows.data());
     final_norm(hidden, rows, Tensor(), Tensor());
   }

@@ -44,6 +44,7 @@ class CudaDevice : public Device {
     return library_.milliseconds(handle_, [](void* f) { (*static_cast<const std::function<void()>*>(f))(); },
                                  const_cast<std::function<void()>*>(&work));
   }
+  int64_t graph_launches() const override { return library_.graph_launches(handle_); }
   void start_trace() override { fail(ErrorCode::unsupported, "a trace is made of a CPU's operations only; Nsight Systems traces a GPU's"); }
   void write_trace(const std::string&) override { start_trace(); }
 

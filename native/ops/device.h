@@ -19,6 +19,7 @@ class Device {
   virtual int threads() const = 0;       // of the host that operations use
   // Time of what `work` makes the device do: between two events on a GPU, by the clock on a CPU.
   virtual double milliseconds(const std::function<void()>& work) = 0;
+  virtual int64_t graph_launches() const { return 0; }  // how often repeated work (ops.h) was launched as one
   // Until the trace is written, operations and what each thread does for them are noted. Throws unsupported on a GPU.
   virtual void start_trace() = 0;
   virtual void write_trace(const std::string& path) = 0;

@@ -199,6 +199,11 @@ struct Table {
   void (*release_host)(Backend*, void*, size_t bytes);
   void (*fetch)(Backend*, void* to_host, const void* from, size_t bytes);
 
+  // Runs `work`, which calls operations that give the host nothing (none of the above) and comes again, under this key, with the same tensors
+  // and other index lists: a backend may keep what it launched and launch it as one. So `work` may be called twice, or for show: it changes
+  // nothing but through operations.
+  void (*repeated)(Backend*, uint64_t key, void (*work)(void* context), void* context);
+
   // Movement: to[i] = from[i] with conversion; rows by index (negative or out-of-range indices are the caller's bug).
   void (*copy)(Backend*, Tensor to, Tensor from);
   void (*gather_rows)(Backend*, Tensor to, Tensor from, const int32_t* index);        // to[i] = from[index[i]]

@@ -413,3 +413,32 @@ TEST("generator: cache blocks are shared by count and come back") {
   blocks.release(answer);
   EXPECT_EQ(blocks.free(), 5);
 }
+
+TEST("generation: a decoding step is launched as one where the backend can, with the tokens of one launched piece by piece") {
+  ModelConfig config = tiny_config(Architecture::llama);
+  config.max_position = 256, config.head_dim = 64, config.n_heads = 2, config.n_kv_heads = 1;  // what decoding's own kernels take
+  TinyModel m(config, DType::bf16);
+  ops::Table plain = m.ops();
+  plain.repeated = [](ops::Backend*, uint64_t, void (*work)(void*), void* context) { work(context); };
+  Transformer piece_by_piece(m.weights, plain, m.handle());
+  Numbers numbers(5);
+  // Answers that end one after the other, past a block of keys and past two, and samples that share a prompt.
+  std::vector<GenerateRequest> requests;
+  for (const auto& [prompt, n, answer] : {std::tuple{30, 1, 150}, {100, 2, 80}, {7, 1, 10}, {64, 1, 66}})
+    requests.push_back(request_of(random_ids(numbers, prompt, config.vocab_size), n, answer, 1.0, static_cast<uint64_t>(prompt)));
+  const auto run = [&](Transformer& transformer, const ops::Table& ops) {
+    Generator generator(transformer, options_of(8), ops, m.handle());
+    Outcomes outcomes;
+    generator.run(requests, [&](GenerateResult&& r) { outcomes[{r.request, r.sample}] = {r.token_ids, r.logps, r.finish}; });
+    return outcomes;
+  };
+  const Outcomes expected = run(piece_by_piece, plain);
+  EXPECT_EQ(m.backend->graph_launches(), 0);
+  for (int again = 0; again < 2; ++again) {
+    const int64_t before = m.backend->graph_launches();
+    EXPECT(run(m.transformer, m.ops()) == expected);
+    const int64_t launches = m.backend->graph_launches() - before;
+    if (on_cpu()) EXPECT_EQ(launches, 0);
+    else if (launches < 100) throw std::runtime_error(concat("only ", launches, " of 149 steps were launched as one"));
+  }
+}

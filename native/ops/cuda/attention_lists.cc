@@ -1,6 +1,7 @@
 #include "ops/cuda/attention_lists.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <tuple>
@@ -44,6 +45,12 @@ bool in_sight(const AttentionArgs& a, int64_t position, int64_t begin, int64_t e
   return begin <= position && (a.window == 0 || end > position - a.window + 1);
 }
 
+// Answers grow by a token a step: lengths in coarse steps make most steps the launches of the one before (repeated_work.h).
+int64_t in_coarse_steps(int64_t n) {
+  const int64_t step = std::max<int64_t>(16, static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(n))) / 4);
+  return (n + step - 1) / step * step;
+}
+
 // Keys that several segments see, samples of one prompt, are read once for as many of them as a split takes.
 void cut_decoding(const AttentionArgs& a, ForwardLists& lists) {
   constexpr int32_t kKeys = kDecodeBlocks * kKeyBlock;
@@ -75,6 +82,8 @@ void cut_decoding(const AttentionArgs& a, ForwardLists& lists) {
     lists.splits[i].first_query = static_cast<int32_t>(lists.queries.size()), lists.splits[i].n_queries = static_cast<int32_t>(queries[i].size());
     lists.queries.insert(lists.queries.end(), queries[i].begin(), queries[i].end());
   }
+  lists.splits.resize(static_cast<size_t>(in_coarse_steps(static_cast<int64_t>(lists.splits.size()))));  // those added have no keys
+  lists.n_blocks = in_coarse_steps(lists.n_blocks);
 }
 
 const KeySpan& own_span(const AttentionArgs& a, const QuerySegment& s) { return a.spans[s.first_span + s.n_spans - 1]; }

@@ -6,7 +6,8 @@
 namespace rlhi::ops::cuda {
 
 CudaBackend::CudaBackend(int device_index, const runtime::DeviceFacts& facts)
-    : device(device_index), launch{own.stream, facts.multiprocessors, device_index}, gemm(launch), arrays(own.stream) {}
+    : device(device_index), repeated(recorder, own.stream), launch{own.stream, facts.multiprocessors, device_index, &recorder}, gemm(launch),
+      arrays(own.stream, repeated) {}
 
 CudaBackend& enter(Backend* backend) {
   auto& cuda = *reinterpret_cast<CudaBackend*>(backend);
@@ -16,6 +17,12 @@ CudaBackend& enter(Backend* backend) {
     runtime::use_device(cuda.device);
     current = cuda.device;
   }
+  return cuda;
+}
+
+CudaBackend& enter_alone(Backend* backend) {
+  CudaBackend& cuda = enter(backend);
+  require_no_recording(cuda.recorder);
   return cuda;
 }
 

@@ -9,6 +9,7 @@
 #include "ops/cuda/gemm.h"
 #include "ops/cuda/host_arrays.h"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/repeated_work.h"
 #include "ops/cuda/runtime.h"
 #include "ops/ops.h"
 
@@ -19,6 +20,8 @@ struct CudaBackend {
 
   int device;
   runtime::OwnStream own;
+  Recorder recorder;
+  RepeatedWork repeated;
   Launch launch;
   Gemm gemm;
   HostArrays arrays;
@@ -34,6 +37,8 @@ struct CudaBackend {
 
 // The backend, with its device made the calling thread's.
 CudaBackend& enter(Backend* backend);
+// The same for what cannot be part of repeated work: it is done at once, or waited for.
+CudaBackend& enter_alone(Backend* backend);
 
 const Table& table();            // of every CUDA backend
 

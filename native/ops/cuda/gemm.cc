@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "ops/cuda/gemm_trial.h"
+#include "ops/cuda/recorder.h"
 
 namespace rlhi::ops::cuda {
 namespace {
@@ -173,7 +174,10 @@ const lt::Algo& Gemm::algo_of(const WeightKey& key, const GemmArgs& g) {
 // Bits decide what may be taken, time decides which is: a choice by the clock changes no result.
 const Gemm::Few& Gemm::few_of(const WeightKey& key, const GemmArgs& g) {
   auto found = few_.find(key);
-  if (found == few_.end()) found = few_.emplace(key, try_few(key, g)).first;
+  if (found == few_.end()) {
+    if (launch_.recorder) require_no_recording(*launch_.recorder);  // a trial is waited for
+    found = few_.emplace(key, try_few(key, g)).first;
+  }
   return found->second[g.a.rows <= kFewClasses[0] ? 0 : g.a.rows <= kFewClasses[1] ? 1 : 2];
 }
 
@@ -232,6 +236,7 @@ void Gemm::multiply_by(const GemmArgs& g, const lt::Algo& algo) {
 void Gemm::run(lt::MatmulDesc* desc, lt::MatrixLayout* first, lt::MatrixLayout* second, lt::MatrixLayout* result, const GemmArgs& g,
                const lt::Algo& algo) {
   const float alpha = 1, beta = g.accumulate ? 1 : 0;
+  if (launch_.recorder && !launch_.recorder->takes(g, algo)) return;
   must(lt_.Matmul(context_, desc, &alpha, g.b.data, first, g.a.data, second, &beta, g.c.data, result, g.c.data, result, &algo, workspace_,
                   kWorkspaceBytes, launch_.stream),
        "a product");

@@ -7,13 +7,14 @@
 #include <array>
 #include <cstring>
 
+#include "ops/cuda/repeated_work.h"
 #include "ops/cuda/runtime.h"
 
 namespace rlhi::ops::cuda {
 
 class HostArrays {
  public:
-  explicit HostArrays(runtime::Stream stream) : stream_(stream) {}
+  HostArrays(runtime::Stream stream, RepeatedWork& repeated) : stream_(stream), repeated_(repeated) {}
   ~HostArrays();
   HostArrays(const HostArrays&) = delete;
   HostArrays& operator=(const HostArrays&) = delete;
@@ -36,6 +37,7 @@ class HostArrays {
   void grow(Slot& slot, size_t bytes);
 
   runtime::Stream stream_;
+  RepeatedWork& repeated_;             // whose arrays have places of their own
   std::array<Slot, kSlots> slots_;
   uint64_t clock_ = 0;
 };

@@ -13,10 +13,13 @@ struct CUstream_st;  // cudaStream_t, without CUDA's headers
 
 namespace rlhi::ops::cuda {
 
+class Recorder;
+
 struct Launch {
   CUstream_st* stream = nullptr;
   int multiprocessors = 132;
   int device = 0;
+  Recorder* recorder = nullptr;      // asked before each launch, where there is one (recorder.h)
 };
 
 // ---- movement and sums ---------------------------------------------------------------------------------------------

@@ -75,11 +75,13 @@ double milliseconds(Backend* backend, void (*work)(void*), void* context) {
   return runtime::milliseconds(begin.event, end.event);
 }
 
+int64_t graph_launches(Backend* backend) { return enter(backend).repeated.graph_launches(); }
+
 }  // namespace
 }  // namespace rlhi::ops::cuda
 
 extern "C" __attribute__((visibility("default"))) const rlhi::ops::cuda::Library* rlhi_cuda_library() {
   using namespace rlhi::ops::cuda;
-  static const Library library{rlhi::ops::kAbiVersion, rlhi::kVersion, devices, cublaslt, open, close, milliseconds};
+  static const Library library{rlhi::ops::kAbiVersion, rlhi::kVersion, devices, cublaslt, open, close, milliseconds, graph_launches};
   return &library;
 }

@@ -25,6 +25,7 @@ struct Library {
   void (*close)(Backend*);
   // GPU time, between two events, of what `work` enqueues.
   double (*milliseconds)(Backend*, void (*work)(void*), void* context);
+  int64_t (*graph_launches)(Backend*);        // so far: how often repeated work was launched as one
 };
 
 // What dlsym gives for kEntryPoint.

@@ -120,4 +120,23 @@ double milliseconds(Event begin, Event end) {
   return static_cast<double>(ms);
 }
 
+void begin_capture(Stream stream) { must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "beginning a graph"); }
+Graph end_capture(Stream stream) {
+  cudaGraph_t captured = nullptr;
+  must(cudaStreamEndCapture(stream, &captured), "ending a graph");
+  Graph graph = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&graph, captured, 0);
+  cudaGraphDestroy(captured);
+  must(status, "making a graph");
+  return graph;
+}
+void abandon_capture(Stream stream) noexcept {
+  cudaGraph_t captured = nullptr;
+  cudaStreamEndCapture(stream, &captured);
+  if (captured) cudaGraphDestroy(captured);
+  cudaGetLastError();  // an abandoned capture has an error of its own
+}
+void launch(Graph graph, Stream stream) { must(cudaGraphLaunch(graph, stream), "launching a graph"); }
+void destroy_graph(Graph graph) noexcept { cudaGraphExecDestroy(graph); }
+
 }  // namespace rlhi::ops::cuda::runtime

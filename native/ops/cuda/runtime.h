@@ -8,11 +8,13 @@
 
 struct CUstream_st;  // cudaStream_t
 struct CUevent_st;   // cudaEvent_t
+struct CUgraphExec_st;  // cudaGraphExec_t
 
 namespace rlhi::ops::cuda::runtime {
 
 using Stream = CUstream_st*;
 using Event = CUevent_st*;
+using Graph = CUgraphExec_st*;
 
 struct DeviceFacts {
   std::string name;
@@ -50,7 +52,14 @@ void wait(Event);                // the host waits; an earlier kernel's failure 
 bool passed(Event);              // likewise, but for the waiting
 double milliseconds(Event begin, Event end);  // both recorded and passed
 
-// A stream, and an event, that end with their owners.
+// Between the two what is enqueued on the stream is kept instead of done. Only launches of kernels and products may be.
+void begin_capture(Stream);
+Graph end_capture(Stream);
+void abandon_capture(Stream) noexcept;
+void launch(Graph, Stream);
+void destroy_graph(Graph) noexcept;
+
+// A stream, an event and a graph that end with their owners.
 struct OwnStream {
   OwnStream() : stream(create_stream()) {}
   ~OwnStream() { destroy_stream(stream); }
@@ -64,6 +73,16 @@ struct OwnEvent {
   OwnEvent(const OwnEvent&) = delete;
   OwnEvent& operator=(const OwnEvent&) = delete;
   Event event;
+};
+
+struct OwnGraph {
+  OwnGraph() = default;
+  ~OwnGraph() {
+    if (graph) destroy_graph(graph);
+  }
+  OwnGraph(const OwnGraph&) = delete;
+  OwnGraph& operator=(const OwnGraph&) = delete;
+  Graph graph = nullptr;
 };
 
 }  // namespace rlhi::ops::cuda::runtime

@@ -13,38 +13,38 @@ namespace {
 
 // ---- memory ----------------------------------------------------------------------------------------------------------
 void* alloc(Backend* backend, size_t bytes) {
-  CudaBackend& cuda = enter(backend);
+  CudaBackend& cuda = enter_alone(backend);
   void* p = runtime::allocate(std::max<size_t>(bytes, 256));
   if (p && bytes > 0) runtime::zero(cuda.launch.stream, p, bytes);
   return p;
 }
 void release(Backend* backend, void* p, size_t) {
   if (!p) return;
-  enter(backend);
+  enter_alone(backend);
   runtime::release(p);  // waits for the work that uses it
 }
 void upload(Backend* backend, void* to, const void* from_host, size_t bytes) {
   if (bytes == 0) return;
-  CudaBackend& cuda = enter(backend);
+  CudaBackend& cuda = enter_alone(backend);
   runtime::copy_in(cuda.launch.stream, to, from_host, bytes);
   runtime::synchronize(cuda.launch.stream);
 }
 void download(Backend* backend, void* to_host, const void* from, size_t bytes) {
   if (bytes == 0) return;
-  CudaBackend& cuda = enter(backend);
+  CudaBackend& cuda = enter_alone(backend);
   runtime::copy_out(cuda.launch.stream, to_host, from, bytes);
   runtime::synchronize(cuda.launch.stream);
 }
 void zero(Backend* backend, void* p, size_t bytes) {
-  if (bytes > 0) runtime::zero(enter(backend).launch.stream, p, bytes);
+  if (bytes > 0) runtime::zero(enter_alone(backend).launch.stream, p, bytes);
 }
 int64_t available_bytes(Backend* backend) {
-  enter(backend);
+  enter_alone(backend);
   return runtime::free_bytes();
 }
 
 uint64_t mark(Backend* backend) {
-  CudaBackend& cuda = enter(backend);
+  CudaBackend& cuda = enter_alone(backend);
   runtime::record(cuda.marks[++cuda.marked % kMarks].event, cuda.launch.stream);
   return cuda.marked;
 }
@@ -53,27 +53,27 @@ const runtime::OwnEvent& event_of(CudaBackend& cuda, uint64_t mark) {
   return cuda.marks[mark % kMarks];
 }
 bool passed(Backend* backend, uint64_t mark) {
-  CudaBackend& cuda = enter(backend);
+  CudaBackend& cuda = enter_alone(backend);
   return runtime::passed(event_of(cuda, mark).event);
 }
 void wait(Backend* backend, uint64_t mark) {
-  CudaBackend& cuda = enter(backend);
+  CudaBackend& cuda = enter_alone(backend);
   runtime::wait(event_of(cuda, mark).event);
 }
 
 void* alloc_host(Backend* backend, size_t bytes) {
-  enter(backend);
+  enter_alone(backend);
   void* p = runtime::allocate_pinned(std::max<size_t>(bytes, 1));
   if (p) std::memset(p, 0, bytes);
   return p;
 }
 void release_host(Backend* backend, void* p, size_t) {
   if (!p) return;
-  enter(backend);
+  enter_alone(backend);
   runtime::release_pinned(p);
 }
 void fetch(Backend* backend, void* to_host, const void* from, size_t bytes) {
-  if (bytes > 0) runtime::copy_out(enter(backend).launch.stream, to_host, from, bytes);
+  if (bytes > 0) runtime::copy_out(enter_alone(backend).launch.stream, to_host, from, bytes);
 }
 
 // ---- movement and sums -----------------------------------------------------------------------------------------------
@@ -211,6 +211,7 @@ Table make_table() {
   t.alloc_host = alloc_host;
   t.release_host = release_host;
   t.fetch = fetch;
+  t.repeated = [](Backend* backend, uint64_t key, void (*work)(void*), void* context) { enter(backend).repeated.run(key, work, context); };
   t.copy = copy;
   t.gather_rows = gather_rows;
   t.scatter_rows = scatter_rows;

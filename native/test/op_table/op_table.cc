@@ -40,8 +40,8 @@ const OpEntry kTable[] = {
     {"sum_of_squares", C::sum_of_squares_edges, C::sum_of_squares_model},
     {"clip_factor", C::clip_factor_edges, C::clip_factor_model},
 };
-// One pointer of the table a line, but for eleven of memory's twelve, packed_bytes and keeps_logits.
-static_assert(sizeof(ops::Table) == offsetof(ops::Table, alloc) + (std::size(kTable) + 13) * sizeof(void*),
+// One pointer of the table a line, but for eleven of memory's twelve, packed_bytes, keeps_logits and repeated.
+static_assert(sizeof(ops::Table) == offsetof(ops::Table, alloc) + (std::size(kTable) + 14) * sizeof(void*),
               "an operation of ops.h has no entry in the table of operation tests");
 
 // On a device that is not the CPU some of the edges: emulated kernels are slow.

@@ -20,6 +20,13 @@ namespace rlhi::ops::cuda::emulate {
 inline void (*enter_device)() = nullptr;
 inline void (*leave_device)() = nullptr;
 
+// What is done at once, or, while it is set, kept there: the stand-in for a stream that is captured.
+inline std::vector<std::function<void()>>* captured = nullptr;
+inline void enqueue(std::function<void()> work) {
+  if (captured) captured->push_back(std::move(work));
+  else work();
+}
+
 // How launches of this process run. Tests change it; results must not change.
 struct Options {
   uint32_t order_seed = 0;       // 0: blocks and warps in order; else a permutation

@@ -147,21 +147,24 @@ int matmul(Context*, MatmulDesc* d, const void* alpha, const void* a, MatrixLayo
   if (!aligned(a, *la, algo->data[kWordAlignA]) || !aligned(b, *lb, algo->data[kWordAlignB]) || !aligned(c, *lc, algo->data[kWordAlignC])) return kRefused;
   if (has_bias && d->bias_type != lc->type) return kUnable;
   const double keep = static_cast<double>(*static_cast<const float*>(beta));
-  const bool ta = d->trans_a == kTransposed, tb = d->trans_b == kTransposed;
-  emulate::enter_device();
-  for (uint64_t j = 0; j < s.cols; ++j) {
-    for (uint64_t i = 0; i < s.rows; ++i) {
-      const auto term = [&](uint64_t t) { return element(a, *la, ta ? t : i, ta ? i : t) * element(b, *lb, tb ? j : t, tb ? t : j); };
-      double sum = la->type == kF32 ? full_sum(s.inner, term) : tensor_core_sum(s.inner, term);
-      if (algo->data[kWordId] == kOtherBits) sum += 1e-6;
-      if (keep != 0) sum += keep * element(c, *lc, i, j);
-      if (has_bias) sum += element(d->bias, {lc->type, s.rows, 1, static_cast<int64_t>(s.rows)}, i, 0);
-      const auto at = static_cast<size_t>(static_cast<int64_t>(i) + static_cast<int64_t>(j) * lc->ld);
-      if (lc->type == kF32) static_cast<float*>(result)[at] = static_cast<float>(sum);
-      else static_cast<bf16*>(result)[at] = to_bf16(static_cast<float>(sum));
+  // Descriptors may be gone when captured work is done.
+  emulate::enqueue([=, desc = *d, layout_a = *la, layout_b = *lb, layout_c = *lc, id = algo->data[kWordId]] {
+    const bool ta = desc.trans_a == kTransposed, tb = desc.trans_b == kTransposed;
+    emulate::enter_device();
+    for (uint64_t j = 0; j < s.cols; ++j) {
+      for (uint64_t i = 0; i < s.rows; ++i) {
+        const auto term = [&](uint64_t t) { return element(a, layout_a, ta ? t : i, ta ? i : t) * element(b, layout_b, tb ? j : t, tb ? t : j); };
+        double sum = layout_a.type == kF32 ? full_sum(s.inner, term) : tensor_core_sum(s.inner, term);
+        if (id == kOtherBits) sum += 1e-6;
+        if (keep != 0) sum += keep * element(c, layout_c, i, j);
+        if (has_bias) sum += element(desc.bias, {layout_c.type, s.rows, 1, static_cast<int64_t>(s.rows)}, i, 0);
+        const auto at = static_cast<size_t>(static_cast<int64_t>(i) + static_cast<int64_t>(j) * layout_c.ld);
+        if (layout_c.type == kF32) static_cast<float*>(result)[at] = static_cast<float>(sum);
+        else static_cast<bf16*>(result)[at] = to_bf16(static_cast<float>(sum));
+      }
     }
-  }
-  emulate::leave_device();
+    emulate::leave_device();
+  });
   return kSuccess;
 }
 

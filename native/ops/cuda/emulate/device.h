@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "ops/cuda/emulate/block.h"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/recorder.h"
 
 #define RLHI_DEVICE inline
 #define RLHI_GROUP_PRODUCTS 0
@@ -268,11 +269,12 @@ void group_product(float (&d)[kFragments][4], const uint32_t (&a)[4], uint64_t b
 
 // ---- launches --------------------------------------------------------------------------------------------------------
 template <class... Parameters, class... Arguments>
-void launch(const Launch&, int64_t blocks, int threads, size_t shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
+void launch(const Launch& at, int64_t blocks, int threads, size_t shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
   if (blocks <= 0) return;
   check(blocks < (int64_t{1} << 31), ErrorCode::invalid_argument, blocks, " blocks of a launch are too many");
+  if (at.recorder && !at.recorder->takes(kernel, blocks, threads, shared_bytes, static_cast<Parameters>(arguments)...)) return;
   const std::tuple<Parameters...> bound(arguments...);
-  emulate::run_grid(static_cast<int>(blocks), threads, shared_bytes, [&] { std::apply(kernel, bound); });
+  emulate::enqueue([=] { emulate::run_grid(static_cast<int>(blocks), threads, shared_bytes, [&] { std::apply(kernel, bound); }); });
 }
 
 }  // namespace rlhi::ops::cuda

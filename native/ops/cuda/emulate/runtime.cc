@@ -8,8 +8,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
-#include <mutex>
+#include <vector>
 
 #include "base/error.h"
 #include "base/sanitizers.h"
@@ -18,6 +19,9 @@
 struct CUstream_st {};
 struct CUevent_st {
   bool recorded = false;
+};
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> work;
 };
 
 namespace rlhi::ops::cuda::runtime {
@@ -99,9 +103,17 @@ class Arena {
   bool damaged_ = false;
 };
 
+// As the real runtime, which spoils the capture.
+void require_no_capture(const char* what) {
+  check(!emulate::captured, ErrorCode::internal, "CUDA: ", what, ": operation not permitted when stream is capturing");
+}
+
 // Opens the arena for one copy.
 struct Access {
-  Access() { Arena::the().open(); }
+  Access() {
+    require_no_capture("a copy");
+    Arena::the().open();
+  }
   ~Access() { Arena::the().close(); }
 };
 
@@ -114,9 +126,15 @@ void use_device(int) {}
 
 Stream create_stream() { return new CUstream_st; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
-void synchronize(Stream) { Arena::the().check_marks(); }
+void synchronize(Stream) {
+  require_no_capture("waiting for the GPU");
+  Arena::the().check_marks();
+}
 
-void* allocate(size_t bytes) { return Arena::the().allocate(bytes); }
+void* allocate(size_t bytes) {
+  require_no_capture("allocating memory");
+  return Arena::the().allocate(bytes);
+}
 void release(void* p) noexcept { Arena::the().release(p); }
 void* allocate_pinned(size_t bytes) { return std::malloc(bytes); }
 void release_pinned(void* p) noexcept { std::free(p); }
@@ -155,5 +173,18 @@ double milliseconds(Event, Event) {
   static double last = 1e6;
   return last *= 0.999;
 }
+
+// One capture at a time.
+void begin_capture(Stream) {
+  static std::vector<std::function<void()>> work;
+  work.clear();
+  emulate::captured = &work;
+}
+Graph end_capture(Stream) { return new CUgraphExec_st{std::move(*std::exchange(emulate::captured, nullptr))}; }
+void abandon_capture(Stream) noexcept { emulate::captured = nullptr; }
+void launch(Graph graph, Stream) {
+  for (const auto& work : graph->work) work();
+}
+void destroy_graph(Graph graph) noexcept { delete graph; }
 
 }  // namespace rlhi::ops::cuda::runtime

@@ -11,6 +11,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/recorder.h"
 
 #define RLHI_DEVICE __device__ __forceinline__
 #define RLHI_KERNEL(threads, blocks_per_multiprocessor) __global__ __launch_bounds__(threads, blocks_per_multiprocessor)
@@ -167,10 +168,12 @@ bool compiled_for(void (*kernel)(Parameters...), int threads) {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.maxThreadsPerBlock >= threads;
 }
+// Of the calling thread's device. Products of few rows ask each time, so it is kept.
 inline size_t largest_shared_memory() {
-  int device = 0, bytes = 0;
+  static thread_local int known_device = -1, bytes = 0;
+  int device = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (device != known_device && cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess) known_device = device;
   return static_cast<size_t>(bytes);
 }
 
@@ -283,6 +286,7 @@ void launch(const Launch& at, int64_t blocks, int threads, size_t shared_bytes, 
             const Arguments&... arguments) {
   if (blocks <= 0) return;
   check(blocks < (int64_t{1} << 31), ErrorCode::invalid_argument, blocks, " blocks of a launch are too many");
+  if (at.recorder && !at.recorder->takes(kernel, blocks, threads, shared_bytes, static_cast<Parameters>(arguments)...)) return;
   if (shared_bytes > 48 << 10) allow_shared_memory(at, reinterpret_cast<const void*>(kernel), shared_bytes);
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, at.stream>>>(static_cast<Parameters>(arguments)...);
   check_cuda(cudaGetLastError(), "launch of a kernel");
