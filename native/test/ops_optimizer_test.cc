@@ -25,7 +25,7 @@ AdamWArgs args_of(State& s, int step, double lr) {
   a.n = static_cast<int64_t>(s.weight.size());
   a.weight = s.weight.data();
   a.grad = s.grad.data(), a.m = s.m.data(), a.v = s.v.data();
-  static const float scale = 0.5f;
+  static float scale = 0.5f;
   a.grad_scale = &scale;
   a.lr = lr, a.beta1 = 0.9, a.beta2 = 0.95, a.eps = 1e-8, a.weight_decay = 0.1;
   a.bias_correction1 = 1 - std::pow(0.9, step), a.bias_correction2 = 1 - std::pow(0.95, step);
