@@ -84,6 +84,24 @@ test("steps given to a GPU before the one before has ended are the very steps on
   assert.ok(ahead.bytes.equals(one.bytes));
 });
 
+test("a GPU that is lost in the middle of a training is told, with the last checkpoint whole; the same command goes on from there to the same bytes", { skip: skipReal }, async () => {
+  const lost = join(folder, "lost");
+  const args = (out: string): string[] => ["train", "--model", model, "--data", data, "--out", join(folder, out), "--dtype", "bf16", "--max-steps", "40", "--pairs-per-step", "1", "--save-steps", "2", "--warmup-steps", "0", "--quiet", "--device", "cuda"];
+  const timer = setInterval(() => {
+    if (existsSync(join(folder, "interrupted", "checkpoints", "step-4"))) writeFileSync(lost, "");
+  }, 5);
+  const failed = await runCli(args("interrupted"), { env: { ...gpu.env, RLHI_EMULATED_GPU: `lost:${lost}` } });
+  clearInterval(timer);
+  assert.equal(failed.code, 1, failed.stderr);
+  assert.match(failed.stderr, /the GPU was lost in step \d+ of 40.*can no longer use the GPU.*checkpoint of step \d+ is whole/s);
+  for (const out of ["interrupted", "undisturbed"]) {
+    const { code, stderr } = await runCli(args(out), gpu);
+    assert.equal(code, 0, stderr);
+  }
+  const weights = (out: string): Buffer => readFileSync(join(folder, out, "model.safetensors"));
+  assert.ok(weights("interrupted").equals(weights("undisturbed")));
+});
+
 test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip: skipReal }, async () => {
   const second = await refused("cuda:1", gpu.env);
   assert.equal(second.code, 1);

@@ -12,7 +12,7 @@ export type Dtype = "f32" | "bf16";
 
 /** What native errors carry in `code`; the message says what was expected and found. */
 export type NativeErrorCode =
-  | "ERR_INVALID_ARGUMENT" | "ERR_INVALID_FILE" | "ERR_UNSUPPORTED" | "ERR_OUT_OF_MEMORY" | "ERR_IO" | "ERR_ABORTED" | "ERR_INTERNAL" | "ERR_CLOSED";
+  | "ERR_INVALID_ARGUMENT" | "ERR_INVALID_FILE" | "ERR_UNSUPPORTED" | "ERR_OUT_OF_MEMORY" | "ERR_IO" | "ERR_ABORTED" | "ERR_DEVICE_LOST" | "ERR_INTERNAL" | "ERR_CLOSED";
 
 /**
  * One column of lists of token ids as Arrow holds it: list i is values[offsets[i] .. offsets[i+1]). Offsets may start

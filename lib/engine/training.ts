@@ -359,6 +359,7 @@ class Session {
       this.#stepEndedAt = end;
       return { result, seconds };
     } catch (error) {
+      if ((error as { code?: unknown }).code === "ERR_DEVICE_LOST") throw this.#deviceLost(error as Error, step);
       if (!this.job.signal.aborted) throw error;
       const finished = step - 1;
       if (finished > this.#savedStep) this.#save(trainer, finished);
@@ -370,6 +371,15 @@ class Session {
         cause: error,
       });
     }
+  }
+
+  #deviceLost(error: Error, step: number): RlhiError {
+    const kept = this.checkpoints.latest();
+    return new RlhiError("ERR_DEVICE_LOST", {
+      what: `the GPU was lost in step ${step} of ${this.#order.totalSteps}`, where: this.job.files.checkpoints, found: error.message,
+      todo: `${kept === undefined ? "no checkpoint was written yet" : `the checkpoint of step ${kept.step} is whole`}: see what nvidia-smi and the system's log say of the GPU, then run the same command again: it goes on from there`,
+      cause: error,
+    });
   }
 
   /** Begins a checkpoint of the weights as they are: the engine writes it before anything it is given later. */

@@ -10,6 +10,7 @@ const char* error_code_name(ErrorCode code) {
     case ErrorCode::out_of_memory: return "ERR_OUT_OF_MEMORY";
     case ErrorCode::io: return "ERR_IO";
     case ErrorCode::aborted: return "ERR_ABORTED";
+    case ErrorCode::device_lost: return "ERR_DEVICE_LOST";
     case ErrorCode::internal: return "ERR_INTERNAL";
   }
   return "ERR_INTERNAL";

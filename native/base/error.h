@@ -14,6 +14,7 @@ enum class ErrorCode {
   out_of_memory,      // the memory plan does not fit; the text names sizes and a setting that would fit
   io,                 // the operating system refused a read or a write
   aborted,            // an abort was requested; nothing was lost that had been reported as done
+  device_lost,        // the GPU failed or went away; what was reported as done is safe, this process cannot use it again
   internal,           // a broken invariant of the engine itself
 };
 

@@ -3,18 +3,12 @@
 #include <cuda_runtime_api.h>
 
 #include "base/error.h"
+#include "ops/cuda/cuda_error.h"
 
 namespace rlhi::ops::cuda::runtime {
 namespace {
 
-void must(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // or the next call would report it again
-  const ErrorCode code = status == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory
-                         : status == cudaErrorNoKernelImageForDevice || status == cudaErrorInsufficientDriver ? ErrorCode::unsupported
-                                                                                                              : ErrorCode::internal;
-  fail(code, "CUDA: ", what, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
-}
+void must(cudaError_t status, const char* what) { must_succeed(status, what); }
 
 std::string version_text(int version) { return concat(version / 1000, ".", version % 1000 / 10); }
 

@@ -4,6 +4,7 @@
 #include "ops/cuda/runtime.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -108,9 +109,19 @@ void require_no_capture(const char* what) {
   check(!emulate::captured, ErrorCode::internal, "CUDA: ", what, ": operation not permitted when stream is capturing");
 }
 
+// RLHI_EMULATED_GPU=lost:FILE: once FILE is there no call to the GPU succeeds, as after a failure of the hardware.
+void require_device(const char* what) {
+  static const std::string lost = [] {
+    const char* set = std::getenv("RLHI_EMULATED_GPU");
+    return set && std::string(set).starts_with("lost:") ? std::string(set).substr(5) : std::string();
+  }();
+  check(lost.empty() || access(lost.c_str(), F_OK) != 0, ErrorCode::device_lost, "CUDA: ", what, ": the emulated GPU is lost; this process can no longer use the GPU");
+}
+
 // Opens the arena for one copy.
 struct Access {
   Access() {
+    require_device("a copy");
     require_no_capture("a copy");
     Arena::the().open();
   }
@@ -128,6 +139,7 @@ Stream create_stream() { return new CUstream_st; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
 void synchronize(Stream) {
   require_no_capture("waiting for the GPU");
+  require_device("waiting for the GPU");
   Arena::the().check_marks();
 }
 
@@ -161,6 +173,7 @@ Event create_event() { return new CUevent_st; }
 void destroy_event(Event event) noexcept { delete event; }
 void record(Event event, Stream) { event->recorded = true; }
 void wait(Event event) {
+  require_device("waiting for the GPU");
   check(event->recorded, ErrorCode::internal, "an event was waited for that was never recorded");
   Arena::the().check_marks();
 }

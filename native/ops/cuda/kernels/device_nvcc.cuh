@@ -10,6 +10,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "ops/cuda/cuda_error.h"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/recorder.h"
 
@@ -270,15 +271,12 @@ RLHI_DEVICE void group_product(float (&d)[kFragments][4], const uint32_t (&a)[4]
 #endif  // RLHI_GROUP_PRODUCTS
 
 // ---- launches --------------------------------------------------------------------------------------------------------
-inline void check_cuda(cudaError_t status, const char* what) {
-  check(status == cudaSuccess, ErrorCode::internal, "CUDA: ", what, ": ", cudaGetErrorString(status));
-}
 // A kernel has to be allowed more than 48 KiB once a device; asking at every launch would cost as much as the launch.
 inline void allow_shared_memory(const Launch& at, const void* kernel, size_t bytes) {
   static thread_local std::map<std::pair<const void*, int>, size_t> allowed;
   size_t& most = allowed[{kernel, at.device}];
   if (bytes <= most) return;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "shared memory of a kernel");
+  must_succeed(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "shared memory of a kernel");
   most = bytes;
 }
 template <class... Parameters, class... Arguments>
@@ -289,7 +287,7 @@ void launch(const Launch& at, int64_t blocks, int threads, size_t shared_bytes, 
   if (at.recorder && !at.recorder->takes(kernel, blocks, threads, shared_bytes, static_cast<Parameters>(arguments)...)) return;
   if (shared_bytes > 48 << 10) allow_shared_memory(at, reinterpret_cast<const void*>(kernel), shared_bytes);
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, at.stream>>>(static_cast<Parameters>(arguments)...);
-  check_cuda(cudaGetLastError(), "launch of a kernel");
+  must_succeed(cudaGetLastError(), "launch of a kernel");
 }
 
 }  // namespace rlhi::ops::cuda
