@@ -11,6 +11,15 @@ namespace {
 
 constexpr int64_t kMaxThreads = 4096, kMaxRepeats = 1 << 20, kMaxSide = 1 << 20;
 
+// A device by its name, with threads where it is the CPU.
+ops::DeviceOptions to_device(const Napi::Value& name, const Napi::Value& threads) {
+  ops::DeviceOptions device;
+  device.name = to_text(name, "device");
+  device.threads = static_cast<int>(to_integer(threads, "threads", 0, kMaxThreads));
+  ops::check_device_name(device.name);
+  return device;
+}
+
 // `work` on a thread of its own; it returns the Finish.
 Napi::Value measure(const Napi::CallbackInfo& info, std::function<Finish()> work) {
   AddonState& state = AddonState::of(info.Env());
@@ -74,10 +83,10 @@ Napi::Value measure_gemm(const Napi::CallbackInfo& info) {
     s.m = fields.integer("m", 1, kMaxSide), s.n = fields.integer("n", 1, kMaxSide), s.k = fields.integer("k", 1, kMaxSide);
     s.dtype = fields.dtype("dtype"), s.out = fields.dtype("out");
     s.accumulate = fields.get("accumulate").ToBoolean(), s.packed = fields.get("packed").ToBoolean();
-    const int threads = static_cast<int>(to_integer(info[1], "threads", 0, kMaxThreads));
-    const int64_t repeats = to_integer(info[2], "repeats", 1, kMaxRepeats);
+    const ops::DeviceOptions device = to_device(info[1], info[2]);
+    const int64_t repeats = to_integer(info[3], "repeats", 1, kMaxRepeats);
     return measure(info, [=]() -> Finish {
-      return [seconds = product_seconds(s, threads, repeats)](Napi::Env env, Task&) -> Napi::Value { return to_numbers(env, seconds); };
+      return [seconds = product_seconds(s, device, repeats)](Napi::Env env, Task&) -> Napi::Value { return to_numbers(env, seconds); };
     });
   });
 }
@@ -90,10 +99,10 @@ Napi::Value measure_layer(const Napi::CallbackInfo& info) {
     const Fields fields(info[2], "pairs");
     const int64_t pairs = fields.integer("count", 1, kMaxTokens);
     const int64_t prompt = fields.integer("prompt", 1, kMaxTokens), answer = fields.integer("answer", 1, kMaxTokens);
-    const int threads = static_cast<int>(to_integer(info[3], "threads", 0, kMaxThreads));
-    const int64_t repeats = to_integer(info[4], "repeats", 1, kMaxRepeats);
+    const ops::DeviceOptions device = to_device(info[3], info[4]);
+    const int64_t repeats = to_integer(info[5], "repeats", 1, kMaxRepeats);
     return measure(info, [=]() -> Finish {
-      return [speed = layer_speed(config, dtype, pairs, prompt, answer, threads, repeats)](Napi::Env env, Task&) -> Napi::Value {
+      return [speed = layer_speed(config, dtype, pairs, prompt, answer, device, repeats)](Napi::Env env, Task&) -> Napi::Value {
         Napi::Object result = Napi::Object::New(env);
         result.Set("forwardSeconds", to_numbers(env, speed.forward_seconds));
         result.Set("backwardSeconds", to_numbers(env, speed.backward_seconds));

@@ -26,13 +26,16 @@ Napi::Value measure_operations(const Napi::CallbackInfo& info) {
     const ModelConfig config = config_of(to_text(info[0], "path"));
     const DType dtype = to_dtype(info[1], "dtype");
     const int64_t tokens = to_integer(info[2], "tokens", 4, 1 << 20);
-    const int threads = static_cast<int>(to_integer(info[3], "threads", 0, 4096));
-    const int64_t repeats = to_integer(info[4], "repeats", 1, 1 << 20);
+    ops::DeviceOptions device;
+    device.name = to_text(info[3], "device");
+    device.threads = static_cast<int>(to_integer(info[4], "threads", 0, 4096));
+    ops::check_device_name(device.name);
+    const int64_t repeats = to_integer(info[5], "repeats", 1, 1 << 20);
     check(tokens <= config.max_position, ErrorCode::invalid_argument, "tokens: expected at most the model's context of ",
           config.max_position, ", found ", tokens);
     AddonState& state = AddonState::of(info.Env());
     return state.start(info.Env(), state.new_session(), {{}, info.Env().Undefined()}, [=](TaskLine&) -> Finish {
-      return [speeds = operation_speeds(config, dtype, tokens, threads, repeats)](Napi::Env env, Task&) -> Napi::Value {
+      return [speeds = operation_speeds(config, dtype, tokens, device, repeats)](Napi::Env env, Task&) -> Napi::Value {
         return to_js(env, speeds);
       };
     });

@@ -224,27 +224,27 @@ test("the machine is described and measured", async () => {
 
 test("products and a layer are measured as often as asked, and named wrongly they are refused", async () => {
   const product = { form: "tn", m: 64, n: 96, k: 128, dtype: "bf16", out: "f32", accumulate: true, packed: false } as const;
-  const seconds = await addon.measureGemm(product, 1, 3);
+  const seconds = await addon.measureGemm(product, "cpu", 1, 3);
   assert.ok(seconds.length === 3 && seconds.every((time) => time > 0));
-  await assert.rejects(addon.measureGemm({ ...product, m: 0 }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^product\.m: / });
-  await assert.rejects(addon.measureGemm({ ...product, form: "tt" as never }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: 'product.form: expected "nt", "nn" or "tn", found "tt"' });
-  await assert.rejects(addon.measureGemm({ ...product, packed: true }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /packed/ });
+  await assert.rejects(addon.measureGemm({ ...product, m: 0 }, "cpu", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^product\.m: / });
+  await assert.rejects(addon.measureGemm({ ...product, form: "tt" as never }, "cpu", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: 'product.form: expected "nt", "nn" or "tn", found "tt"' });
+  await assert.rejects(addon.measureGemm({ ...product, packed: true }, "cpu", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /packed/ });
   const folder = tinyModelFolder();
-  const layer = await addon.measureLayer(folder, "f32", { count: 2, prompt: 9, answer: 5 }, 1, 2);
+  const layer = await addon.measureLayer(folder, "f32", { count: 2, prompt: 9, answer: 5 }, "cpu", 1, 2);
   assert.ok(layer.forwardSeconds.length === 2 && layer.backwardSeconds.every((time) => time > 0) && layer.gradientNorm > 0);
-  assert.equal((await addon.measureLayer(folder, "f32", { count: 2, prompt: 9, answer: 5 }, 2, 1)).gradientNorm, layer.gradientNorm);
-  await assert.rejects(addon.measureLayer(folder, "f32", { count: 1, prompt: 1000, answer: 25 }, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /context of 1024/ });
+  assert.equal((await addon.measureLayer(folder, "f32", { count: 2, prompt: 9, answer: 5 }, "cpu", 2, 1)).gradientNorm, layer.gradientNorm);
+  await assert.rejects(addon.measureLayer(folder, "f32", { count: 1, prompt: 1000, answer: 25 }, "cpu", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /context of 1024/ });
   assert.deepEqual(addon.modelShape(folder), { hiddenSize: 64, intermediateSize: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 16, vocabSize: tinyVocabSize });
 });
 
 test("every operation is measured at a model's shapes", async () => {
-  const speeds = await addon.measureOperations("smollm2-135m", "bf16", 8, 1, 1);
+  const speeds = await addon.measureOperations("smollm2-135m", "bf16", 8, "cpu", 1, 1);
   for (const { operation, part, shape, seconds, flops, bytes } of speeds) assert.ok(seconds > 0 && flops >= 0 && bytes > 0 && part !== "" && shape !== "", operation);
   const gateUp = speeds.find(({ operation, part }) => operation === "gemm" && part === "gate_up");
   // A row's product with the packed weight: the weight, eight rows read and eight written.
   assert.deepEqual([gateUp?.shape, gateUp?.flops, gateUp?.bytes], ["8 x 3072 x 576", 2 * 8 * 3072 * 576, 2 * (3072 * 576 + 8 * 576 + 8 * 3072)]);
-  await assert.rejects(addon.measureOperations("smollm2-135m", "bf16", 3, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^tokens: / });
-  await assert.rejects(addon.measureOperations("smollm2-135m", "bf16", 8193, 1, 1), { code: "ERR_INVALID_ARGUMENT", message: "tokens: expected at most the model's context of 8192, found 8193" });
+  await assert.rejects(addon.measureOperations("smollm2-135m", "bf16", 3, "cpu", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: /^tokens: / });
+  await assert.rejects(addon.measureOperations("smollm2-135m", "bf16", 8193, "cpu", 1, 1), { code: "ERR_INVALID_ARGUMENT", message: "tokens: expected at most the model's context of 8192, found 8193" });
 });
 
 test("objects of the addon cannot be forged", async () => {

@@ -135,9 +135,15 @@ test("bench and doctor --plan take --device cuda", { skip }, async () => {
   assert.ok((generated?.["read_bandwidth_bytes_per_s"] ?? 0) > 0);
   const [scored] = await cliJson<Record<string, number>>(["bench", "forward", ...common, "--sequences", "1", "--tokens", "6"], gpu);
   assert.ok((scored?.["useful_mfu"] ?? 0) > 0);
-  const layer = await runCli(["bench", "layer", "--device", "cuda"]);
-  assert.equal(layer.code, 2);
-  assert.match(layer.stderr, /device/);
+  const [layer] = await cliJson<Record<string, unknown>>(["bench", "layer", ...common, "--pairs", "1", "--prompt", "5", "--answer", "4"], gpu);
+  assert.ok(Number(layer?.["share_of_peak"]) > 0 && layer?.["device"] === "cuda");
+  const products = await cliJson<Record<string, unknown>>(["bench", "gemm", ...common, "--tokens", "6"], gpu);
+  assert.deepEqual([...new Set(products.map((row) => row["pass"]))], ["forward", "input gradient", "weight gradient"]);
+  const operations = await cliJson<Record<string, unknown>>(["bench", "ops", ...common, "--tokens", "8"], gpu);
+  for (const name of ["gemm", "attention_backward", "preference_loss", "choose_tokens", "adamw", "clip_factor"]) assert.ok(operations.some((row) => row["operation"] === name && Number(row["seconds"]) > 0), name);
+  const pipeline = await runCli(["bench", "pipeline", "--device", "cuda"]);
+  assert.equal(pipeline.code, 2);
+  assert.match(pipeline.stderr, /device/);
   const facts = await cliJson<Record<string, unknown>>(["doctor", "--plan", "smollm2-135m", "--device", "cuda"], gpu);
   const plan = facts.find((line) => line["plan"] !== undefined);
   assert.ok(Number(plan?.["available_memory_bytes"]) > 0);

@@ -306,12 +306,12 @@ export interface NativeAddon {
   measureReadBandwidth(threads: number): Promise<number>;
   /** The limits of a GPU: of the CPU, measurePeakFlops and measureReadBandwidth are the finer ones. */
   measureDevice(device: string, dtype: Dtype): Promise<DeviceLimits>;
-  /** Seconds of each of `repeats` products. */
-  measureGemm(product: GemmShape, threads: number, repeats: number): Promise<number[]>;
+  /** Seconds of each of `repeats` products on `device`; `threads` are the CPU's. */
+  measureGemm(product: GemmShape, device: string, threads: number, repeats: number): Promise<number[]>;
   /** The first layer of a model's shape (random weights), forward and backward as training runs them, on one micro-batch of pairs with answers of one length. */
-  measureLayer(path: string, dtype: Dtype, pairs: { count: number; prompt: number; answer: number }, threads: number, repeats: number): Promise<LayerSpeed>;
+  measureLayer(path: string, dtype: Dtype, pairs: { count: number; prompt: number; answer: number }, device: string, threads: number, repeats: number): Promise<LayerSpeed>;
   /** Every operation as training with `tokens` rows (4 to the model's context) calls it, each `repeats` times or for 50 ms; `path` as in LoadOptions, weights are random. */
-  measureOperations(path: string, dtype: Dtype, tokens: number, threads: number, repeats: number): Promise<OperationSpeed[]>;
+  measureOperations(path: string, dtype: Dtype, tokens: number, device: string, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
 export const addonAbi = 8;

@@ -1,7 +1,7 @@
-/** Speed of a model's parts, beside the peak measured in the same run: its matrix products, and one layer. No weights are loaded. */
+/** Speed of a model's parts on the CPU or a GPU, beside the peak measured in the same run: its matrix products, and one layer. No weights are loaded. */
 import { loadAddon } from "./addon.js";
 import type { Dtype, GemmShape, ModelShape } from "./addon.js";
-import { matrixPeak, median } from "./bench.js";
+import { devicePeak, median, placeOf } from "./bench.js";
 import type { BenchModel } from "./bench.js";
 import { layerForwardFlops } from "./flops.js";
 
@@ -21,23 +21,23 @@ export interface Product extends GemmShape {
 
 /** The matrix products of a training step and of a generation's prefill, one by one. */
 export async function benchGemm(options: GemmBench): Promise<Record<string, unknown>[]> {
-  const { dtype, steps, shape } = options;
+  const { dtype, device, steps, shape } = options;
   const addon = loadAddon();
-  const { logicalCores, defaultIsa } = addon.systemInfo();
-  const threads = options.threads || logicalCores;
+  const { threads, facts } = placeOf(options);
   const products = shape === undefined
     ? modelProducts(addon.modelShape(options.model), options.tokens, dtype)
     : [givenProduct(shape, options.form ?? "nt", dtype)];
-  const peak = await matrixPeak(threads, dtype);
+  const peak = await devicePeak(options, threads);
   const rows: Record<string, unknown>[] = [];
-  for (const { name, pass, ...product } of products) {
-    const seconds = await addon.measureGemm(product, threads, steps);
+  // A GPU packs no weights.
+  for (const { name, pass, ...product } of products.filter(({ packed }) => device === "cpu" || shape !== undefined || !packed)) {
+    const seconds = await addon.measureGemm(product, device, threads, steps);
     const flopsAt = (time: number): number => (2 * product.m * product.n * product.k) / time;
     const flops = flopsAt(median(seconds));
     rows.push({
       name, pass, ...product, seconds: median(seconds),
       flops, flops_lowest: flopsAt(Math.max(...seconds)), flops_highest: flopsAt(Math.min(...seconds)),
-      share_of_peak: flops / peak, matrix_peak_flops: peak, path: defaultIsa, threads,
+      share_of_peak: flops / peak, matrix_peak_flops: peak, ...facts,
     });
   }
   return rows;
@@ -100,13 +100,13 @@ export interface LayerBench extends BenchModel {
 }
 
 /** One layer of a model, forward and backward on one micro-batch of pairs. */
-export async function benchLayer({ model, dtype, steps, pairs, prompt, answer, ...options }: LayerBench): Promise<Record<string, unknown>> {
+export async function benchLayer(options: LayerBench): Promise<Record<string, unknown>> {
+  const { model, dtype, device, steps, pairs, prompt, answer } = options;
   const addon = loadAddon();
-  const { logicalCores, defaultIsa } = addon.systemInfo();
-  const threads = options.threads || logicalCores;
-  const before = await matrixPeak(threads, dtype);
-  const speed = await addon.measureLayer(model, dtype, { count: pairs, prompt, answer }, threads, steps);
-  const peak = Math.max(before, await matrixPeak(threads, dtype));
+  const { threads, facts } = placeOf(options);
+  const before = await devicePeak(options, threads);
+  const speed = await addon.measureLayer(model, dtype, { count: pairs, prompt, answer }, device, threads, steps);
+  const peak = Math.max(before, await devicePeak(options, threads));
   const flops = pairs * layerForwardFlops(addon.modelShape(model), prompt, answer, answer);
   const [forward, backward] = [flops / median(speed.forwardSeconds), (2 * flops) / median(speed.backwardSeconds)];
   const both = (3 * flops) / median(speed.forwardSeconds.map((seconds, step) => seconds + (speed.backwardSeconds[step] as number)));
@@ -114,6 +114,6 @@ export async function benchLayer({ model, dtype, steps, pairs, prompt, answer, .
     flops: both, share_of_peak: both / peak, forward_flops: forward, forward_share: forward / peak,
     backward_flops: backward, backward_share: backward / peak, matrix_peak_flops: peak,
     forward_seconds: speed.forwardSeconds, backward_seconds: speed.backwardSeconds, gradient_norm: speed.gradientNorm,
-    model, dtype, pairs, prompt, answer, tokens: pairs * (prompt + 2 * answer), path: defaultIsa, threads,
+    model, dtype, pairs, prompt, answer, tokens: pairs * (prompt + 2 * answer), ...facts,
   };
 }

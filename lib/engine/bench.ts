@@ -58,8 +58,20 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
 }
 
 /** A product's limit on the device: of a GPU that of its fastest product. */
-async function peakOn({ device, dtype }: BenchModel, engine: Engine): Promise<number> {
-  return device === "cpu" ? matrixPeak(engine.info.threads, dtype) : (await loadAddon().measureDevice(device, dtype)).matrixFlops;
+export async function devicePeak({ device, dtype }: Pick<BenchModel, "device" | "dtype">, threads: number): Promise<number> {
+  return device === "cpu" ? matrixPeak(threads, dtype) : (await loadAddon().measureDevice(device, dtype)).matrixFlops;
+}
+
+/** Bytes/s of reading memory, on a GPU of copying it. */
+export async function deviceBandwidth({ device, dtype }: Pick<BenchModel, "device" | "dtype">, threads: number): Promise<number> {
+  return device === "cpu" ? loadAddon().measureReadBandwidth(threads) : (await loadAddon().measureDevice(device, dtype)).copyBytesPerS;
+}
+
+/** Where a part was measured: the CPU's threads and instructions, or a GPU. */
+export function placeOf({ device, threads }: Pick<BenchModel, "device" | "threads">): { threads: number; facts: Record<string, unknown> } {
+  const { logicalCores, defaultIsa } = loadAddon().systemInfo();
+  const used = threads || logicalCores;
+  return { threads: used, facts: device === "cpu" ? { path: defaultIsa, threads: used } : { device } };
 }
 
 /** What a GPU has given to this process and others so far; nothing of a CPU, where peak_memory_bytes tells. */
@@ -95,7 +107,7 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
   const available = loadAddon().availableMemory(options.device);
   return withEngine(options, async (engine) => {
     const { pairs, prompt, answer, steps } = options;
-    const peakBefore = await peakOn(options, engine);
+    const peakBefore = await devicePeak(options, engine.info.threads);
     const random = seededRandom(0);
     const batch = async (): Promise<PairBatch> => {
       const lists = (size: number): number[][] => Array.from({ length: pairs }, () => randomTokens(size, engine.info.vocabSize, random));
@@ -118,7 +130,7 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
           if (Number.isNaN(firstLoss)) firstLoss = loss;
         }));
       }
-      const peak = Math.max(peakBefore, await peakOn(options, engine));
+      const peak = Math.max(peakBefore, await devicePeak(options, engine.info.threads));
       const step = median(seconds.slice(1));
       const flops = pairFlops(engine.info, prompt, answer, answer);
       const plan = trainer.plan();
@@ -164,7 +176,7 @@ export async function benchGenerate(options: GenerateBench): Promise<Record<stri
       prefill.push(await run(1));
       whole.push(await run(maxNewTokens));
     }
-    const bandwidth = options.device === "cpu" ? await loadAddon().measureReadBandwidth(engine.info.threads) : (await loadAddon().measureDevice(options.device, options.dtype)).copyBytesPerS;
+    const bandwidth = await deviceBandwidth(options, engine.info.threads);
     const decode = median(whole) - median(prefill);
     return {
       tokens_per_s: (sequences * maxNewTokens) / median(whole), decode_tokens_per_s: (sequences * (maxNewTokens - 1)) / decode, prefill_tokens_per_s: (sequences * prompt) / median(prefill),
@@ -191,7 +203,7 @@ export function benchForward(options: ForwardBench): Promise<Record<string, unkn
     const random = seededRandom(0);
     const items = Array.from({ length: sequences }, () => ({ prompt: randomTokens(1, engine.info.vocabSize, random), continuations: [randomTokens(tokens - 1, engine.info.vocabSize, random)] }));
     const run = (): Promise<number> => timed(() => engine.score(items, { maxTokensPerMicroBatch }));
-    const peak = await peakOn(options, engine);
+    const peak = await devicePeak(options, engine.info.threads);
     await run();
     const seconds: number[] = [];
     for (let step = 0; step < steps; step += 1) seconds.push(await run());

@@ -1,26 +1,18 @@
 #include "model/operation_speed.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <deque>
 
 #include "ops/device_buffer.h"
 #include "ops/random_block.h"
 #include "model/transformer.h"
-#include "ops/cpu/cpu_backend.h"
 #include "ops/operation_cost.h"
 
 namespace rlhi {
 namespace {
 
 using ops::GemmForm;
-
-ops::CpuBackendOptions on_threads(int threads) {
-  ops::CpuBackendOptions options;
-  options.threads = threads;
-  return options;
-}
 
 // Pairs of about 512 rows: half the prompt's, a quarter each answer's.
 PackedTokens pairs_of(int64_t tokens) {
@@ -37,9 +29,9 @@ PackedTokens pairs_of(int64_t tokens) {
 
 class Measurement {
  public:
-  Measurement(const ModelConfig& config, DType dtype, int64_t tokens, int threads, int64_t repeats)
-      : c_(config), dtype_(dtype), tokens_(tokens), repeats_(repeats), cpu_(on_threads(threads)), ops_(cpu_.table()),
-        backend_(cpu_.handle()), random_(ops_, backend_), packed_(pairs_of(tokens)) {
+  Measurement(const ModelConfig& config, DType dtype, int64_t tokens, const ops::DeviceOptions& device, int64_t repeats)
+      : c_(config), dtype_(dtype), tokens_(tokens), repeats_(repeats), device_(ops::open_device(device)), ops_(device_->table()),
+        backend_(device_->handle()), random_(ops_, backend_), packed_(pairs_of(tokens)) {
     for (int64_t i = 0; i < tokens; ++i) {
       rows_.push_back(static_cast<int32_t>(tokens - 1 - i));
       ids_.push_back(static_cast<int32_t>(i * 7919 % config.vocab_size));
@@ -87,9 +79,7 @@ class Measurement {
     call(ops_, backend_);  // grows scratch, wakes the threads
     for (double total = 0; static_cast<int64_t>(seconds.size()) < repeats_ || (total < kEnough && seconds.size() < 1000);
          total += seconds.back()) {
-      const auto begin = std::chrono::steady_clock::now();
-      call(ops_, backend_);
-      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      seconds.push_back(device_->milliseconds([&] { call(ops_, backend_); }) / 1e3);
     }
     std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
     const ops::OperationCost cost = ops::cost_of_calls(call);
@@ -134,13 +124,14 @@ class Measurement {
     const Tensor weight = tensor(dtype_, w.out, w.in), gradient = floats(w.out, w.in), x = activation(w.in), dy = activation(w.out);
     const Tensor y = tensor(w.to_residual ? DType::f32 : dtype_, tokens_, w.out),
                  dx = tensor(w.to_residual ? dtype_ : DType::f32, tokens_, w.in);
-    const DeviceBuffer memory(ops_, backend_, ops_.packed_bytes(backend_, dtype_, w.out, w.in), "a packed weight");
+    const size_t packed_bytes = ops_.packed_bytes(backend_, dtype_, w.out, w.in);  // 0 where weights are read as they are
+    const DeviceBuffer memory(ops_, backend_, packed_bytes, "a packed weight");
     ops::PackedWeight packed;
     packed.data = memory.data();
     const auto shape = [](int64_t m, int64_t n, int64_t k) { return concat(m, " x ", n, " x ", k); };
-    time("pack_weight", w.name, concat(w.out, " x ", w.in), [&](const auto& ops, auto* b) { ops.pack_weight(b, &packed, weight); });
+    if (packed_bytes > 0) time("pack_weight", w.name, concat(w.out, " x ", w.in), [&](const auto& ops, auto* b) { ops.pack_weight(b, &packed, weight); });
     ops::GemmArgs forward, input, of_weight;
-    forward.a = x, forward.packed_b = &packed, forward.c = y, forward.accumulate = w.to_residual;
+    forward.a = x, forward.b = weight, forward.packed_b = packed_bytes > 0 ? &packed : nullptr, forward.c = y, forward.accumulate = w.to_residual;
     input.form = GemmForm::nn, input.a = dy, input.b = weight, input.c = dx;
     of_weight.form = GemmForm::tn, of_weight.a = dy, of_weight.b = x, of_weight.c = gradient, of_weight.accumulate = true;
     time("gemm", w.name, shape(tokens_, w.out, w.in), [&](const auto& ops, auto* b) { ops.gemm(b, forward); });
@@ -185,17 +176,41 @@ class Measurement {
 
   void measure_head() {
     const int64_t answers = std::max<int64_t>(1, tokens_ / 2);
-    const auto n = static_cast<size_t>(answers);
-    std::vector<float> logps(n), lse(n), dlogps(n, 0.1f);
+    const auto vector = [&] { return static_cast<float*>(floats(1, answers).data); };
     ops::LinearLogprobBackwardArgs a;
     ops::LinearLogprobArgs& f = a.forward;
     f.h = tensor(dtype_, answers, c_.hidden_size), f.w = tensor(dtype_, c_.vocab_size, c_.hidden_size);
-    f.targets = ids_.data(), f.logps = logps.data(), f.lse = lse.data();
-    a.dlogps = dlogps.data(), a.dh = tensor(dtype_, answers, c_.hidden_size), a.dw = floats(c_.vocab_size, c_.hidden_size);
+    f.targets = ids_.data(), f.logps = vector(), f.lse = vector();
+    a.dlogps = vector(), a.dh = tensor(dtype_, answers, c_.hidden_size), a.dw = floats(c_.vocab_size, c_.hidden_size);
     const std::string shape = concat(answers, " x ", c_.vocab_size, " x ", c_.hidden_size);
     time("linear_logprob", "head", shape, [&](const auto& ops, auto* b) { ops.linear_logprob(b, f); });
     time("linear_logprob_backward", "head", shape, [&](const auto& ops, auto* b) { ops.linear_logprob_backward(b, a); });
+    measure_loss(answers, f.logps);
+    measure_choices(answers);
     buffers_.clear();
+  }
+
+  // Of pairs whose answers have 128 tokens each.
+  void measure_loss(int64_t answers, float* logps) {
+    constexpr int32_t kAnswer = 128;
+    std::vector<ops::PairRows> pairs;
+    for (int64_t row = 0; row + 2 * kAnswer <= answers; row += 2 * kAnswer) pairs.push_back({row, kAnswer, kAnswer, -200, -200});
+    if (pairs.empty()) pairs.push_back({0, 1, 1, -1, -1});
+    ops::PreferenceLossArgs a;
+    a.pairs = pairs.data(), a.n = static_cast<int64_t>(pairs.size()), a.logps = logps, a.dlogps = static_cast<float*>(floats(1, answers).data);
+    a.sums = static_cast<ops::PairSums*>(floats(1, 4 * a.n).data);
+    time("preference_loss", "loss", concat(a.n, " pairs"), [&](const auto& ops, auto* b) { ops.preference_loss(b, a); });
+  }
+
+  // One token a row, as in decoding.
+  void measure_choices(int64_t answers) {
+    const int64_t rows = std::min<int64_t>(64, answers);
+    const Tensor logits = floats(rows, c_.vocab_size);
+    std::vector<ops::TokenChoice> choices(static_cast<size_t>(rows));
+    std::vector<ops::ChosenToken> chosen(choices.size());
+    for (size_t i = 0; i < choices.size(); ++i) choices[i].row = static_cast<int32_t>(i), choices[i].top_p = 0.95, choices[i].uniform = 0.5;
+    time("choose_tokens", "sampling", concat(rows, " x ", c_.vocab_size),
+         [&](const auto& ops, auto* b) { ops.choose_tokens(b, logits, choices.data(), rows, chosen.data()); });
   }
 
   void measure_optimizer() {
@@ -208,15 +223,17 @@ class Measurement {
     if (dtype_ == DType::bf16) a.remainder = static_cast<int16_t*>(remainder.data);
     a.lr = 1e-6;
     time("adamw", "gate_up", concat(n), [&](const auto& ops, auto* b) { ops.adamw(b, a); });
-    double sum = 0;
-    time("sum_of_squares", "gate_up gradient", concat(n), [&](const auto& ops, auto* b) { ops.sum_of_squares(b, gradient, &sum); });
+    auto* const sum = static_cast<double*>(floats(1, 2).data);
+    time("sum_of_squares", "gate_up gradient", concat(n), [&](const auto& ops, auto* b) { ops.sum_of_squares(b, gradient, sum); });
+    auto* const factor = static_cast<float*>(floats(1, 1).data);
+    time("clip_factor", "gradient", "1", [&](const auto& ops, auto* b) { ops.clip_factor(b, sum, 1, 1, factor); });
     buffers_.clear();
   }
 
   const ModelConfig& c_;
   DType dtype_;
   int64_t tokens_, repeats_;
-  ops::CpuBackend cpu_;
+  std::unique_ptr<ops::Device> device_;
   const ops::Table& ops_;
   ops::Backend* backend_;
   ops::RandomBlock random_;
@@ -228,8 +245,8 @@ class Measurement {
 
 }  // namespace
 
-std::vector<OperationSpeed> operation_speeds(const ModelConfig& config, DType dtype, int64_t tokens, int threads, int64_t repeats) {
-  return Measurement(config, dtype, tokens, threads, repeats).run();
+std::vector<OperationSpeed> operation_speeds(const ModelConfig& config, DType dtype, int64_t tokens, const ops::DeviceOptions& device, int64_t repeats) {
+  return Measurement(config, dtype, tokens, device, repeats).run();
 }
 
 }  // namespace rlhi

@@ -1,27 +1,18 @@
 #include "model/speed.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "model/layer.h"
+#include "ops/device_buffer.h"
 #include "ops/random_block.h"
-#include "ops/cpu/cpu_backend.h"
 
 namespace rlhi {
 namespace {
 
 template <class F>
-double seconds_of(const F& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-ops::CpuBackend open_cpu(int threads) {
-  ops::CpuBackendOptions options;
-  options.threads = threads;
-  return ops::CpuBackend(options);
+double seconds_of(ops::Device& device, const F& work) {
+  return device.milliseconds(work) / 1e3;
 }
 
 PackedTokens pair_trees(int64_t trees, int64_t prompt, int64_t answer) {
@@ -41,11 +32,13 @@ ModelConfig first_layer(ModelConfig config) {
   return config;
 }
 
-double norm_of(const ops::CpuBackend& cpu, const LayerWeights& gradients) {
+double norm_of(const ops::Device& device, const LayerWeights& gradients) {
+  const DeviceBuffer on_device(device.table(), device.handle(), sizeof(double), "a sum");
   double squares = 0;
   for (const Tensor& t : {gradients.qkv, gradients.o, gradients.gate_up, gradients.down}) {
     double sum = 0;
-    cpu.table().sum_of_squares(cpu.handle(), t, &sum);
+    device.table().sum_of_squares(device.handle(), t, static_cast<double*>(on_device.data()));
+    device.table().download(device.handle(), &sum, on_device.data(), sizeof sum);
     squares += sum;
   }
   return std::sqrt(squares);
@@ -53,18 +46,19 @@ double norm_of(const ops::CpuBackend& cpu, const LayerWeights& gradients) {
 
 }  // namespace
 
-std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t repeats) {
+std::vector<double> product_seconds(const ProductShape& s, const ops::DeviceOptions& options, int64_t repeats) {
   using ops::GemmForm;
   check(!s.packed || s.form == GemmForm::nt, ErrorCode::invalid_argument, "a packed weight needs the form nt");
-  ops::CpuBackend cpu = open_cpu(threads);
-  const ops::Table& ops = cpu.table();
-  ops::Backend* backend = cpu.handle();
+  const std::unique_ptr<ops::Device> device = ops::open_device(options);
+  const ops::Table& ops = device->table();
+  ops::Backend* backend = device->handle();
   const ops::RandomBlock random(ops, backend);
   const auto bytes = [](int64_t rows, int64_t cols, DType dtype) { return static_cast<size_t>(rows * cols * dtype_size(dtype)); };
   const DeviceBuffer a(ops, backend, bytes(s.m, s.k, s.dtype), "the left factor");
   const DeviceBuffer b(ops, backend, bytes(s.n, s.k, s.dtype), "the right factor");
   const DeviceBuffer c(ops, backend, bytes(s.m, s.n, s.out), "a product");
-  const DeviceBuffer pack(ops, backend, s.packed ? ops.packed_bytes(backend, s.dtype, s.n, s.k) : 0, "a packed matrix");
+  const size_t packed_bytes = s.packed ? ops.packed_bytes(backend, s.dtype, s.n, s.k) : 0;
+  const DeviceBuffer pack(ops, backend, packed_bytes, "a packed matrix");
   ops::GemmArgs args;
   args.form = s.form;
   args.a = s.form == GemmForm::tn ? Tensor(a.data(), s.dtype, s.k, s.m) : Tensor(a.data(), s.dtype, s.m, s.k);
@@ -74,25 +68,25 @@ std::vector<double> product_seconds(const ProductShape& s, int threads, int64_t 
   random.fill(args.a);
   random.fill(args.b);
   ops::PackedWeight weight;
-  if (s.packed) {
+  if (packed_bytes > 0) {
     weight.data = pack.data();
     ops.pack_weight(backend, &weight, args.b);
     args.packed_b = &weight;
   }
   ops.gemm(backend, args);             // grows scratch, wakes the threads
   std::vector<double> seconds;
-  for (int64_t i = 0; i < repeats; ++i) seconds.push_back(seconds_of([&] { ops.gemm(backend, args); }));
+  for (int64_t i = 0; i < repeats; ++i) seconds.push_back(seconds_of(*device, [&] { ops.gemm(backend, args); }));
   return seconds;
 }
 
-LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer, int threads,
-                       int64_t repeats) {
+LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int64_t prompt, int64_t answer,
+                       const ops::DeviceOptions& options, int64_t repeats) {
   check(prompt + answer <= whole.max_position, ErrorCode::invalid_argument, "a prompt of ", prompt, " and an answer of ", answer,
         " tokens are longer than the model's context of ", whole.max_position);
   const ModelConfig config = first_layer(whole);
-  ops::CpuBackend cpu = open_cpu(threads);
-  const ops::Table& ops = cpu.table();
-  ops::Backend* backend = cpu.handle();
+  const std::unique_ptr<ops::Device> device = ops::open_device(options);
+  const ops::Table& ops = device->table();
+  ops::Backend* backend = device->handle();
   const PackedTokens tokens = pair_trees(trees, prompt, answer);
   const auto weights = random_weights(config, dtype, 0, ops, backend);
   const Weights gradients(config, DType::f32, ops, backend);
@@ -109,14 +103,14 @@ LayerSpeed layer_speed(const ModelConfig& whole, DType dtype, int64_t trees, int
   LayerSpeed speed;
   for (int64_t i = 0; i <= repeats; ++i) {
     random.fill(t.work.x);
-    const double forward = seconds_of([&] { layer_forward(pass, 0, weights->layers[0], nullptr, t.layers[0], t.work); });
+    const double forward = seconds_of(*device, [&] { layer_forward(pass, 0, weights->layers[0], nullptr, t.layers[0], t.work); });
     random.fill(t.work.x);             // now the gradient that comes from above
-    const double backward = seconds_of([&] { layer_backward(pass, 0, weights->layers[0], t.layers[0], t.work, gradients.layers[0]); });
+    const double backward = seconds_of(*device, [&] { layer_backward(pass, 0, weights->layers[0], t.layers[0], t.work, gradients.layers[0]); });
     if (i == 0) continue;              // grew scratch, woke the threads
     speed.forward_seconds.push_back(forward);
     speed.backward_seconds.push_back(backward);
   }
-  speed.gradient_norm = norm_of(cpu, gradients.layers[0]);
+  speed.gradient_norm = norm_of(*device, gradients.layers[0]);
   return speed;
 }
 

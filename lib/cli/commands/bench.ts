@@ -12,9 +12,9 @@ const flagsOf: Record<What, readonly string[]> = {
   train: ["steps", "device", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "max-tokens-per-micro-batch"],
   generate: ["steps", "device", "sequences", "prompt", "max-new-tokens"],
   forward: ["steps", "device", "sequences", "tokens", "max-tokens-per-micro-batch"],
-  layer: ["steps", "pairs", "prompt", "answer"],
-  gemm: ["steps", "tokens", "shape"],
-  ops: ["steps", "tokens"],
+  layer: ["steps", "device", "pairs", "prompt", "answer"],
+  gemm: ["steps", "device", "tokens", "shape"],
+  ops: ["steps", "device", "tokens"],
   pipeline: [],
 };
 const flagsOfAll: ReadonlySet<string> = new Set(["what", "model", "dtype", "threads"]);
@@ -78,7 +78,7 @@ export const bench = defineCommand({
 
 /** A product given by --shape is nobody's: neither a model's nor of --tokens rows. */
 function modeOf({ what, shape }: BenchFlags & { what: What }): Mode {
-  if (what === "gemm" && shape !== undefined) return { name: "--shape", takes: (flag) => ["what", "dtype", "threads", "steps", "shape", "form"].includes(flag) };
+  if (what === "gemm" && shape !== undefined) return { name: "--shape", takes: (flag) => ["what", "dtype", "device", "threads", "steps", "shape", "form"].includes(flag) };
   return { name: `bench ${what}`, takes: (flag) => flagsOfAll.has(flag) || flagsOf[what].includes(flag) };
 }
 
