@@ -9,6 +9,7 @@
 
 #include "base/tensor.h"
 #include "model/config.h"
+#include "ops/device_reader.h"
 #include "ops/ops.h"
 
 namespace rlhi {
@@ -88,6 +89,9 @@ std::unique_ptr<Weights> random_weights(const ModelConfig& config, DType dtype, 
 // replaced (keeps fields we do not model); else config_to_json is.
 void save_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
                      const std::string& source_config_json = "", int64_t max_shard_bytes = int64_t{5} << 30);
+// The same save in two halves: takes the weights as they are, and returns what writes the files. Null where there is no room for a copy.
+DeferredWrite take_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
+                              const std::string& source_config_json = "", int64_t max_shard_bytes = int64_t{5} << 30);
 
 // All parameters in `dtype` into one safetensors file, as above.
 void save_parameters(const std::string& path, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend);

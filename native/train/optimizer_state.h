@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "ops/device_reader.h"
 #include "train/adamw.h"
 
 namespace rlhi {
@@ -10,6 +11,9 @@ namespace rlhi {
 // parameters' checkpoint shapes; metadata "step" and "dtype". Written under a temporary name, then renamed. Throws io.
 void save_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
                           ops::Backend* backend);
+// The same in two halves: takes the state as it is, and returns what writes the file. Null where there is no room for a copy.
+DeferredWrite take_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
+                                   ops::Backend* backend);
 // Returns the step count. Throws io, or invalid_file naming the tensor where the state is of another shape or dtype;
 // `adamw` is then as before.
 int64_t load_optimizer_state(const std::string& dir, const Weights& weights, AdamW& adamw, const ops::Table& ops, ops::Backend* backend);

@@ -287,6 +287,10 @@ void Trainer::save_state(const std::string& dir) const {
   save_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend);
 }
 
+DeferredWrite Trainer::take_state(const std::string& dir) const {
+  return take_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend);
+}
+
 void Trainer::load_state(const std::string& dir) {
   impl_->steps_done = load_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->ops, impl_->backend);
   impl_->transformer.weights_changed();

@@ -79,6 +79,7 @@ class Trainer {
   int64_t steps_done() const;
   // optimizer.safetensors (moments, remainder, step) beside the weights that save_pretrained wrote; exact.
   void save_state(const std::string& dir) const;
+  DeferredWrite take_state(const std::string& dir) const;  // in two halves; null where there is no room for a copy
   void load_state(const std::string& dir);         // throws invalid_file where it belongs to another shape or dtype
 
  private:
