@@ -1,11 +1,11 @@
 /** `--device cuda`, through the library over emulated kernels that the build of the tests leaves beside the test program. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { packageRoot } from "../lib/engine/addon.js";
 import { cliJson, runCli } from "./helpers/cli.js";
+import { gpuLibrary, namedLibrary, skipWithoutGpu } from "./helpers/gpu.js";
 import { tinyImEnd, writeTinyModel } from "./helpers/tiny-model.js";
 
 const folder = mkdtempSync(join(tmpdir(), "rlhi-device-"));
@@ -17,11 +17,9 @@ writeFileSync(data, JSON.stringify([
   { prompt_ids: [20, 3], chosen_ids: [12, tinyImEnd], rejected_ids: [30, 31, 32, tinyImEnd] },
 ]));
 
-const named = process.env.RLHI_CUDA_LIBRARY;       // the real one, on a machine with a GPU
-const library = named ?? join(packageRoot, "build", "librlhi_cuda_emulated.so");
-const gpu = { env: { RLHI_CUDA_LIBRARY: library } };
-const skip = existsSync(library) ? false : `${library} is not built (RLHI_BUILD_TESTS)`;
-const skipReal = skip || (named === undefined ? false : "expects the emulated GPU's name and count");
+const gpu = { env: { RLHI_CUDA_LIBRARY: gpuLibrary } };
+const skip = skipWithoutGpu;
+const skipReal = skip || (namedLibrary === undefined ? false : "expects the emulated GPU's name and count");
 
 interface Logps { chosen_logps: number; rejected_logps: number }
 
@@ -53,6 +51,30 @@ test("train --device cuda begins at ln 2 and goes where the CPU's training goes"
   assert.equal(onGpu.length, 2);
   assert.equal(onCpu.length, 2);
   for (const [step, loss] of onGpu.entries()) assert.ok(Math.abs(loss - (onCpu[step] ?? 0)) < 1e-4, `step ${step}: ${loss} and ${onCpu[step]}`);
+});
+
+test("killed while a checkpoint is written beside the training, it goes on from an earlier one and ends in the same bytes", { skip }, async () => {
+  const args = (name: string): string[] => ["train", "--model", model, "--data", data, "--out", join(folder, name), "--dtype", "bf16", "--max-steps", "5", "--save-steps", "1", "--pairs-per-step", "2", "--learning-rate", "1e-3", "--warmup-steps", "0", "--device", "cuda", "--quiet"];
+  const checkpoints = join(folder, "killed", "checkpoints");
+  let timer: NodeJS.Timeout | undefined;
+  const killed = await runCli(args("killed"), {
+    ...gpu,
+    onStart: (child) => {
+      timer = setInterval(() => {
+        if (existsSync(checkpoints) && readdirSync(checkpoints).some((name) => /^step-[2-4]\.tmp$/.test(name))) child.kill("SIGKILL");
+      }, 1);
+    },
+  }).finally(() => clearInterval(timer));
+  assert.equal(killed.signal, "SIGKILL", killed.stderr);
+  assert.ok(existsSync(join(checkpoints, "step-1", "trainer_state.json")));
+  for (const name of ["killed", "unbroken"]) {
+    const { code, stderr } = await runCli(args(name), gpu);
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(readdirSync(join(folder, name, "checkpoints")).toSorted(), ["step-4", "step-5", "training.json"]);
+  }
+  for (const file of ["step-4/model.safetensors", "step-4/optimizer.safetensors", "step-5/model.safetensors", "step-5/optimizer.safetensors"]) {
+    assert.ok(readFileSync(join(checkpoints, file)).equals(readFileSync(join(folder, "unbroken", "checkpoints", file))), file);
+  }
 });
 
 test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip: skipReal }, async () => {
