@@ -1,6 +1,7 @@
 /** `--device cuda`, through the library over emulated kernels that the build of the tests leaves beside the test program. */
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -74,6 +75,31 @@ test("killed while a checkpoint is written beside the training, it goes on from 
   }
   for (const file of ["step-4/model.safetensors", "step-4/optimizer.safetensors", "step-5/model.safetensors", "step-5/optimizer.safetensors"]) {
     assert.ok(readFileSync(join(checkpoints, file)).equals(readFileSync(join(folder, "unbroken", "checkpoints", file))), file);
+  }
+});
+
+const mounts = process.getuid?.() === 0 && process.platform === "linux" ? false : "mounting a small disk takes root on Linux";
+test("a checkpoint that cannot be written beside the training ends it before its last step, with the reason", { skip: skip || mounts }, async (t) => {
+  const disk = join(folder, "disk");
+  mkdirSync(disk);
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], { stdio: "pipe" });
+  } catch (error) {
+    t.skip(`no tmpfs can be mounted here: ${(error as Error).message}`);
+    return;
+  }
+  try {
+    // Room for the pairs and a part of the first checkpoint.
+    writeFileSync(join(disk, "filler"), Buffer.alloc(4 * 2 ** 20 - 600_000));
+    const out = join(disk, "out");
+    const { code, stderr } = await runCli(["train", "--model", model, "--data", data, "--out", out, "--dtype", "f32", "--max-steps", "50", "--save-steps", "1", "--pairs-per-step", "2", "--device", "cuda", "--quiet"], gpu);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /space/i);
+    const steps = readFileSync(join(out, "metrics.jsonl"), "utf8").trim().split("\n").length;
+    assert.ok(steps < 50, `${steps} steps`);
+    assert.deepEqual(readdirSync(join(out, "checkpoints")), ["training.json"]);
+  } finally {
+    execFileSync("umount", [disk]);
   }
 });
 
