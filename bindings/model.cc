@@ -202,7 +202,9 @@ Napi::Value Model::save(const Napi::CallbackInfo& info) {
     const std::string dir = to_text(info[0], "dir");
     const DType dtype = to_dtype(info[1], "dtype");
     Save save{BackgroundWriter::Kind::weights,
-      [dir, dtype](const Engine& e) { return take_pretrained(dir, *e.weights, dtype, e.ops(), e.backend->handle(), e.source_config); },
+      [dir, dtype](const Engine& e, const std::atomic<bool>* abort) {
+        return take_pretrained(dir, *e.weights, dtype, e.ops(), e.backend->handle(), e.source_config, kMaxShardBytes, abort);
+      },
       [dir, dtype](const Engine& e) { save_pretrained(dir, *e.weights, dtype, e.ops(), e.backend->handle(), e.source_config); }};
     return start_save(env, session_, to_optional_function(info[2], "onTaken"), std::move(save));
   });

@@ -25,7 +25,7 @@ Napi::Value start_save(Napi::Env env, const std::shared_ptr<Session>& session, N
   const bool tells = on_taken.IsFunction();
   return AddonState::of(env).start(env, session, inputs, [&engine = session->engine, save = std::move(save), tells](TaskLine& line) -> Finish {
     engine.writer.wait_for(save.kind);
-    DeferredWrite write = engine.backend->is_cpu() ? nullptr : save.take(engine);
+    DeferredWrite write = engine.backend->is_cpu() ? nullptr : save.take(engine, &line.abort());
     if (!write) save.write(engine);
     if (tells) line.emit([](Napi::Env, Task& task) { task.callbacks[0].Call({}); });
     if (!write) return nothing;

@@ -6,8 +6,8 @@ namespace rlhi::bindings {
 
 struct Save {
   BackgroundWriter::Kind kind;
-  std::function<DeferredWrite(const Engine& engine)> take;   // null where there is no room for a copy
-  std::function<void(const Engine& engine)> write;           // all of it at once
+  std::function<DeferredWrite(const Engine& engine, const std::atomic<bool>* abort)> take;  // null where there is no room for a copy
+  std::function<void(const Engine& engine)> write;               // all of it at once
 };
 
 // Queues it; a promise of undefined, settled when the files are there. `on_taken` (or undefined) is called when the worker goes on to

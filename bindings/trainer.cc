@@ -140,7 +140,9 @@ Napi::Value NativeTrainer::save_state(const Napi::CallbackInfo& info) {
   return as_promise(env, [&]() -> Napi::Value {
     open();
     const std::string dir = to_text(info[0], "dir");
-    Save save{BackgroundWriter::Kind::state, [dir](const Engine& e) { return e.trainer->take_state(dir); }, [dir](const Engine& e) { e.trainer->save_state(dir); }};
+    Save save{BackgroundWriter::Kind::state,
+      [dir](const Engine& e, const std::atomic<bool>* abort) { return e.trainer->take_state(dir, abort); },
+      [dir](const Engine& e) { e.trainer->save_state(dir); }};
     return start_save(env, session_, to_optional_function(info[1], "onTaken"), std::move(save));
   });
 }

@@ -180,9 +180,9 @@ void save_pretrained(const std::string& dir, const Weights& weights, DType dtype
 }
 
 DeferredWrite take_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
-                              const std::string& source_config_json, int64_t max_shard_bytes) {
+                              const std::string& source_config_json, int64_t max_shard_bytes, const std::atomic<bool>* abort) {
   ModelFolder folder = model_folder(dir, weights, dtype, source_config_json, max_shard_bytes);
-  std::shared_ptr<const HostCopy> copy = HostCopy::take(sources_of(weights), ops, backend);
+  std::shared_ptr<const HostCopy> copy = HostCopy::take(sources_of(weights), ops, backend, abort);
   if (!copy) return nullptr;
   return [folder = std::move(folder), copy = std::move(copy)](const std::atomic<bool>& abort) { write_folder(folder, copy->reader(abort)); };
 }

@@ -78,7 +78,8 @@ bool room_for_copy(size_t bytes, int64_t available) {
   return available - copy >= std::max(copy / 8, int64_t{1} << 30);
 }
 
-std::shared_ptr<const HostCopy> HostCopy::take(std::vector<DeviceBytes> sources, const ops::Table& ops, ops::Backend* backend) {
+std::shared_ptr<const HostCopy> HostCopy::take(std::vector<DeviceBytes> sources, const ops::Table& ops, ops::Backend* backend,
+                                               const std::atomic<bool>* abort) {
   size_t total = 0;
   for (const DeviceBytes& source : sources) total += aligned(source.bytes);
   if (!room_for_copy(total, available_memory_bytes())) return nullptr;
@@ -95,6 +96,7 @@ std::shared_ptr<const HostCopy> HostCopy::take(std::vector<DeviceBytes> sources,
     place.data = to;
     char* at = to;
     reader.next([&](const void* data, size_t bytes) {
+      check(!abort || !*abort, ErrorCode::aborted, "the save was aborted");
       const auto shares = static_cast<int64_t>((bytes + kShareBytes - 1) / kShareBytes);
       pool.parallel_for(shares, [&](int64_t share, int) {
         const size_t begin = static_cast<size_t>(share) * kShareBytes;
@@ -111,7 +113,7 @@ NextBytes HostCopy::reader(const std::atomic<bool>& abort) const {
   return [this, &abort, i = size_t{0}](const ByteSink& sink) mutable {
     const auto& [data, bytes] = places_.at(i++);
     for (size_t begin = 0; begin < bytes; begin += DeviceReader::kPieceBytes) {
-      check(!abort, ErrorCode::aborted, "the write was aborted");
+      check(!abort, ErrorCode::aborted, "the save was aborted");
       sink(static_cast<const char*>(data) + begin, std::min(DeviceReader::kPieceBytes, bytes - begin));
     }
   };

@@ -19,8 +19,8 @@ using ByteSink = std::function<void(const void* data, size_t bytes)>;
 // Hands over all bytes of the next tensor of a row of them.
 using NextBytes = std::function<void(const ByteSink& sink)>;
 
-// Reads some places one after the other through two buffers of the host: while the sink has a piece, the next one comes. No more marks may
-// be set meanwhile than the table keeps.
+// Reads some places one after the other through two buffers of the host: while the sink has a piece, the next one comes. Between two calls
+// of next() fewer marks may be set than the table keeps.
 class DeviceReader {
  public:
   static constexpr size_t kPieceBytes = size_t{4} << 20;
@@ -52,9 +52,10 @@ using DeferredWrite = std::function<void(const std::atomic<bool>& abort)>;
 
 class HostCopy {
  public:
-  // Of all the sources, at the speed of the bus. Null where the machine has no room for it (room_for_copy).
-  static std::shared_ptr<const HostCopy> take(std::vector<DeviceBytes> sources, const ops::Table& ops, ops::Backend* backend);
-  // The sources in order; once each call of this.
+  // Of all the sources, at the speed of the bus. Null where the machine has no room for it (room_for_copy). Throws aborted.
+  static std::shared_ptr<const HostCopy> take(std::vector<DeviceBytes> sources, const ops::Table& ops, ops::Backend* backend,
+                                              const std::atomic<bool>* abort = nullptr);
+  // The sources from the first on, one a call.
   NextBytes reader(const std::atomic<bool>& abort) const;
 
  private:

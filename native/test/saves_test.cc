@@ -112,6 +112,7 @@ TEST("saves: a write that fails or is aborted says so and leaves what was there"
   fill(m.weights, *m.backend, 99);
   const std::atomic<bool> abort{true};
   EXPECT_ERROR(taken(take_pretrained(dir.path(), m.weights, DType::f32, m.ops(), m.handle()))(abort), ErrorCode::aborted, "aborted");
+  EXPECT_ERROR(HostCopy::take({{m.weights.data(), m.weights.bytes()}}, m.ops(), m.handle(), &abort), ErrorCode::aborted, "aborted");
   EXPECT(files_in(dir) == before);
 
   const std::string gone = dir.file("gone");

@@ -114,9 +114,9 @@ void save_optimizer_state(const std::string& dir, const Weights& weights, const 
 }
 
 DeferredWrite take_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
-                                   ops::Backend* backend) {
+                                   ops::Backend* backend, const std::atomic<bool>* abort) {
   StateParts parts = state_parts(dir, weights, adamw, steps_done);
-  std::shared_ptr<const HostCopy> copy = HostCopy::take(std::move(parts.sources), ops, backend);
+  std::shared_ptr<const HostCopy> copy = HostCopy::take(std::move(parts.sources), ops, backend, abort);
   if (!copy) return nullptr;
   return [file = std::move(parts.file), copy = std::move(copy)](const std::atomic<bool>& abort) { file.write(copy->reader(abort)); };
 }

@@ -12,8 +12,9 @@ namespace rlhi {
 void save_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
                           ops::Backend* backend);
 // The same in two halves: takes the state as it is, and returns what writes the file. Null where there is no room for a copy.
+// `abort` is polled while it is taken: throws aborted.
 DeferredWrite take_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
-                                   ops::Backend* backend);
+                                   ops::Backend* backend, const std::atomic<bool>* abort = nullptr);
 // Returns the step count. Throws io, or invalid_file naming the tensor where the state is of another shape or dtype;
 // `adamw` is then as before.
 int64_t load_optimizer_state(const std::string& dir, const Weights& weights, AdamW& adamw, const ops::Table& ops, ops::Backend* backend);

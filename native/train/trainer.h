@@ -79,7 +79,8 @@ class Trainer {
   int64_t steps_done() const;
   // optimizer.safetensors (moments, remainder, step) beside the weights that save_pretrained wrote; exact.
   void save_state(const std::string& dir) const;
-  DeferredWrite take_state(const std::string& dir) const;  // in two halves; null where there is no room for a copy
+  // In two halves; null where there is no room for a copy. `abort` is polled while the state is taken.
+  DeferredWrite take_state(const std::string& dir, const std::atomic<bool>* abort = nullptr) const;
   void load_state(const std::string& dir);         // throws invalid_file where it belongs to another shape or dtype
 
  private:
