@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "options.h"
+#include "saving.h"
 #include "trainer.h"
 
 namespace rlhi::bindings {
@@ -197,13 +198,15 @@ Napi::Value Model::generate(const Napi::CallbackInfo& info) {
 Napi::Value Model::save(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return as_promise(env, [&]() -> Napi::Value {
-    Session& session = open();
+    open();
     const std::string dir = to_text(info[0], "dir");
     const DType dtype = to_dtype(info[1], "dtype");
-    return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session.engine, dir, dtype](TaskLine&) -> Finish {
-      save_pretrained(dir, *engine.weights, dtype, engine.ops(), engine.backend->handle(), engine.source_config);
-      return nothing;
-    });
+    Save save{BackgroundWriter::Kind::weights,
+      [dir, dtype](const Engine& e, const std::atomic<bool>* abort) {
+        return take_pretrained(dir, *e.weights, dtype, e.ops(), e.backend->handle(), e.source_config, kMaxShardBytes, abort);
+      },
+      [dir, dtype](const Engine& e) { save_pretrained(dir, *e.weights, dtype, e.ops(), e.backend->handle(), e.source_config); }};
+    return start_save(env, session_, to_optional_function(info[2], "onTaken"), std::move(save));
   });
 }
 

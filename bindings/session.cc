@@ -53,6 +53,7 @@ void Engine::free() {
 }
 
 void Engine::close() {
+  writer.wait_for_all();
   std::exception_ptr failed;             // a trace that cannot be written keeps nothing in memory
   try {
     if (backend && !trace.empty()) backend->write_trace(trace);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "background_writer.h"
 #include "infer/generator.h"
 #include "model/transformer.h"
 #include "ops/device.h"
@@ -13,7 +14,7 @@
 
 namespace rlhi::bindings {
 
-// Belongs to the session's worker thread while that has work.
+// Belongs to the session's worker thread while that has work, but for what writer's thread has been given.
 struct Engine {
   std::unique_ptr<ops::Device> backend;
   std::unique_ptr<Weights> weights;
@@ -24,12 +25,13 @@ struct Engine {
   std::deque<std::function<void()>> step_ends;
   std::string source_config;           // config.json of a Hugging Face folder, kept for saving
   std::string trace;                   // file that close() writes, "" for none
+  BackgroundWriter writer;
 
   const ops::Table& ops() const { return backend->table(); }
   void end_steps(size_t keep = 0);     // all but the newest `keep`
   bool end_done_steps();               // those that are done; true where others are under way
   void free();                         // in reverse order
-  void close();                        // writes the trace, where one was asked for, and frees; throws io
+  void close();                        // waits for writes, writes the trace, where one was asked for, and frees; throws io
 };
 
 struct LoadRequest {
@@ -74,6 +76,9 @@ struct Session {
   uint64_t next_trainer = 1;
   int tasks = 0;                       // under way or waiting
   WorkerThread worker{[this] { return engine.end_done_steps(); }, [this] { engine.free(); }};  // last: joined before the engine goes
+
+  // Aborts, drops and joins: the writer first, for which the worker may be waiting.
+  void stop() { engine.writer.stop(), worker.stop(); }
 };
 
 }  // namespace rlhi::bindings

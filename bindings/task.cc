@@ -48,7 +48,7 @@ AddonState::AddonState(Napi::Env env) {
 void AddonState::on_environment_end(void* data) {
   auto* state = static_cast<AddonState*>(data);
   const std::vector<Session*> sessions = *state->sessions_;
-  for (Session* session : sessions) session->worker.stop();
+  for (Session* session : sessions) session->stop();
   state->tasks_.clear();
 }
 

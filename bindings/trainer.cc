@@ -1,6 +1,7 @@
 #include "trainer.h"
 
 #include "options.h"
+#include "saving.h"
 
 namespace rlhi::bindings {
 namespace {
@@ -164,11 +165,12 @@ Napi::Value NativeTrainer::save_gradients(const Napi::CallbackInfo& info) {
 Napi::Value NativeTrainer::save_state(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return as_promise(env, [&]() -> Napi::Value {
-    Session& session = open();
-    return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session.engine, dir = to_text(info[0], "dir")](TaskLine&) -> Finish {
-      engine.trainer->save_state(dir);
-      return [](Napi::Env e, Task&) { return e.Undefined(); };
-    });
+    open();
+    const std::string dir = to_text(info[0], "dir");
+    Save save{BackgroundWriter::Kind::state,
+      [dir](const Engine& e, const std::atomic<bool>* abort) { return e.trainer->take_state(dir, abort); },
+      [dir](const Engine& e) { e.trainer->save_state(dir); }};
+    return start_save(env, session_, to_optional_function(info[1], "onTaken"), std::move(save));
   });
 }
 
@@ -178,6 +180,7 @@ Napi::Value NativeTrainer::load_state(const Napi::CallbackInfo& info) {
     Session& session = open();
     return AddonState::of(env).start(env, session_, {{}, env.Undefined()},
                                      [&engine = session.engine, facts = facts_, dir = to_text(info[0], "dir")](TaskLine&) -> Finish {
+      engine.writer.wait_for(BackgroundWriter::Kind::state);  // it may be this one
       engine.trainer->load_state(dir);
       const int64_t steps = engine.trainer->steps_done();
       return [facts, steps](Napi::Env e, Task&) {
@@ -194,6 +197,7 @@ Napi::Value NativeTrainer::close(const Napi::CallbackInfo& info) {
     const bool mine = !session_->closed && session_->open_trainer == facts_->id;
     if (mine) session_->open_trainer = 0;
     return AddonState::of(env).start(env, session_, {{}, env.Undefined()}, [&engine = session_->engine, mine](TaskLine&) -> Finish {
+      engine.writer.wait_for(BackgroundWriter::Kind::state);
       if (mine) engine.trainer.reset();
       return [](Napi::Env e, Task&) { return e.Undefined(); };
     });

@@ -1,13 +1,15 @@
 /** `--device cuda`, through the library over emulated kernels that the build of the tests leaves beside the test program. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { loadAddon, packageRoot } from "../lib/engine/addon.js";
+import { loadAddon } from "../lib/engine/addon.js";
 import type { PairBatch, StepMetrics } from "../lib/engine/addon.js";
 import { freshFolder, pairBatch, randomPairs, trainOptions } from "./helpers/addon-fixtures.js";
 import { cliJson, runCli } from "./helpers/cli.js";
+import { gpuLibrary, namedLibrary, skipWithoutGpu } from "./helpers/gpu.js";
 import { tinyImEnd, writeTinyModel } from "./helpers/tiny-model.js";
 
 const folder = mkdtempSync(join(tmpdir(), "rlhi-device-"));
@@ -19,11 +21,9 @@ writeFileSync(data, JSON.stringify([
   { prompt_ids: [20, 3], chosen_ids: [12, tinyImEnd], rejected_ids: [30, 31, 32, tinyImEnd] },
 ]));
 
-const named = process.env.RLHI_CUDA_LIBRARY;       // the real one, on a machine with a GPU
-const library = named ?? join(packageRoot, "build", "librlhi_cuda_emulated.so");
-const gpu = { env: { RLHI_CUDA_LIBRARY: library } };
-const skip = existsSync(library) ? false : `${library} is not built (RLHI_BUILD_TESTS)`;
-const skipReal = skip || (named === undefined ? false : "expects the emulated GPU's name and count");
+const gpu = { env: { RLHI_CUDA_LIBRARY: gpuLibrary } };
+const skip = skipWithoutGpu;
+const skipReal = skip || (namedLibrary === undefined ? false : "expects the emulated GPU's name and count");
 
 interface Logps { chosen_logps: number; rejected_logps: number }
 
@@ -58,7 +58,7 @@ test("train --device cuda begins at ln 2 and goes where the CPU's training goes"
 });
 
 test("steps given to a GPU before the one before has ended are the very steps one after the other; an abort ends those not begun", { skip }, async () => {
-  process.env.RLHI_CUDA_LIBRARY = library;
+  process.env.RLHI_CUDA_LIBRARY = gpuLibrary;
   const batches = [3, 1, 4, 2].map((rows, i) => pairBatch(randomPairs(40 + i, rows)));
   const train = async (ahead: boolean): Promise<{ metrics: StepMetrics[]; bytes: Buffer }> => {
     const gpuModel = await loadAddon().loadModel({ path: model, dtype: "bf16", threads: 1, device: "cuda" });
@@ -100,6 +100,55 @@ test("a GPU that is lost in the middle of a training is told, with the last chec
   }
   const weights = (out: string): Buffer => readFileSync(join(folder, out, "model.safetensors"));
   assert.ok(weights("interrupted").equals(weights("undisturbed")));
+});
+
+test("killed while a checkpoint is written beside the training, it goes on from an earlier one and ends in the same bytes", { skip }, async () => {
+  const args = (name: string): string[] => ["train", "--model", model, "--data", data, "--out", join(folder, name), "--dtype", "bf16", "--max-steps", "5", "--save-steps", "1", "--pairs-per-step", "2", "--learning-rate", "1e-3", "--warmup-steps", "0", "--device", "cuda", "--quiet"];
+  const checkpoints = join(folder, "killed", "checkpoints");
+  let timer: NodeJS.Timeout | undefined;
+  const killed = await runCli(args("killed"), {
+    ...gpu,
+    onStart: (child) => {
+      timer = setInterval(() => {
+        if (existsSync(checkpoints) && readdirSync(checkpoints).some((name) => /^step-[2-4]\.tmp$/.test(name))) child.kill("SIGKILL");
+      }, 1);
+    },
+  }).finally(() => clearInterval(timer));
+  assert.equal(killed.signal, "SIGKILL", killed.stderr);
+  assert.ok(existsSync(join(checkpoints, "step-1", "trainer_state.json")));
+  for (const name of ["killed", "unbroken"]) {
+    const { code, stderr } = await runCli(args(name), gpu);
+    assert.equal(code, 0, stderr);
+    assert.deepEqual(readdirSync(join(folder, name, "checkpoints")).toSorted(), ["step-4", "step-5", "training.json"]);
+  }
+  for (const file of ["step-4/model.safetensors", "step-4/optimizer.safetensors", "step-5/model.safetensors", "step-5/optimizer.safetensors"]) {
+    assert.ok(readFileSync(join(checkpoints, file)).equals(readFileSync(join(folder, "unbroken", "checkpoints", file))), file);
+  }
+});
+
+const mounts = process.getuid?.() === 0 && process.platform === "linux" ? false : "mounting a small disk takes root on Linux";
+test("a checkpoint that cannot be written beside the training ends it before its last step, with the reason", { skip: skip || mounts }, async (t) => {
+  const disk = join(folder, "disk");
+  mkdirSync(disk);
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], { stdio: "pipe" });
+  } catch (error) {
+    t.skip(`no tmpfs can be mounted here: ${(error as Error).message}`);
+    return;
+  }
+  try {
+    // Room for the pairs and a part of the first checkpoint.
+    writeFileSync(join(disk, "filler"), Buffer.alloc(4 * 2 ** 20 - 600_000));
+    const out = join(disk, "out");
+    const { code, stderr } = await runCli(["train", "--model", model, "--data", data, "--out", out, "--dtype", "f32", "--max-steps", "50", "--save-steps", "1", "--pairs-per-step", "2", "--device", "cuda", "--quiet"], gpu);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /space/i);
+    const steps = readFileSync(join(out, "metrics.jsonl"), "utf8").trim().split("\n").length;
+    assert.ok(steps < 50, `${steps} steps`);
+    assert.deepEqual(readdirSync(join(out, "checkpoints")), ["training.json"]);
+  } finally {
+    execFileSync("umount", [disk]);
+  }
 });
 
 test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip: skipReal }, async () => {

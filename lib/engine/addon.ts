@@ -190,8 +190,8 @@ export interface NativeTrainer {
   evaluate(batch: PairBatch, signal?: AbortSignal): Promise<StepMetrics>;
   /** The last gradient, as safetensors with Hugging Face names, f32. */
   saveGradients(path: string): Promise<void>;
-  /** optimizer.safetensors into `dir`; exact. */
-  saveState(dir: string): Promise<void>;
+  /** optimizer.safetensors into `dir`; exact. `onTaken` as of NativeModel.save. */
+  saveState(dir: string, onTaken?: () => void): Promise<void>;
   loadState(dir: string): Promise<void>;
   stepsDone(): number;
   /** Frees gradients, moments and activations; the model lives on. Waits for work under way. */
@@ -205,8 +205,12 @@ export interface NativeModel {
   setTokenBytes(offsets: Int32Array, bytes: Uint8Array): void;
   /** Resolves when all have ended; onResult comes once a sample, in the order they end. */
   generate(requests: GenerateRequest[], onResult: (result: GenerateResult) => void, onToken?: (event: TokenEvent) => void, signal?: AbortSignal): Promise<void>;
-  /** model.safetensors (sharded above 5 GiB) and config.json into the existing folder `dir`. */
-  save(dir: string, dtype: Dtype): Promise<void>;
+  /**
+   * model.safetensors (sharded above 5 GiB) and config.json into the existing folder `dir`, of the weights as they are when calls made
+   * before this one have ended; resolves when the files are whole. `onTaken` is called when the engine goes on to what it was given later:
+   * on a GPU, where the host has memory for a copy, that is before they are written.
+   */
+  save(dir: string, dtype: Dtype, onTaken?: () => void): Promise<void>;
   createTrainer(options: TrainOptions): Promise<NativeTrainer>;
   /** Waits for work under way, then frees everything. Later calls are rejected with ERR_CLOSED. */
   close(): Promise<void>;

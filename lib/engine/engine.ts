@@ -222,7 +222,7 @@ export class Engine {
       accumulate: (batch, signal) => clock.call(() => trainer.accumulate(batch, signal)),
       evaluate: (batch, signal) => clock.call(() => trainer.evaluate(batch, signal)),
       saveGradients: (path) => trainer.saveGradients(path),
-      saveState: (dir) => trainer.saveState(dir),
+      saveState: (dir, onTaken) => trainer.saveState(dir, onTaken),
       loadState: (dir) => clock.load(() => trainer.loadState(dir)),
       stepsDone: () => trainer.stepsDone(),
       close: () => trainer.close(),

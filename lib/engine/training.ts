@@ -191,13 +191,15 @@ class Session {
   #trainer: NativeTrainer | undefined;
   #elapsed: number;
   #tokens: number;
-  /** The newest checkpoint; it may still be written while the next step waits in the engine's queue. */
+  /** The newest checkpoint; it may still be written while the next steps are made. Rejected where one before it failed, too. */
   #saving: Promise<Checkpoint> | undefined;
   #savedStep = 0;
-  /** When the engine had written it, by performance.now(). */
-  #writtenAt = 0;
+  /** Until when it held the engine up, by performance.now(): on a GPU the copying alone, else the writing too. */
+  #heldUpUntil = 0;
   /** When the last step's metrics came. */
   #stepEndedAt = 0;
+  /** Why a checkpoint was not written. */
+  #saveFailure: { error: unknown } | undefined;
 
   private constructor(
     private readonly job: TrainJob,
@@ -321,10 +323,9 @@ class Session {
           next = this.pairs.batch(this.#order.rowsOf(begun + 1));
           underWay.push(this.#begin(trainer, batch));
         }
-        const saving = this.#saving;
         const { result, seconds } = await this.#end(trainer, underWay.shift() as StepUnderWay, step);
-        // The engine wrote it before it made this step. Where that failed, training ends here.
-        await saving;
+        // Training ends here where a checkpoint before this step failed; one that is still being written is not waited for.
+        if (this.#saveFailure !== undefined) throw this.#saveFailure.error;
         this.#elapsed += seconds;
         this.#tokens += result.num_tokens;
         const line: MetricsLine = { ...result, epoch: this.#order.epochAfter(step), tokens_per_second: result.num_tokens / seconds, elapsed: this.#elapsed };
@@ -355,7 +356,7 @@ class Session {
     try {
       const result = await underWay.result;
       const end = performance.now();
-      const seconds = (end - Math.max(underWay.begin, this.#stepEndedAt, this.#writtenAt)) / 1000;
+      const seconds = (end - Math.max(underWay.begin, this.#stepEndedAt, this.#heldUpUntil)) / 1000;
       this.#stepEndedAt = end;
       return { result, seconds };
     } catch (error) {
@@ -382,18 +383,23 @@ class Session {
     });
   }
 
-  /** Begins a checkpoint of the weights as they are: the engine writes it before anything it is given later. */
+  /**
+   * Begins a checkpoint of the weights as they are: the engine takes them before anything it is given later, and where it writes them
+   * meanwhile, it takes the next ones when these are written. Checkpoints become whole in order.
+   */
   #save(trainer: NativeTrainer, step: number): void {
     const state: TrainerState = { global_step: step, epoch: this.#order.epochAfter(step), elapsed: this.#elapsed, num_tokens: this.#tokens, hash: this.record.hash };
+    const before = this.#saving;
+    const taken = (): void => { this.#heldUpUntil = performance.now(); };
     this.#savedStep = step;
     this.#saving = this.checkpoints.save(state, async (dir) => {
-      const writing = [this.engine.native.save(dir, this.job.dtype), trainer.saveState(dir)];
+      const writing = [this.engine.native.save(dir, this.job.dtype, taken), trainer.saveState(dir, taken)];
       this.tokenizer?.save(dir);
       for (const end of await Promise.allSettled(writing)) if (end.status === "rejected") throw end.reason;
-      this.#writtenAt = performance.now();
+      await before;
     });
-    // Told where it is awaited, a step later.
-    this.#saving.catch(() => undefined);
+    // Told after a step, or where the last one is awaited.
+    this.#saving.catch((error: unknown) => { this.#saveFailure ??= { error }; });
   }
 
   async #saveGradients(trainer: NativeTrainer, path: string): Promise<void> {

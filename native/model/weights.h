@@ -9,6 +9,7 @@
 
 #include "base/tensor.h"
 #include "model/config.h"
+#include "ops/device_reader.h"
 #include "ops/ops.h"
 
 namespace rlhi {
@@ -82,12 +83,19 @@ std::unique_ptr<Weights> load_weights(const std::string& path, const ModelConfig
 // Normal(0, 0.02) matrices, ones for norms, zero biases; the same for one seed everywhere.
 std::unique_ptr<Weights> random_weights(const ModelConfig& config, DType dtype, uint64_t seed, const ops::Table& ops, ops::Backend* backend);
 
+constexpr int64_t kMaxShardBytes = int64_t{5} << 30;
+
 // Writes model.safetensors (or shards of at most max_shard_bytes with model.safetensors.index.json) and config.json into
 // an existing folder `dir`; each file under a temporary name first, fsynced and renamed, so that a full disk or a kill
 // leaves no half-written file under the final name. If `source_config_json` is not empty it is written with only dtype
 // replaced (keeps fields we do not model); else config_to_json is.
 void save_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
-                     const std::string& source_config_json = "", int64_t max_shard_bytes = int64_t{5} << 30);
+                     const std::string& source_config_json = "", int64_t max_shard_bytes = kMaxShardBytes);
+// The same save in two halves: takes the weights as they are, and returns what writes the files. Null where there is no room for a copy.
+// `abort` is polled while they are taken: throws aborted.
+DeferredWrite take_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
+                              const std::string& source_config_json = "", int64_t max_shard_bytes = kMaxShardBytes,
+                              const std::atomic<bool>* abort = nullptr);
 
 // All parameters in `dtype` into one safetensors file, as above.
 void save_parameters(const std::string& path, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend);

@@ -14,48 +14,40 @@
 namespace rlhi {
 namespace {
 
-constexpr int64_t kChunkElements = int64_t{1} << 20;
+constexpr size_t kChunkElements = size_t{1} << 20;
 
-// Hands a parameter to `sink` in pieces, in `dtype`.
-class Downloader {
+// Hands elements on in another type.
+class Converter {
  public:
-  Downloader(const ops::Table& ops, ops::Backend* backend) : ops_(ops), backend_(backend) {}
-
-  void download(const Tensor& from, DType dtype, const io::SafetensorsSink& sink) {
-    const int64_t size = dtype_size(from.dtype);
-    for (int64_t begin = 0; begin < from.size(); begin += kChunkElements) {
-      const size_t n = static_cast<size_t>(std::min(kChunkElements, from.size() - begin));
-      raw_.resize(n * static_cast<size_t>(size));
-      ops_.download(backend_, raw_.data(), static_cast<const char*>(from.data) + begin * size, raw_.size());
-      if (from.dtype == dtype) {
-        sink(raw_.data(), raw_.size());
+  void convert(const void* data, size_t bytes, DType from, DType to, const io::SafetensorsSink& sink) {
+    if (from == to) return sink(data, bytes);
+    const size_t elements = bytes / static_cast<size_t>(dtype_size(from));
+    for (size_t begin = 0; begin < elements; begin += kChunkElements) {
+      const size_t n = std::min(kChunkElements, elements - begin);
+      if (to == DType::bf16) {
+        const float* source = static_cast<const float*>(data) + begin;
+        halves_.resize(n);
+        std::transform(source, source + n, halves_.begin(), to_bf16);
+        sink(halves_.data(), n * sizeof(bf16));
       } else {
-        convert(n, dtype, sink);
+        const bf16* source = static_cast<const bf16*>(data) + begin;
+        floats_.resize(n);
+        std::transform(source, source + n, floats_.begin(), [](bf16 x) { return to_float(x); });
+        sink(floats_.data(), n * sizeof(float));
       }
     }
   }
 
  private:
-  void convert(size_t n, DType dtype, const io::SafetensorsSink& sink) {
-    if (dtype == DType::bf16) {
-      const float* from = reinterpret_cast<const float*>(raw_.data());
-      halves_.resize(n);
-      std::transform(from, from + n, halves_.begin(), to_bf16);
-      sink(halves_.data(), n * sizeof(bf16));
-    } else {
-      const bf16* from = reinterpret_cast<const bf16*>(raw_.data());
-      floats_.resize(n);
-      std::transform(from, from + n, floats_.begin(), [](bf16 x) { return to_float(x); });
-      sink(floats_.data(), n * sizeof(float));
-    }
-  }
-
-  const ops::Table& ops_;
-  ops::Backend* backend_;
-  std::vector<char> raw_;
   std::vector<bf16> halves_;
   std::vector<float> floats_;
 };
+
+std::vector<DeviceBytes> sources_of(const Weights& weights) {
+  std::vector<DeviceBytes> sources;
+  for (const NamedParameter& p : weights.parameters) sources.push_back({p.view.data, static_cast<size_t>(p.view.bytes())});
+  return sources;
+}
 
 using Shard = std::vector<const NamedParameter*>;
 
@@ -82,10 +74,28 @@ std::string shard_name(size_t index, size_t count) {
   return name;
 }
 
-void write_shard(const std::string& path, const Shard& shard, DType dtype, Downloader& downloader) {
+// A file of weights without their bytes.
+struct WeightFile {
+  std::string path;
   std::vector<io::SafetensorsInfo> infos;
-  for (const NamedParameter* p : shard) infos.push_back({p->name, dtype, p->shape});
-  io::write_safetensors(path, infos, [&](size_t i, const io::SafetensorsSink& sink) { downloader.download(shard[i]->view, dtype, sink); });
+  std::vector<DType> held_as;                    // in memory, a tensor
+};
+
+WeightFile weight_file(const std::string& path, const Shard& shard, DType dtype) {
+  WeightFile file;
+  file.path = path;
+  for (const NamedParameter* p : shard) {
+    file.infos.push_back({p->name, dtype, p->shape});
+    file.held_as.push_back(p->view.dtype);
+  }
+  return file;
+}
+
+void write_weights(const WeightFile& file, const NextBytes& next) {
+  Converter converter;
+  io::write_safetensors(file.path, file.infos, [&](size_t i, const io::SafetensorsSink& sink) {
+    next([&](const void* data, size_t bytes) { converter.convert(data, bytes, file.held_as[i], file.infos[i].dtype, sink); });
+  });
 }
 
 std::string index_text(const std::vector<Shard>& shards, DType dtype) {
@@ -121,40 +131,70 @@ void remove_file(const std::string& path) {
   if (is_file(path) && std::remove(path.c_str()) != 0) fail(ErrorCode::io, path, ": cannot remove the weights of an earlier save");
 }
 
+// A folder of a model without its weights' bytes, which come in the order of the files.
+struct ModelFolder {
+  std::string dir, config;
+  std::vector<WeightFile> files;
+  std::string index;                             // "" for one file
+
+  std::string index_path() const { return dir + "/model.safetensors.index.json"; }
+};
+
+ModelFolder model_folder(const std::string& dir, const Weights& weights, DType dtype, const std::string& source_config_json, int64_t max_shard_bytes) {
+  check(dtype == DType::f32 || dtype == DType::bf16, ErrorCode::invalid_argument, "weights are saved as f32 or bf16, ", dtype_name(dtype),
+        " was asked for");
+  check(is_directory(dir), ErrorCode::io, dir, ": not a folder");
+  ModelFolder folder;
+  folder.dir = dir;
+  folder.config = config_text(weights.config(), dtype, source_config_json, dir);
+  const std::vector<Shard> shards = cut_shards(weights.parameters, dtype, max_shard_bytes);
+  for (size_t i = 0; i < shards.size(); ++i) folder.files.push_back(weight_file(dir + "/" + shard_name(i, shards.size()), shards[i], dtype));
+  if (shards.size() > 1) folder.index = index_text(shards, dtype);
+  return folder;
+}
+
+void write_folder(const ModelFolder& folder, const NextBytes& next) {
+  for (const WeightFile& file : folder.files) write_weights(file, next);
+  if (!folder.index.empty()) {
+    write_text_file(folder.index_path(), folder.index);
+    remove_file(folder.dir + "/model.safetensors");
+  } else {
+    remove_file(folder.index_path());
+  }
+  write_text_file(folder.dir + "/config.json", folder.config);
+}
+
 }  // namespace
 
 void save_parameters(const std::string& path, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend) {
-  Downloader downloader(ops, backend);
-  write_shard(path, cut_shards(weights.parameters, dtype, std::numeric_limits<int64_t>::max()).front(), dtype, downloader);
+  const Shard all = cut_shards(weights.parameters, dtype, std::numeric_limits<int64_t>::max()).front();
+  DeviceReader reader(sources_of(weights), ops, backend);
+  write_weights(weight_file(path, all, dtype), [&](const ByteSink& sink) { reader.next(sink); });
 }
 
 void save_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
                      const std::string& source_config_json, int64_t max_shard_bytes) {
-  check(dtype == DType::f32 || dtype == DType::bf16, ErrorCode::invalid_argument, "weights are saved as f32 or bf16, ", dtype_name(dtype),
-        " was asked for");
-  check(is_directory(dir), ErrorCode::io, dir, ": not a folder");
-  const std::string config = config_text(weights.config(), dtype, source_config_json, dir);
-  const std::vector<Shard> shards = cut_shards(weights.parameters, dtype, max_shard_bytes);
-  Downloader downloader(ops, backend);
-  for (size_t i = 0; i < shards.size(); ++i) write_shard(dir + "/" + shard_name(i, shards.size()), shards[i], dtype, downloader);
-  const std::string index = dir + "/model.safetensors.index.json";
-  if (shards.size() > 1) {
-    write_text_file(index, index_text(shards, dtype));
-    remove_file(dir + "/model.safetensors");
-  } else {
-    remove_file(index);
-  }
-  write_text_file(dir + "/config.json", config);
+  const ModelFolder folder = model_folder(dir, weights, dtype, source_config_json, max_shard_bytes);
+  DeviceReader reader(sources_of(weights), ops, backend);
+  write_folder(folder, [&](const ByteSink& sink) { reader.next(sink); });
+}
+
+DeferredWrite take_pretrained(const std::string& dir, const Weights& weights, DType dtype, const ops::Table& ops, ops::Backend* backend,
+                              const std::string& source_config_json, int64_t max_shard_bytes, const std::atomic<bool>* abort) {
+  ModelFolder folder = model_folder(dir, weights, dtype, source_config_json, max_shard_bytes);
+  std::shared_ptr<const HostCopy> copy = HostCopy::take(sources_of(weights), ops, backend, abort);
+  if (!copy) return nullptr;
+  return [folder = std::move(folder), copy = std::move(copy)](const std::atomic<bool>& abort) { write_folder(folder, copy->reader(abort)); };
 }
 
 std::string weights_fingerprint(const Weights& weights, const ops::Table& ops, ops::Backend* backend) {
   Hash64 hash;
   // The configuration too: the same numbers under another rotary scaling give other log-probabilities.
   hash.add_text(config_to_json(weights.config(), dtype_name(weights.dtype())));
-  Downloader downloader(ops, backend);
+  DeviceReader reader(sources_of(weights), ops, backend);
   for (const NamedParameter& p : weights.parameters) {
     hash.add_text(p.name);
-    downloader.download(p.view, weights.dtype(), [&](const void* data, size_t bytes) { hash.add(data, bytes); });
+    reader.next([&](const void* data, size_t bytes) { hash.add(data, bytes); });
   }
   return to_hex(hash.digest());
 }

@@ -7,8 +7,6 @@
 namespace rlhi {
 namespace {
 
-constexpr size_t kPieceBytes = size_t{4} << 20;
-
 // One kind of state: a value an element of the parameter storage.
 struct Kind {
   const char* prefix;
@@ -75,33 +73,52 @@ const io::SafetensorsEntry& checked_entry(const io::SafetensorsFile& file, const
   return checked_entry(file, whole.name, "F32", {whole.data.cols});
 }
 
+// The file without its tensors' bytes, and where those lie.
+struct StateFile {
+  std::string path;
+  std::vector<io::SafetensorsInfo> infos;
+  std::map<std::string, std::string> metadata;
+
+  void write(const NextBytes& next) const {
+    io::write_safetensors(path, infos, [&](size_t, const io::SafetensorsSink& sink) { next(sink); }, metadata);
+  }
+};
+struct StateParts {
+  StateFile file;
+  std::vector<DeviceBytes> sources;
+};
+
+StateParts state_parts(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done) {
+  StateParts parts;
+  StateFile& file = parts.file;
+  const auto add = [&](io::SafetensorsInfo info, const void* data) {
+    parts.sources.push_back({data, static_cast<size_t>(info.bytes())});
+    file.infos.push_back(std::move(info));
+  };
+  for (const Kind& kind : kinds(adamw)) {
+    for (const NamedParameter& p : weights.parameters) add({kind.prefix + p.name, kind.dtype, p.shape, kind.file_dtype}, data_of(kind, p));
+  }
+  for (const Whole& whole : wholes(adamw)) add({whole.name, DType::f32, {whole.data.cols}}, whole.data.data);
+  file.path = state_path(dir);
+  file.metadata = {{"format", "pt"}, {"step", concat(steps_done)}, {"dtype", dtype_name(weights.dtype())}};
+  return parts;
+}
+
 }  // namespace
 
 void save_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
                           ops::Backend* backend) {
-  std::vector<io::SafetensorsInfo> infos;
-  std::vector<const char*> sources;
-  for (const Kind& kind : kinds(adamw)) {
-    for (const NamedParameter& p : weights.parameters) {
-      infos.push_back({kind.prefix + p.name, kind.dtype, p.shape, kind.file_dtype});
-      sources.push_back(data_of(kind, p));
-    }
-  }
-  for (const Whole& whole : wholes(adamw)) {
-    infos.push_back({whole.name, DType::f32, {whole.data.cols}});
-    sources.push_back(static_cast<const char*>(whole.data.data));
-  }
-  std::vector<char> piece(kPieceBytes);
-  const auto fill = [&](size_t i, const io::SafetensorsSink& sink) {
-    const auto bytes = static_cast<size_t>(infos[i].bytes());
-    for (size_t at = 0; at < bytes; at += kPieceBytes) {
-      const size_t n = std::min(kPieceBytes, bytes - at);
-      ops.download(backend, piece.data(), sources[i] + at, n);
-      sink(piece.data(), n);
-    }
-  };
-  io::write_safetensors(state_path(dir), infos, fill, {{"format", "pt"}, {"step", concat(steps_done)},
-                         {"dtype", dtype_name(weights.dtype())}});
+  const StateParts parts = state_parts(dir, weights, adamw, steps_done);
+  DeviceReader reader(parts.sources, ops, backend);
+  parts.file.write([&](const ByteSink& sink) { reader.next(sink); });
+}
+
+DeferredWrite take_optimizer_state(const std::string& dir, const Weights& weights, const AdamW& adamw, int64_t steps_done, const ops::Table& ops,
+                                   ops::Backend* backend, const std::atomic<bool>* abort) {
+  StateParts parts = state_parts(dir, weights, adamw, steps_done);
+  std::shared_ptr<const HostCopy> copy = HostCopy::take(std::move(parts.sources), ops, backend, abort);
+  if (!copy) return nullptr;
+  return [file = std::move(parts.file), copy = std::move(copy)](const std::atomic<bool>& abort) { file.write(copy->reader(abort)); };
 }
 
 int64_t load_optimizer_state(const std::string& dir, const Weights& weights, AdamW& adamw, const ops::Table& ops, ops::Backend* backend) {

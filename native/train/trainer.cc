@@ -382,6 +382,11 @@ void Trainer::save_state(const std::string& dir) const {
   save_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend);
 }
 
+DeferredWrite Trainer::take_state(const std::string& dir, const std::atomic<bool>* abort) const {
+  impl_->check_idle();
+  return take_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->steps_done, impl_->ops, impl_->backend, abort);
+}
+
 void Trainer::load_state(const std::string& dir) {
   impl_->check_idle();
   impl_->steps_done = load_optimizer_state(dir, impl_->weights, impl_->adamw, impl_->ops, impl_->backend);

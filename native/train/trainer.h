@@ -89,6 +89,8 @@ class Trainer {
   // What follows, accumulate_only and evaluate need all steps ended.
   // optimizer.safetensors (moments, remainder, step) beside the weights that save_pretrained wrote; exact.
   void save_state(const std::string& dir) const;
+  // In two halves; null where there is no room for a copy. `abort` is polled while the state is taken.
+  DeferredWrite take_state(const std::string& dir, const std::atomic<bool>* abort = nullptr) const;
   void load_state(const std::string& dir);         // throws invalid_file where it belongs to another shape or dtype
 
  private:
