@@ -173,24 +173,6 @@ void choose(Backend* backend, Tensor logits, const TokenChoice* choices, int64_t
   }
 }
 
-// ---- optimizer -------------------------------------------------------------------------------------------------------
-void update(Backend* backend, const AdamWArgs& args) {
-  check_adamw(args);
-  adamw(enter(backend).launch, args);
-}
-double squares(Backend* backend, Tensor x) {
-  check_sum_of_squares(x);
-  const int64_t n = x.size();
-  if (n == 0) return 0;
-  CudaBackend& cuda = enter(backend);
-  double result = 0;
-  auto* on_device = static_cast<double*>(cuda.statistics.bytes(sizeof result));
-  sum_of_squares(cuda.launch, x.data, x.dtype, n, cuda.kernel.bytes(sum_of_squares_scratch(n)), on_device);
-  runtime::copy_out(cuda.launch.stream, &result, on_device, sizeof result);
-  runtime::synchronize(cuda.launch.stream);
-  return result;
-}
-
 Table make_table() {
   Table t = {};
   t.abi_version = kAbiVersion;
@@ -229,7 +211,7 @@ Table make_table() {
   t.linear_logprob_backward = linear_logprob_backward;
   t.choose_tokens = choose;
   t.adamw = update;
-  t.sum_of_squares = squares;
+  t.sum_of_squares = gradient_squares;
   return t;
 }
 
