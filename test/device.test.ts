@@ -116,5 +116,5 @@ test("bench and doctor --plan take --device cuda", { skip }, async () => {
   assert.ok(Number(host?.["host_bytes"]) > 8 * 134.5e6);
   assert.ok(Number(host?.["total_bytes"]) < Number(device?.["total_bytes"]));
   const words = await runCli(["doctor", "--plan", "smollm2-135m", "--device", "cuda", "--moment-memory", "host"], gpu);
-  assert.match(words.stdout, /moments in host memory: 1\.00 GiB of .* available: as the settings say\n/);
+  assert.match(words.stdout, /moments in host memory, 1\.00 GiB of .* available: as the settings say\n/);
 });

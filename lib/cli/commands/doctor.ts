@@ -118,6 +118,6 @@ function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: r
   out.table(plan.activations.map(({ name, bytes, kept }) => ({ tensor: name, size: formatBytes(bytes), kept: kept ? "kept" : "computed again" })), "its activations");
   out.text("");
   out.table(levels.map((level) => ({ recompute: level.recompute, ...(own ? { moments: level.momentMemory } : {}), total: formatBytes(level.total), "": level.recompute === plan.recompute ? "this plan" : fits(level) ? "fits too" : "does not fit" })), "levels of recomputation");
-  if (plan.hostBytes > 0) out.text(`moments in host memory: ${formatBytes(plan.hostBytes)} of ${formatBytes(hostAvailable)} available: ${plan.momentMemoryReason}`);
+  if (own) out.text(`moments ${plan.hostBytes > 0 ? `in host memory, ${formatBytes(plan.hostBytes)} of ${formatBytes(hostAvailable)} available` : "on the device"}: ${plan.momentMemoryReason}`);
   out.text(`total ${formatBytes(plan.total)} of ${formatBytes(available)} available: ${fits(plan) ? "fits" : "does not fit"}`);
 }
