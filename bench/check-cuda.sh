@@ -7,7 +7,7 @@
 # Needs a compiler, CMake and nvcc; python3 with torch for peers, and trl where that is to be measured; no Node. A stage that fails does not stop the others. In DIR
 # (default: build-cuda/report): summary.txt, summary.json, and a log a stage.
 # RLHI_CUDA_ARCHITECTURES: GPUs to build for (default: this one's, or 90a). RLHI_SHARED: where oracles/ lies. RLHI_CUDA_TRAIN and
-# RLHI_CUDA_GENERATE: shapes to measure (default "135m 1b 8b 8b-compact" and "135m 8b").
+# RLHI_CUDA_GENERATE: shapes to measure (default "135m 1b 8b 8b-compact 8b-host" and "135m 8b").
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -107,7 +107,7 @@ for stage in "${stages[@]}"; do
     model) run model 300 tests trainer: transformer: score: generator: ;;
     sanitize) run sanitize 300 sanitize ;;
     gemm|few-rows|attention|memory) run "$stage" 200 measure "$stage" ;;
-    train) run train 300 measure $(printf 'train-%s ' ${RLHI_CUDA_TRAIN:-135m 1b 8b 8b-compact}) ;;
+    train) run train 400 measure $(printf 'train-%s ' ${RLHI_CUDA_TRAIN:-135m 1b 8b 8b-compact 8b-host}) ;;
     generate) run generate 200 measure $(printf 'generate-%s ' ${RLHI_CUDA_GENERATE:-135m 8b}) ;;
     peers) run peers 300 peers ;;
     *) say "FAIL  $stage: no such stage"; failed=1 ;;

@@ -9,7 +9,7 @@
 namespace rlhi::bindings {
 namespace {
 
-constexpr int kAddonAbi = 8;  // addonAbi in lib/engine/addon.ts
+constexpr int kAddonAbi = 9;  // addonAbi in lib/engine/addon.ts
 
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   auto state = std::make_unique<AddonState>(env);

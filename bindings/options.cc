@@ -2,12 +2,16 @@
 
 #include <limits>
 
+#include "base/system.h"
+
 namespace rlhi::bindings {
 namespace {
 
 constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
 constexpr int64_t kSafeInteger = (int64_t{1} << 53) - 1;
 constexpr double kHuge = std::numeric_limits<double>::max();
+// A GPU wants more rows in a product of the head than a CPU does, and has the memory.
+constexpr int64_t kGpuLogitsBytes = int64_t{1} << 30;
 
 ops::Moments moments_from_name(const std::string& name) {
   if (name == "f32") return ops::Moments::f32;
@@ -71,6 +75,7 @@ TrainOptions read_train_options(Napi::Value value) {
   o.max_grad_norm = fields.number("maxGradNorm", 0, kHuge);
   o.gradients = fields.dtype("gradients");
   o.moments = moments_from_name(fields.string("moments"));
+  o.moment_memory = moment_memory_from_name(fields.string("momentMemory"));
   const std::string schedule = fields.string("lrSchedulerType");
   o.warmup_steps = fields.integer("warmupSteps", 0, kSafeInteger);
   o.schedule = schedule_from_name(schedule);
@@ -82,6 +87,12 @@ TrainOptions read_train_options(Napi::Value value) {
   const std::string recompute = fields.string("recompute");
   if (recompute != "auto") o.recompute = recompute_from_name(recompute);
   return o;
+}
+
+void set_for_gpu(TrainOptions& options) {
+  options.kept_logits_bytes = kGpuLogitsBytes;
+  options.device_has_own_memory = true;
+  options.host_memory_bytes = available_memory_bytes();
 }
 
 bool needs_references(const TrainOptions& options) { return options.loss.type != LossType::simpo && options.loss.type != LossType::sft; }
@@ -125,6 +136,9 @@ Napi::Object plan_to_js(Napi::Env env, const MemoryPlan& plan) {
   result.Set("activations", activations);
   result.Set("recompute", recompute_name(plan.recompute));
   result.Set("total", static_cast<double>(plan.total));
+  result.Set("momentMemory", moment_memory_name(plan.moment_memory));
+  result.Set("momentMemoryReason", plan.moment_memory_reason);
+  result.Set("hostBytes", static_cast<double>(plan.host_bytes));
   return result;
 }
 

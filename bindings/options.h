@@ -10,6 +10,7 @@ namespace rlhi::bindings {
 
 LoadRequest read_load_request(const Fields& options);
 TrainOptions read_train_options(Napi::Value options);
+void set_for_gpu(TrainOptions& options);  // what a training on a GPU, and its plan, has otherwise than one on the CPU
 bool needs_references(const TrainOptions& options);
 std::vector<GenerateRequest> read_generate_requests(Napi::Value requests, const TokenLimits& limits);
 

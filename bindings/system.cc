@@ -62,7 +62,8 @@ Napi::Value plan_training_of(const Napi::CallbackInfo& info) {
     const std::string device = to_text(info[3], "device");
     ops::check_device_name(device);
     options.threads = device == "cpu" ? ops::cpu_features().logical_cores : 1;
-    if (device == "cpu" && !ops::keeps_logits(ops::default_isa(), dtype)) options.kept_logits_bytes = 0;
+    if (device != "cpu") set_for_gpu(options);
+    else if (!ops::keeps_logits(ops::default_isa(), dtype)) options.kept_logits_bytes = 0;
     return plan_to_js(info.Env(), plan_training(config_of(path), dtype, options));
   });
 }

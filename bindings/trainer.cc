@@ -6,9 +6,6 @@
 namespace rlhi::bindings {
 namespace {
 
-// A GPU wants more rows in a product of the head than a CPU does, and has the memory.
-constexpr int64_t kGpuLogitsBytes = int64_t{1} << 30;
-
 Napi::Value metrics_to_js(Napi::Env env, const StepMetrics& m) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("step", static_cast<double>(m.step));
@@ -70,7 +67,7 @@ Napi::Value NativeTrainer::create(Napi::Env env, const std::shared_ptr<Session>&
     engine.transformer->release_inference_memory();
     engine.generator->release_memory();
     TrainOptions options = planned;
-    if (!engine.backend->is_cpu()) options.kept_logits_bytes = kGpuLogitsBytes;
+    if (!engine.backend->is_cpu()) set_for_gpu(options);
     std::optional<Failure> failure;
     try {
       engine.trainer = std::make_unique<Trainer>(*engine.weights, *engine.transformer, options, engine.ops(), engine.backend->handle());

@@ -31,6 +31,7 @@ export const trainSettingsSchema = z.strictObject({
   weight_decay: z.number().min(0).default(0).describe("of matrices, not of norms and biases"),
   gradients: z.enum(["f32", "bf16"]).default("f32").describe("storage of the matrices' gradients; bf16 (a micro-batch's sum is rounded once) takes half the memory"),
   moments: z.enum(["f32", "bf16", "8bit"]).default("f32").describe("storage of AdamW's two moments; bf16 and 8bit (rounded up or down at random) take a half and a quarter of the memory"),
+  moment_memory: z.enum(["auto", "device", "host"]).default("auto").describe("where a GPU's moments lie: host: in the host's memory, and each update brings them to the GPU and back, to the same bits; auto: device, or host where that does not fit"),
   max_grad_norm: z.number().gt(0).default(1).describe("longer gradients are scaled down to this norm"),
   lr_scheduler_type: z.enum(["constant", "constant_with_warmup", "linear", "cosine"]).default("constant_with_warmup").describe("how the learning rate goes on after the warm-up"),
   warmup_steps: count("steps over which the learning rate grows from 0").default(10),
@@ -38,7 +39,7 @@ export const trainSettingsSchema = z.strictObject({
   num_epochs: positive("passes over the pairs").default(1),
   max_steps: count("0: as the epochs give").default(0),
   max_tokens_per_micro_batch: positive("token budget of one forward and backward").default(2048),
-  recompute: z.enum(["auto", "none", "norms", "layers"]).default("auto").describe("what the backward computes again instead of keeping it, from most to least memory; auto: norms, or layers where that does not fit"),
+  recompute: z.enum(["auto", "none", "norms", "layers"]).default("auto").describe("what the backward computes again instead of keeping it, from most to least memory; auto: norms, or layers where norms do not fit, on a GPU not even with moments in host memory"),
   save_steps: count("steps between checkpoints; 0: only the last").default(50),
   shuffle: z.boolean().default(true).describe("a new order of the pairs in every epoch, by the seed"),
 }).refine(({ loss_type, label_smoothing }) => loss_type === "sigmoid" || label_smoothing === 0, {

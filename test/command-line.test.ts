@@ -28,11 +28,11 @@ const frozen: Record<string, string[]> = {
   chat: [...common, ...onDevice, ...sampling, "model", "system", "persona"],
   train: [
     ...common, ...onDevice, "run", "force", "model", "ref", "data", "out", "overwrite", "seed", "max-length", "save-gradients", "trace", "loss-type", "beta", "label-smoothing", "simpo-gamma", "rpo-alpha",
-    "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "gradients", "moments", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
+    "learning-rate", "adam-beta1", "adam-beta2", "adam-epsilon", "weight-decay", "gradients", "moments", "moment-memory", "max-grad-norm", "lr-scheduler-type", "warmup-steps", "pairs-per-step", "num-epochs", "num-train-epochs", "max-steps",
     "max-tokens-per-micro-batch", "recompute", "save-steps", "shuffle",
   ],
-  bench: [...common, ...onDevice, "model", "steps", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "sequences", "tokens", "shape", "form", "max-new-tokens", "max-tokens-per-micro-batch"],
-  doctor: [...common, "plan", "device", "dtype", "gradients", "moments", "recompute", "max-tokens-per-micro-batch", "max-pair-tokens"],
+  bench: [...common, ...onDevice, "model", "steps", "pairs", "prompt", "answer", "gradients", "moments", "moment-memory", "recompute", "sequences", "tokens", "shape", "form", "max-new-tokens", "max-tokens-per-micro-batch"],
+  doctor: [...common, "plan", "device", "dtype", "gradients", "moments", "moment-memory", "recompute", "max-tokens-per-micro-batch", "max-pair-tokens"],
 };
 for (const [command, flags] of Object.entries(frozen)) {
   test(`${command}: the flags are these`, async () => {

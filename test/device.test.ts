@@ -151,6 +151,19 @@ test("a checkpoint that cannot be written beside the training ends it before its
   }
 });
 
+test("a GPU's moments may lie in host memory: the same bytes, and the plan says where", { skip }, async () => {
+  const lossesOf = { device: await losses("moments-device", "--device", "cuda", "--moment-memory", "device"), host: await losses("moments-host", "--device", "cuda", "--moment-memory", "host") };
+  assert.deepEqual(lossesOf.host, lossesOf.device);
+  for (const file of ["model.safetensors", join("checkpoints", "step-2", "optimizer.safetensors")]) {
+    assert.ok(readFileSync(join(folder, "moments-host", file)).equals(readFileSync(join(folder, "moments-device", file))), file);
+  }
+  for (const memory of ["device", "host"]) {
+    const [bench] = await cliJson<Record<string, unknown>>(["bench", "train", "--model", model, "--dtype", "f32", "--steps", "1", "--device", "cuda", "--pairs", "1", "--prompt", "5", "--answer", "4", "--moment-memory", memory], gpu);
+    assert.equal(bench?.["moment_memory"], memory);
+    assert.equal(Number(bench?.["host_moments_bytes"]) > 0, memory === "host");
+  }
+});
+
 test("a GPU that is not there, or cannot be used, is an error that says what to do", { skip: skipReal }, async () => {
   const second = await refused("cuda:1", gpu.env);
   assert.equal(second.code, 1);
@@ -197,4 +210,13 @@ test("bench and doctor --plan take --device cuda", { skip }, async () => {
   const plan = facts.find((line) => line["plan"] !== undefined);
   assert.ok(Number(plan?.["available_memory_bytes"]) > 0);
   assert.ok(Number(plan?.["total_bytes"]) > 5e8);
+  const planOf = async (...more: string[]): Promise<Record<string, unknown> | undefined> =>
+    (await cliJson<Record<string, unknown>>(["doctor", "--plan", "smollm2-135m", "--device", "cuda", ...more], gpu)).find((line) => line["plan"] !== undefined);
+  const [device, host] = [await planOf("--moment-memory", "device"), await planOf("--moment-memory", "host")];
+  assert.deepEqual([device?.["moment_memory"], device?.["host_bytes"]], ["device", 0]);
+  assert.equal(host?.["moment_memory"], "host");
+  assert.ok(Number(host?.["host_bytes"]) > 8 * 134.5e6);
+  assert.ok(Number(host?.["total_bytes"]) < Number(device?.["total_bytes"]));
+  const words = await runCli(["doctor", "--plan", "smollm2-135m", "--device", "cuda", "--moment-memory", "host"], gpu);
+  assert.match(words.stdout, /moments in host memory, 1\.00 GiB of .* available: as the settings say\n/);
 });

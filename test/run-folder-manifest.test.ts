@@ -184,6 +184,9 @@ describe("a run folder", () => {
     };
     assert.deepEqual([settingsOfPairs(false, true), settingsOfPairs(true, false)], [[false, true], [true, false]]);
     assert.equal(stageSettings("eval", base.config)["personas.enabled"], false);
+    const trained = stageSettings("train", base.config);
+    assert.equal(trained["train.moments"], "f32");
+    assert.ok(!("train.moment_memory" in trained), "where moments lie changes no bit");
   });
 
   it("does a finished stage again after one before it was done again", async (t) => {

@@ -203,6 +203,9 @@ test("other settings, other data and folders of others are refused; --overwrite 
   const changed = await runCli([...flags("same", "--dtype", "f32", "--data", slow), "--quiet"]);
   assert.match(changed.stderr, /same settings, other contents/);
   assert.equal(weightsOf("same"), weightsOf("first-f32"));
+  // Where moments lie changes no bit: it is no other training.
+  const [elsewhere] = await cliJson<TrainFacts>(flags("same", "--dtype", "f32", "--moment-memory", "host"));
+  assert.equal(elsewhere?.steps, 15);
   const self = await runCli([...flags("x", "--dtype", "f32"), "--out", model, "--quiet"]);
   assert.equal(self.code, 2);
   assert.match(self.stderr, /folder of a model that is read/);

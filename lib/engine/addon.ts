@@ -126,6 +126,9 @@ export interface ModelInfo extends ModelShape {
 /** What AdamW's moments are stored as; 8bit: codes with a scale for every 256 of them. */
 export type Moments = Dtype | "8bit";
 
+/** Where AdamW's moments lie; from the host's memory they pass through the GPU in each update, to the same bits. */
+export type MomentMemory = "device" | "host";
+
 export interface TrainOptions {
   lossType: "sigmoid" | "ipo" | "hinge" | "simpo" | "sft";
   beta: number;
@@ -141,6 +144,8 @@ export interface TrainOptions {
   gradients: Dtype;
   /** Storage of AdamW's two moments. */
   moments: Moments;
+  /** Where they lie; auto: on the device, or in host memory where the plan does not fit otherwise. To the CPU all three are the same. */
+  momentMemory: MomentMemory | "auto";
   maxGradNorm: number;
   lrSchedulerType: "constant" | "constant_with_warmup" | "linear" | "cosine";
   warmupSteps: number;
@@ -177,7 +182,12 @@ export interface MemoryPlan {
   /** What the entry "activations" is made of, all layers together; what is not kept is computed again, `bytes` being what keeping it would take. */
   activations: { name: string; bytes: number; kept: boolean }[];
   entries: { name: string; bytes: number }[];
+  /** Of the device's memory; what `hostBytes` counts is not part of it. */
   total: number;
+  momentMemory: MomentMemory;
+  momentMemoryReason: string;
+  /** Of moments in host memory, else 0. */
+  hostBytes: number;
 }
 
 export interface NativeTrainer {
@@ -318,7 +328,7 @@ export interface NativeAddon {
   measureOperations(path: string, dtype: Dtype, tokens: number, device: string, threads: number, repeats: number): Promise<OperationSpeed[]>;
 }
 
-export const addonAbi = 8;
+export const addonAbi = 9;
 
 /** Every member of the three interfaces, by the types complete and nothing more; a test holds the addon's exports against them. */
 export const nativeMembers: {

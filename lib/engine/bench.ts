@@ -98,6 +98,7 @@ export interface TrainBench extends BenchModel {
   gradients: Dtype;
   /** Storage of AdamW's moments. */
   moments: Moments;
+  momentMemory: TrainOptions["momentMemory"];
   recompute: TrainOptions["recompute"];
   maxTokensPerMicroBatch: number;
 }
@@ -138,7 +139,7 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
       return {
         pairs_per_s: pairs / step, tokens_per_s: (pairs * (prompt + 2 * answer)) / step, useful_mfu: (pairs * flops) / step / peak, matrix_peak_flops: peak,
         peak_memory_bytes: peakMemoryBytes(), plan_bytes: plan.total, plan: plan.entries, step_seconds_median: step, step_seconds: seconds, useful_flops_per_pair: flops,
-        first_loss: firstLoss, model: options.model, dtype: options.dtype, gradients: options.gradients, moments: options.moments, recompute: plan.recompute, pairs, prompt, answer, parameters: engine.info.parameters, ...memory, ...machineFacts(engine),
+        first_loss: firstLoss, model: options.model, dtype: options.dtype, gradients: options.gradients, moments: options.moments, moment_memory: plan.momentMemory, host_moments_bytes: plan.hostBytes, recompute: plan.recompute, pairs, prompt, answer, parameters: engine.info.parameters, ...memory, ...machineFacts(engine),
       };
     } finally {
       await trainer.close();
@@ -146,10 +147,10 @@ export function benchTrain(options: TrainBench): Promise<Record<string, unknown>
   });
 }
 
-function trainOptions({ prompt, answer, steps, gradients, moments, recompute, maxTokensPerMicroBatch }: TrainBench): TrainOptions {
+function trainOptions({ prompt, answer, steps, gradients, moments, momentMemory, recompute, maxTokensPerMicroBatch }: TrainBench): TrainOptions {
   return {
     lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 5e-7, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8, weightDecay: 0,
-    gradients, moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: steps + 1, maxTokensPerMicroBatch, maxPairTokens: prompt + 2 * answer, memoryLimitBytes: 0, recompute,
+    gradients, moments, momentMemory, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: steps + 1, maxTokensPerMicroBatch, maxPairTokens: prompt + 2 * answer, memoryLimitBytes: 0, recompute,
   };
 }
 

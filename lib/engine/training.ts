@@ -135,9 +135,9 @@ async function trainIn(checkpoints: CheckpointFolder, job: TrainJob): Promise<Tr
   }
 }
 
-/** Everything that decides the trained bytes, but for contents of files; how often to save does not. */
+/** Everything that decides the trained bytes, but for contents of files; how often to save and where moments lie does not. */
 function recordedSettings(job: TrainJob): Record<string, unknown> {
-  const { save_steps: _, ...settings } = job.settings;
+  const { save_steps: _, moment_memory: __, ...settings } = job.settings;
   return { model: job.model, reference: job.reference ?? null, dtype: job.dtype, seed: job.seed, ...settings };
 }
 
@@ -284,7 +284,7 @@ class Session {
     return {
       lossType: settings.loss_type, beta: settings.beta, labelSmoothing: settings.label_smoothing, simpoGamma: settings.simpo_gamma, rpoAlpha: settings.rpo_alpha,
       learningRate: settings.learning_rate, adamBeta1: settings.adam_beta1, adamBeta2: settings.adam_beta2, adamEpsilon: settings.adam_epsilon,
-      weightDecay: settings.weight_decay, gradients: settings.gradients, moments: settings.moments, maxGradNorm: settings.max_grad_norm, lrSchedulerType: settings.lr_scheduler_type, warmupSteps: settings.warmup_steps,
+      weightDecay: settings.weight_decay, gradients: settings.gradients, moments: settings.moments, momentMemory: settings.moment_memory, maxGradNorm: settings.max_grad_norm, lrSchedulerType: settings.lr_scheduler_type, warmupSteps: settings.warmup_steps,
       totalSteps: this.#order.totalSteps, maxTokensPerMicroBatch: settings.max_tokens_per_micro_batch,
       maxPairTokens: this.pairs.tokens.reduce((longest, tokens) => Math.max(longest, tokens), 0), memoryLimitBytes: 0, recompute: settings.recompute,
     };

@@ -46,7 +46,10 @@ const settingsOf: Record<StageName, (config: RunConfig) => StageSettings> = {
     "rewrites.enabled": config.rewrites.enabled, "rewards.enabled": config.rewards.enabled,
     ...(config.pairs.judge_rewrites ? roleOf(config, "judge") : {}),
   }),
-  train: (config) => ({ ...policyOf(config), reference: config.reference, ...section("train", config.train) }),
+  train(config) {
+    const { moment_memory: _, ...train } = config.train;
+    return { ...policyOf(config), reference: config.reference, ...section("train", train) };
+  },
   eval: (config) => (config.eval.enabled
     ? {
       "data.held_out": config.data.held_out, "personas.enabled": config.personas.enabled, "personas.max_words": config.personas.max_words, ...section("eval", config.eval),

@@ -1,5 +1,5 @@
 // rlhi_cuda_bench STAGE [--device cuda[:N]] [--json FILE]: measures one stage (gemm, few-rows, attention, memory, train-135m, train-1b,
-// train-8b, train-8b-compact, generate-135m, generate-8b) and prints a line a result; FILE gets a JSON object a line.
+// train-8b, train-8b-compact, train-8b-host, generate-135m, generate-8b) and prints a line a result; FILE gets a JSON object a line.
 #include <cstdio>
 
 #include "bench/measure.h"
@@ -15,7 +15,8 @@ bool run(const Bench& b, const std::string& stage) {
   if (stage == "train-135m") return measure_training(b, "smollm2-135m", 16384, 256, 4, 5), true;
   if (stage == "train-1b") return measure_training(b, "llama-3.2-1b", 12288, 512, 4, 3), true;
   if (stage == "train-8b") return measure_training(b, "llama-3.1-8b", 4608, 512, 8, 2), true;
-  if (stage == "train-8b-compact") return measure_training(b, "llama-3.1-8b", 4608, 512, 8, 2, true), true;
+  if (stage == "train-8b-compact") return measure_training(b, "llama-3.1-8b", 4608, 512, 8, 2, TrainMemory::compact), true;
+  if (stage == "train-8b-host") return measure_training(b, "llama-3.1-8b", 4608, 512, 8, 2, TrainMemory::host_moments), true;
   if (stage == "generate-135m") return measure_generation(b, "smollm2-135m", 64, 256, 64), true;
   if (stage == "generate-8b") return measure_generation(b, "llama-3.1-8b", 64, 256, 64), true;
   return false;

@@ -119,9 +119,13 @@ void measure_few_rows(const Bench& b);           // products of decoding
 void measure_attention(const Bench& b);
 double copy_bandwidth(const Bench& b);           // memory.cc: GB/s, bytes read and written
 void measure_memory(const Bench& b);
-// models.cc. Pairs of three parts of `length` tokens; max_tokens: of a micro-batch. Fewer layers where the shape's own do not fit. compact:
-// gradients of matrices in bf16 and AdamW's moments in 8 bits, instead of f32.
-void measure_training(const Bench& b, const std::string& shape, int64_t max_tokens, int64_t length, int64_t micro_batches, int steps, bool compact = false);
+// models.cc. Pairs of three parts of `length` tokens; max_tokens: of a micro-batch. Fewer layers where the shape's own do not fit.
+enum class TrainMemory {
+  plain,         // gradients and AdamW's moments in f32 on the device
+  compact,       // gradients of matrices in bf16, moments in 8 bits
+  host_moments,  // f32, moments in host memory
+};
+void measure_training(const Bench& b, const std::string& shape, int64_t max_tokens, int64_t length, int64_t micro_batches, int steps, TrainMemory memory = TrainMemory::plain);
 void measure_generation(const Bench& b, const std::string& shape, int64_t sequences, int64_t prompt, int32_t new_tokens);
 
 }  // namespace rlhi::bench

@@ -47,6 +47,10 @@ void optimizer(const Bench& b, double copy) {
   a.grad = grad.tensor().data, a.m = m.tensor().data, a.v = v.tensor().data;
   a.lr = 1e-6, a.bias_correction1 = 0.1, a.bias_correction2 = 0.05;
   one(b, "adamw, bf16 weight and remainder", 28.0 * n, copy, [&] { b.ops.adamw(b.backend, a); });
+  const HostBuffer host_m(b.ops, b.backend, n * sizeof(float), "first moments"), host_v(b.ops, b.backend, n * sizeof(float), "second moments");
+  a.m = host_m.data(), a.v = host_v.data(), a.moments_on_host = true;
+  const double ms = b.milliseconds([&] { b.ops.adamw(b.backend, a); }, 5, 1);
+  b.report.add("memory", "adamw, its moments in host memory", {{"ms", ms}, {"gb_per_s_each_way", 8.0 * n / ms / 1e6}});
   const DeviceBuffer sum(b.ops, b.backend, sizeof(double), "a sum");
   one(b, "sum_of_squares f32", 4.0 * n, copy, [&] { b.ops.sum_of_squares(b.backend, grad.tensor(), static_cast<double*>(sum.data())); });
   one(b, "zero", 4.0 * n, copy, [&] { b.ops.zero(b.backend, m.tensor().data, n * sizeof(float)); });

@@ -50,11 +50,13 @@ ModelConfig fitting(const Bench& b, ModelConfig config, const TrainOptions& opti
 
 }  // namespace
 
-void measure_training(const Bench& b, const std::string& shape, int64_t max_tokens, int64_t length, int64_t micro_batches, int steps, bool compact) {
+void measure_training(const Bench& b, const std::string& shape, int64_t max_tokens, int64_t length, int64_t micro_batches, int steps, TrainMemory memory) {
   TrainOptions options;
-  if (compact) options.gradients = DType::bf16, options.moments = ops::Moments::coded;
+  if (memory == TrainMemory::compact) options.gradients = DType::bf16, options.moments = ops::Moments::coded;
   options.max_tokens_per_micro_batch = max_tokens, options.max_pair_tokens = 3 * length;
   options.kept_logits_bytes = int64_t{1} << 30;
+  options.device_has_own_memory = true;
+  options.moment_memory = memory == TrainMemory::host_moments ? MomentMemory::host : MomentMemory::device;
   const ModelConfig full = named_shape(shape), config = fitting(b, full, options);
   const double peak = best_product_tflops(b);
   const auto before = b.ops.available_bytes(b.backend);
@@ -87,7 +89,7 @@ void measure_training(const Bench& b, const std::string& shape, int64_t max_toke
   for (size_t i = 1; i < ends.size(); ++i) seconds.push_back(ends[i] - ends[i - 1]);
   const double step = median(seconds), forward = seconds_of([&] { trainer.evaluate(pairs); });
   const double useful = pair_flops(config, static_cast<double>(length), static_cast<double>(length)) * static_cast<double>(n_pairs) / step / 1e12;
-  b.report.add("train", concat(shape, config.n_layers < full.n_layers ? concat(", ", config.n_layers, " of ", full.n_layers, " layers") : "", ", ", length, "+", length, "+", length, compact ? ", bf16 gradients, 8-bit moments" : ""),
+  b.report.add("train", concat(shape, config.n_layers < full.n_layers ? concat(", ", config.n_layers, " of ", full.n_layers, " layers") : "", ", ", length, "+", length, "+", length, memory == TrainMemory::compact ? ", bf16 gradients, 8-bit moments" : memory == TrainMemory::host_moments ? ", moments in host memory" : ""),
                {{"pairs_per_s", static_cast<double>(n_pairs) / step}, {"tokens_per_s", static_cast<double>(metrics.num_tokens) / step}, {"step_s", step}, {"host_s", median(host)},
                 {"forward_s", forward}, {"useful_tflops", useful}, {"peak_tflops", peak}, {"useful_mfu", useful / peak}, {"pairs", static_cast<double>(n_pairs)},
                 {"micro_batch_tokens", static_cast<double>(max_tokens)}, {"layers", static_cast<double>(config.n_layers)}, {"loss", metrics.loss},

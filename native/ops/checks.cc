@@ -206,6 +206,8 @@ void check_adamw(const AdamWArgs& a) {
   check(a.grad_dtype == DType::f32 || a.grad_dtype == DType::bf16, ErrorCode::invalid_argument, "adamw: the gradient is ",
         dtype_name(a.grad_dtype), ", expected f32 or bf16");
   check(a.moments != Moments::coded || (a.m_scales && a.v_scales), ErrorCode::invalid_argument, "adamw: coded moments need scales, found none");
+  check(!a.moments_on_host || (a.moment_piece > 0 && a.moment_piece % kMomentBlock == 0), ErrorCode::invalid_argument, "adamw: pieces of ", a.moment_piece,
+        " moments, expected a multiple of ", kMomentBlock);
 }
 
 }  // namespace rlhi::ops

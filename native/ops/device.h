@@ -23,7 +23,7 @@ class Device {
   // Until the trace is written, operations and what each thread does for them are noted. Throws unsupported on a GPU.
   virtual void start_trace() = 0;
   virtual void write_trace(const std::string& path) = 0;
-  bool is_cpu() const { return std::string(table().backend_name).starts_with("cpu/"); }
+  bool is_cpu() const { return ops::is_cpu(table()); }
 };
 
 struct DeviceOptions {

@@ -13,13 +13,14 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "base/tensor.h"
 #include "loss/preference.h"
 
 namespace rlhi::ops {
 
-constexpr uint32_t kAbiVersion = 7;
+constexpr uint32_t kAbiVersion = 8;
 
 struct Backend;  // opaque: threads and scratch of the CPU, or stream and handles of a GPU
 
@@ -150,6 +151,19 @@ enum class Moments : uint8_t { f32, bf16, coded };
 constexpr int64_t kMomentBlock = 256;
 inline int64_t moment_size(Moments m) { return m == Moments::f32 ? 4 : m == Moments::bf16 ? 2 : 1; }  // bytes an element, without the scales
 
+// Moments that lie in the host's memory pass through a GPU's in pieces of this many elements, a multiple of kMomentBlock: at most
+// kMomentSlots of them are there at once, one on its way in, one that is computed, one on its way out.
+constexpr int64_t kMomentPiece = int64_t{1} << 22;
+constexpr int64_t kMomentSlots = 3;
+inline int64_t moment_piece_bytes(int64_t n, Moments m, int64_t piece) {  // of one moment of a piece, in whole lines of 256 bytes
+  const int64_t bytes = (n < piece ? n : piece) * moment_size(m);
+  return (bytes + 255) / 256 * 256;
+}
+inline int64_t moment_staging_bytes(int64_t n, Moments m, int64_t piece = kMomentPiece) {  // of both moments, of n elements in all
+  const int64_t pieces = (n + piece - 1) / piece;
+  return 2 * (pieces < kMomentSlots ? pieces : kMomentSlots) * moment_piece_bytes(n, m, piece);
+}
+
 struct AdamWArgs {
   int64_t n = 0;
   DType dtype = DType::f32;    // of the weight: f32, or bf16 with a remainder (base/dtype.h, split_master)
@@ -162,6 +176,9 @@ struct AdamWArgs {
   void* v = nullptr;           // second
   float* m_scales = nullptr;   // coded only: [ceil(n / kMomentBlock)]
   float* v_scales = nullptr;
+  // m and v lie in memory of alloc_host, not of alloc; their scales lie in alloc's. The bits are the same.
+  bool moments_on_host = false;
+  int64_t moment_piece = kMomentPiece;
   int64_t first_element = 0;   // index of the first of the n among all parameters: of a multiple of 16, and the same in every step
   uint32_t rounding_seed = 0;  // of the step
   const float* grad_scale = nullptr;  // backend memory: applied to grad as it is read (null: 1). Where it is NaN nothing changes
@@ -178,7 +195,7 @@ struct Table {
   const char* backend_name;    // "cpu/portable", "cpu/avx2", "cpu/avx512", "cuda"
 
   // Memory of the backend. alloc returns 64-byte aligned, zeroed memory or nullptr. Tensors, packed weights, the arrays of
-  // AdamWArgs and what is said to lie in backend memory do; index lists, targets, segments, spans and pairs are the host's. The host reads and writes
+  // AdamWArgs (moments where it says so in alloc_host's) and what is said to lie in backend memory do; index lists, targets, segments, spans and pairs are the host's. The host reads and writes
   // backend memory by upload and download alone, which are complete for the host when they return.
   void* (*alloc)(Backend*, size_t bytes);
   void (*release)(Backend*, void*, size_t bytes);
@@ -193,8 +210,8 @@ struct Table {
   bool (*passed)(Backend*, uint64_t mark);
   void (*wait)(Backend*, uint64_t mark);
 
-  // Memory of the host to which downloads need not be waited for: zeroed, or nullptr. fetch is a download into it, complete for the host once
-  // a mark set after it has passed.
+  // Memory of the host to which downloads need not be waited for, and where AdamW's moments may lie: zeroed, or nullptr. fetch is a download
+  // into it, complete for the host once a mark set after it has passed. upload and download take it as they take the backend's own.
   void* (*alloc_host)(Backend*, size_t bytes);
   void (*release_host)(Backend*, void*, size_t bytes);
   void (*fetch)(Backend*, void* to_host, const void* from, size_t bytes);
@@ -249,5 +266,7 @@ struct Table {
   // sum is not finite, and where the factor was NaN before. All but max_norm in backend memory.
   void (*clip_factor)(Backend*, const double* squares, int64_t n, double max_norm, float* factor);
 };
+
+inline bool is_cpu(const Table& table) { return std::string_view(table.backend_name).starts_with("cpu/"); }
 
 }  // namespace rlhi::ops

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "ops/device.h"
+#include "ops/device_buffer.h"
 
 namespace rlhi::test {
 
@@ -205,11 +206,22 @@ class HostTensors {
       Call call(b);
       call.take(a.weight, n * static_cast<size_t>(dtype_size(a.dtype)));
       call.take(a.remainder, n * sizeof(int16_t));
-      call.take(a.grad, n * static_cast<size_t>(dtype_size(a.grad_dtype))), call.take(a.m, moments), call.take(a.v, moments);
+      call.take(a.grad, n * static_cast<size_t>(dtype_size(a.grad_dtype)));
       call.take(a.m_scales, scales), call.take(a.v_scales, scales), call.take(a.grad_scale, sizeof(float));
+      HostBuffer m, v;                           // as the device wants memory of the host that it shall read and write
+      if (a.moments_on_host) {
+        m = HostBuffer(call.ops, call.backend, moments, "first moments"), v = HostBuffer(call.ops, call.backend, moments, "second moments");
+        std::memcpy(m.data(), given.m, moments), std::memcpy(v.data(), given.v, moments);
+        a.m = m.data(), a.v = v.data();
+      } else {
+        call.take(a.m, moments), call.take(a.v, moments);
+      }
       call.upload();
       call.ops.adamw(call.backend, a);
       call.download();
+      if (a.moments_on_host) {
+        std::memcpy(given.m, m.data(), moments), std::memcpy(given.v, v.data(), moments);
+      }
     };
     t.sum_of_squares = [](Backend* b, Tensor x, double* sum) {
       Call call(b);

@@ -37,7 +37,8 @@ bool wanted(const std::string& name, const std::vector<std::string>& filters) {
 
 const std::vector<std::string> kEmulatedSelection = {
     "oracle: per-pair", "oracle: every gradient", "oracle: bf16", "oracle: six AdamW", "generator: greedy", "trainer: a run stopped", "transformer: a tree",
-    "score: the same bits", "generation: a decoding step", "repeated work:", "saves:", "attention: one token", "gemm: few rows", "choose_tokens:", "ops test:", "ops grad:"};
+    "score: the same bits", "generation: a decoding step", "repeated work:", "saves:", "attention: one token", "gemm: few rows", "choose_tokens:",
+    "adamw: moments in host memory", "trainer: moments in host memory", "ops test:", "ops grad:"};
 
 void choose_device(const std::string& program, const std::string& name) {
   rlhi::test::chosen_device() = name == "emulated" ? "cuda" : name;

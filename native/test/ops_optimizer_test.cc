@@ -227,6 +227,70 @@ TEST("adamw: 8-bit moments of elements without a gradient decay, and their steps
   });
 }
 
+// Any kind of moments, weights in f32 or bf16 with a remainder; elements from kFirst on of a larger whole.
+struct AnyState {
+  AnyState(int64_t n, DType dtype, ops::Moments moments)
+      : plain(n), dtype(dtype), moments(moments), half(static_cast<size_t>(n)), remainder(half.size()), m(half.size() * static_cast<size_t>(moment_size(moments))), v(m.size()),
+        m_scales(half.size() / ops::kMomentBlock + 1), v_scales(m_scales.size()) {
+    for (size_t i = 0; i < half.size(); ++i) split_master(plain.weight[i], half[i], remainder[i]);
+  }
+  AdamWArgs args(int step) {
+    plain.next_gradient(step);
+    AdamWArgs a = args_of(plain, step, 1e-3);
+    a.dtype = dtype, a.moments = moments, a.first_element = 3 * 4096, a.rounding_seed = static_cast<uint32_t>(step);
+    if (dtype == DType::bf16) a.weight = half.data(), a.remainder = remainder.data();
+    a.m = m.data(), a.v = v.data();
+    if (moments == ops::Moments::coded) a.m_scales = m_scales.data(), a.v_scales = v_scales.data();
+    return a;
+  }
+  bool operator==(const AnyState& o) const {
+    return plain.weight == o.plain.weight && std::memcmp(half.data(), o.half.data(), half.size() * sizeof(bf16)) == 0 && remainder == o.remainder && m == o.m &&
+           v == o.v && m_scales == o.m_scales && v_scales == o.v_scales;
+  }
+  State plain;
+  DType dtype;
+  ops::Moments moments;
+  std::vector<bf16> half;
+  std::vector<int16_t> remainder;
+  std::vector<char> m, v;
+  std::vector<float> m_scales, v_scales;
+};
+
+TEST("adamw: moments in host memory give the bits of moments on the device, in any number of pieces") {
+  constexpr int64_t n = 4100;
+  on_every_backend([&](const Table& ops, ops::Backend* backend) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const ops::Moments moments : {ops::Moments::f32, ops::Moments::bf16, ops::Moments::coded}) {
+        const AnyState untouched(n, dtype, moments);
+        AnyState on_device(n, dtype, moments);
+        std::vector<AnyState> on_host(4, untouched);
+        constexpr int64_t pieces[] = {256, 1536, 2048, ops::kMomentPiece};   // 17, 3, 3 and 1 of them
+        for (int step = 1; step <= 3; ++step) {
+          ops.adamw(backend, on_device.args(step));
+          for (size_t i = 0; i < on_host.size(); ++i) {
+            AdamWArgs a = on_host[i].args(step);
+            a.moments_on_host = true, a.moment_piece = pieces[i];
+            ops.adamw(backend, a);
+            EXPECT(on_host[i] == on_device);
+          }
+        }
+        EXPECT(!(on_device == untouched));
+      }
+    }
+  });
+}
+
+TEST("adamw refuses pieces of moments that cut a block of them") {
+  OpsBackend& backend = backend_of();
+  State s(4);
+  AdamWArgs a = args_of(s, 1, 1e-3);
+  a.moments_on_host = true;
+  for (const int64_t piece : {int64_t{0}, int64_t{-256}, int64_t{300}}) {
+    a.moment_piece = piece;
+    EXPECT_ERROR(backend.table().adamw(backend.handle(), a), ErrorCode::invalid_argument, concat("pieces of ", piece, " moments"));
+  }
+}
+
 TEST("adamw refuses coded moments without scales") {
   OpsBackend& backend = backend_of();
   State s(4);

@@ -69,6 +69,14 @@ void aborting_embedding(ops::Backend* b, Tensor out, Tensor table, const int32_t
   plain_embedding(b, out, table, ids);
 }
 
+// An update that brings moments in host memory to the device by pieces as small as a tiny model has several of.
+void (*plain_adamw)(ops::Backend*, const ops::AdamWArgs&) = nullptr;
+void adamw_by_small_pieces(ops::Backend* b, const ops::AdamWArgs& given) {
+  ops::AdamWArgs args = given;
+  args.moment_piece = 2048;
+  plain_adamw(b, args);
+}
+
 }  // namespace
 
 TEST("trainer: with policy = reference the first loss is ln 2, in f32 and bf16, on every backend") {
@@ -419,6 +427,45 @@ TEST("trainer: a run stopped after any step and resumed from its files ends in t
       EXPECT(read_text_file(resumed_end + file) == read_text_file(unbroken_end + file));
       EXPECT(read_text_file(stopped + file) != read_text_file(unbroken_end + file));
     }
+  }
+}
+
+TEST("trainer: moments in host memory give the bits of moments on the device, and a state of either goes on as the other") {
+  const ModelConfig config = tiny_config(Architecture::qwen2);
+  for (const ops::Moments moments : {ops::Moments::f32, ops::Moments::bf16, ops::Moments::coded}) {
+    const TemporaryFolder parent;
+    // Goes on from the state in `from`, where that is given, and saves after three steps.
+    const auto three_steps = [&](MomentMemory memory, const std::string& from, const std::string& to) {
+      TinyModel m(config, DType::bf16);
+      ops::Table table = m.ops();
+      plain_adamw = table.adamw, table.adamw = adamw_by_small_pieces;
+      const std::unique_ptr<Weights> loaded = from.empty() ? nullptr : load_weights(from, load_config(from), DType::bf16, m.ops(), m.handle());
+      Weights& weights = loaded ? *loaded : m.weights;
+      Transformer transformer(weights, m.ops(), m.handle());
+      TrainOptions options = train_options(70);
+      options.moments = moments, options.moment_memory = memory;
+      Trainer trainer(weights, transformer, options, table, m.handle());
+      const bool on_host = memory == MomentMemory::host && !on_cpu();
+      EXPECT(trainer.plan().moment_memory == (on_host ? MomentMemory::host : MomentMemory::device));
+      EXPECT_EQ(trainer.plan().host_bytes > 0, on_host);
+      if (loaded) trainer.load_state(from);
+      run_steps(trainer, trainer.steps_done(), 3, config.vocab_size);
+      std::filesystem::create_directories(to);
+      save_pretrained(to, weights, DType::bf16, m.ops(), m.handle());
+      trainer.save_state(to);
+    };
+    const auto expect_same = [](const std::string& a, const std::string& b) {
+      for (const char* file : {"/model.safetensors", "/optimizer.safetensors"}) EXPECT(read_text_file(a + file) == read_text_file(b + file));
+    };
+    const std::string device = parent.path + "/device", host = parent.path + "/host", host_after_device = parent.path + "/host-after-device",
+                      device_after_host = parent.path + "/device-after-host";
+    three_steps(MomentMemory::device, "", device);
+    three_steps(MomentMemory::host, "", host);
+    expect_same(device, host);
+    three_steps(MomentMemory::host, device, host_after_device);
+    three_steps(MomentMemory::device, host, device_after_host);
+    expect_same(host_after_device, device_after_host);
+    EXPECT(read_text_file(host + "/optimizer.safetensors") != read_text_file(host_after_device + "/optimizer.safetensors"));
   }
 }
 

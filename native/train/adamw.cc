@@ -6,11 +6,16 @@ namespace rlhi {
 
 int64_t moment_scales(int64_t elements) { return (elements + ops::kMomentBlock - 1) / ops::kMomentBlock; }
 
-AdamW::AdamW(Weights& weights, ops::Moments moments, const ops::Table& ops, ops::Backend* backend)
-    : weights_(weights), moments_(moments), ops_(ops), backend_(backend) {
+AdamW::AdamW(Weights& weights, ops::Moments moments, bool moments_on_host, const ops::Table& ops, ops::Backend* backend)
+    : weights_(weights), moments_(moments), moments_on_host_(moments_on_host), ops_(ops), backend_(backend) {
   const auto n = static_cast<size_t>(weights.elements()), moment_bytes = n * static_cast<size_t>(moment_size(moments));
-  first_moment_ = DeviceBuffer(ops, backend, moment_bytes, "the first moments");
-  second_moment_ = DeviceBuffer(ops, backend, moment_bytes, "the second moments");
+  if (moments_on_host) {
+    host_first_moment_ = HostBuffer(ops, backend, moment_bytes, "the first moments in host memory");
+    host_second_moment_ = HostBuffer(ops, backend, moment_bytes, "the second moments in host memory");
+  } else {
+    first_moment_ = DeviceBuffer(ops, backend, moment_bytes, "the first moments");
+    second_moment_ = DeviceBuffer(ops, backend, moment_bytes, "the second moments");
+  }
   if (moments == ops::Moments::coded) {
     const size_t scale_bytes = static_cast<size_t>(scale_count()) * sizeof(float);
     first_scales_ = DeviceBuffer(ops, backend, scale_bytes, "the first moments' scales");
@@ -23,7 +28,7 @@ int64_t AdamW::scale_count() const { return moment_scales(weights_.elements()); 
 
 void AdamW::update(const Weights& gradients, const Step& step) {
   ops::AdamWArgs args;
-  args.dtype = weights_.dtype(), args.moments = moments_;
+  args.dtype = weights_.dtype(), args.moments = moments_, args.moments_on_host = moments_on_host_;
   args.rounding_seed = static_cast<uint32_t>(step.number);
   args.grad_scale = step.grad_scale;
   args.lr = step.lr, args.beta1 = step.beta1, args.beta2 = step.beta2, args.eps = step.eps;

@@ -20,36 +20,6 @@ size_t backend_scratch_bytes(const ModelConfig& c, const TrainingSizes& s, int t
   return bytes(s.max_tokens * (widest + 2048)) + second_operand +
          static_cast<size_t>(threads) * bytes(std::max(keys_and_values, task_rows) + (int64_t{1} << 17));
 }
-std::string mib(size_t bytes) { return concat((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
-
-// What a plan may take; 0: not known.
-size_t memory_limit(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available) {
-  if (options.memory_limit_bytes > 0) return static_cast<size_t>(options.memory_limit_bytes);
-  if (available == 0) return 0;
-  const auto weights = static_cast<size_t>(parameter_layout(config).elements * dtype_size(dtype));  // which are there already
-  return static_cast<size_t>(available) + weights;
-}
-
-size_t total_with_recompute(const ModelConfig& config, DType dtype, TrainOptions options, Recompute level) {
-  options.recompute = level;
-  return plan_training(config, dtype, options).total;
-}
-
-size_t total_with_budget(const ModelConfig& config, DType dtype, TrainOptions options, int64_t budget) {
-  options.max_tokens_per_micro_batch = budget;
-  return plan_training(config, dtype, options).total;
-}
-
-// The largest budget whose plan takes at most `limit` bytes, or 0.
-int64_t largest_budget(const ModelConfig& config, DType dtype, const TrainOptions& options, size_t limit) {
-  int64_t fits = 0, too_large = options.max_tokens_per_micro_batch;
-  for (int64_t low = std::max<int64_t>(1, options.max_pair_tokens); low < too_large;) {
-    const int64_t middle = low + (too_large - low) / 2;
-    if (total_with_budget(config, dtype, options, middle) <= limit) fits = middle, low = middle + 1;
-    else too_large = middle;
-  }
-  return fits;
-}
 
 }  // namespace
 
@@ -62,22 +32,14 @@ TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& opti
   return s;
 }
 
-TrainOptions with_recompute(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available) {
-  if (options.recompute) return options;
-  const size_t limit = memory_limit(config, dtype, options, available);
-  const bool fits = limit == 0 || total_with_recompute(config, dtype, options, Recompute::norms) <= limit;
-  options.recompute = fits ? Recompute::norms : Recompute::layers;
-  return options;
-}
-
-MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& given) {
-  const TrainOptions options = with_recompute(config, dtype, given, 0);
+MemoryPlan plan_of(const ModelConfig& config, DType dtype, const TrainOptions& options, const MemoryChoice& choice) {
   const TrainingSizes s = training_sizes(config, options);
   const ParameterLayout layout = parameter_layout(config);
   const auto elements = static_cast<size_t>(layout.elements), matrix_elements = static_cast<size_t>(layout.matrix_elements);
   const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
   MemoryPlan plan;
-  plan.recompute = *options.recompute;
+  plan.recompute = choice.recompute;
+  plan.moment_memory = choice.moments;
   plan.activations = activation_table(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens);
   const auto add = [&](const char* name, size_t bytes) {
     if (bytes > 0) plan.entries.push_back({name, bytes});
@@ -86,8 +48,15 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("weights", elements * static_cast<size_t>(dtype_size(dtype)));
   add("master remainder", dtype == DType::bf16 ? elements * sizeof(int16_t) : 0);
   add("gradients", matrix_elements * static_cast<size_t>(dtype_size(options.gradients)) + (elements - matrix_elements) * sizeof(float));
-  const size_t scales = options.moments == ops::Moments::coded ? floats(moment_scales(layout.elements)) : 0;
-  add("moments", 2 * (elements * static_cast<size_t>(moment_size(options.moments)) + scales));
+  const size_t moments = 2 * elements * static_cast<size_t>(moment_size(options.moments));
+  const size_t scales = options.moments == ops::Moments::coded ? 2 * floats(moment_scales(layout.elements)) : 0;
+  if (choice.moments == MomentMemory::host) {
+    plan.host_bytes = moments;
+    add("moment scales", scales);
+    add("moment staging", static_cast<size_t>(ops::moment_staging_bytes(layout.elements, options.moments)));
+  } else {
+    add("moments", moments + scales);
+  }
   add("activations", lay_out_training(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens, nullptr).bytes);
   add("logits", floats(s.kept_logit_rows * config.vocab_size));
   add("hidden gradient", floats(s.max_answer_tokens * config.hidden_size));
@@ -96,22 +65,6 @@ MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOpti
   add("rope table", floats(std::min(std::max<int64_t>(2 * s.max_tokens, 512), config.max_position) * config.head_dim));
   add("backend scratch", backend_scratch_bytes(config, s, options.threads));
   return plan;
-}
-
-void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available) {
-  const MemoryPlan plan = plan_training(config, dtype, options);
-  const size_t limit = memory_limit(config, dtype, options, available);
-  if (limit == 0 || plan.total <= limit) return;
-  std::string sizes;
-  for (const PlanEntry& e : plan.entries) sizes += concat(sizes.empty() ? "" : ", ", e.name, " ", mib(e.bytes));
-  const int64_t budget = largest_budget(config, dtype, options, limit), smallest = std::max<int64_t>(1, options.max_pair_tokens);
-  const bool layers_fit = plan.recompute != Recompute::layers && total_with_recompute(config, dtype, options, Recompute::layers) <= limit;
-  const std::string advice = layers_fit ? "recompute layers would fit"
-                             : budget > 0 ? concat("max_tokens_per_micro_batch ", budget, " would fit")
-                                        : concat("no max_tokens_per_micro_batch would fit: pairs of ", smallest, " tokens need ",
-                                                 mib(total_with_budget(config, dtype, options, smallest)));
-  fail(ErrorCode::out_of_memory, "training with max_tokens_per_micro_batch ", options.max_tokens_per_micro_batch, " and recompute ",
-       recompute_name(plan.recompute), " needs ", mib(plan.total), " (", sizes, ") and may use ", mib(limit), "; ", advice);
 }
 
 }  // namespace rlhi

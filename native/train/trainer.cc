@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 
+#include "base/system.h"
 #include "model/activations.h"
 #include "ops/pair_loss.h"
 #include "train/adamw.h"
@@ -102,7 +103,8 @@ struct StepUnderWay {
 struct Trainer::Impl {
   Impl(Weights& w, Transformer& t, const TrainOptions& o, const ops::Table& table, ops::Backend* b)
       : weights(w), transformer(t), options(checked(o, w, table, b)), ops(table), backend(b), plan(plan_training(w.config(), w.dtype(), options)),
-        sizes(training_sizes(w.config(), options)), gradients(w.config(), o.gradients, table, b, DType::f32), adamw(w, o.moments, table, b),
+        sizes(training_sizes(w.config(), options)), gradients(w.config(), o.gradients, table, b, DType::f32),
+        adamw(w, o.moments, plan.moment_memory == MomentMemory::host, table, b),
         activations(t.plan_activations(plan.recompute, sizes.max_tokens, sizes.max_answer_tokens)),
         logits(table, b, static_cast<size_t>(sizes.kept_logit_rows * w.config().vocab_size) * sizeof(float), "logits"),
         dhidden(table, b, static_cast<size_t>(sizes.max_answer_tokens * w.config().hidden_size) * sizeof(float), "the hidden gradient"),
@@ -136,8 +138,10 @@ struct Trainer::Impl {
     const int64_t available = ops.available_bytes(backend);
     TrainOptions options = given;
     if (!ops.keeps_logits(backend, weights.dtype())) options.kept_logits_bytes = 0;
-    options = with_recompute(weights.config(), weights.dtype(), options, available);
-    check_plan_fits(weights.config(), weights.dtype(), options, available);
+    options.device_has_own_memory = !ops::is_cpu(ops);
+    if (options.host_memory_bytes == 0) options.host_memory_bytes = available_memory_bytes();
+    options = with_memory_limit(weights.config(), weights.dtype(), options, available);
+    check_plan_fits(weights.config(), weights.dtype(), options);
     return options;
   }
 

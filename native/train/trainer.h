@@ -19,12 +19,19 @@ struct Pair {
   double ref_chosen_logp = 0, ref_rejected_logp = 0;  // ignored by simpo and sft; a float32's value is compared as float32
 };
 
+// Where AdamW's moments lie: on the device or in the host's memory, from where each update brings them to the device and back, to the same
+// bits. automatic: on the device where the plan fits, else in the host's. A CPU has one memory: to it all three are the same.
+enum class MomentMemory { automatic, device, host };
+const char* moment_memory_name(MomentMemory memory);              // "auto", "device", "host"
+MomentMemory moment_memory_from_name(const std::string& name);    // throws invalid_argument
+
 struct TrainOptions {
   LossOptions loss;
   // max_grad_norm 0: no clipping
   double learning_rate = 1e-6, adam_beta1 = 0.9, adam_beta2 = 0.95, adam_epsilon = 1e-8, weight_decay = 0, max_grad_norm = 1.0;
   DType gradients = DType::f32;                    // of matrices, f32 or bf16 (rounded once a micro-batch); of vectors f32
   ops::Moments moments = ops::Moments::f32;        // of AdamW
+  MomentMemory moment_memory = MomentMemory::automatic;
   ScheduleType schedule = ScheduleType::constant_with_warmup;
   int64_t warmup_steps = 0, total_steps = 0;       // total_steps: for the decaying schedules
   // token budget; whole pairs are added until it is full; one pair always fits in a micro-batch of its own size
@@ -36,6 +43,8 @@ struct TrainOptions {
   // are computed twice.
   int64_t kept_logits_bytes = int64_t{128} << 20;
   int threads = 1;                                 // of the backend, whose scratch the plan counts
+  bool device_has_own_memory = false;              // a GPU; the trainer sets it by its table, whoever plans without one says it
+  int64_t host_memory_bytes = 0;                   // that moments may take beside such a device; 0: not known
 };
 
 struct StepMetrics {                               // means over the step's pairs
@@ -51,13 +60,18 @@ struct PlanEntry {
   size_t bytes;
 };
 struct MemoryPlan {
-  // weights, master remainder (bf16), gradients, moments, activations, logits, hidden gradient, rope table, backend scratch
+  // weights, master remainder (bf16), gradients, moments (or, where they lie in host memory, moment scales and moment staging), activations,
+  // logits, hidden gradient, rope table, backend scratch
   std::vector<PlanEntry> entries;
-  size_t total = 0;
+  size_t total = 0;                                // of the device's memory, where it has its own
   Recompute recompute = Recompute::norms;
+  MomentMemory moment_memory = MomentMemory::device;  // device or host
+  std::string moment_memory_reason;                // a sentence without its end
+  size_t host_bytes = 0;                           // of moments in host memory, not in total
   std::vector<ActivationEntry> activations;        // what the entry of that name is made of, and what is computed again
 };
-// Without a level of recomputation in the options: the one that fits into their memory limit, norms where there is none.
+// What the options leave open is the first of these that fits into their memory limit, the first where there is none: norms; norms with
+// moments in host memory; layers; layers with moments in host memory.
 MemoryPlan plan_training(const ModelConfig& config, DType dtype, const TrainOptions& options);
 
 class Trainer {

@@ -11,11 +11,17 @@ struct TrainingSizes {
 };
 TrainingSizes training_sizes(const ModelConfig& config, const TrainOptions& options);
 
-// The options with a level of recomputation: theirs, or norms, or layers where norms do not fit in the same memory as below.
-TrainOptions with_recompute(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available);
+// What a plan is free to choose, where its options leave it open.
+struct MemoryChoice {
+  Recompute recompute = Recompute::norms;
+  MomentMemory moments = MomentMemory::device;  // device or host
+};
+MemoryPlan plan_of(const ModelConfig& config, DType dtype, const TrainOptions& options, const MemoryChoice& choice);
 
-// Throws out_of_memory, with the plan's sizes and the token budget that would fit, where it does not fit into the options'
-// limit or, without one, into `available` bytes (0: not known) beside the weights, which are there already.
-void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options, int64_t available);
+// The options with a memory limit: theirs or, without one, `available` bytes (0: not known) beside the weights, which are there already.
+TrainOptions with_memory_limit(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available);
+
+// Throws out_of_memory, with the plan's sizes and what would fit, where it does not fit into the options' limits.
+void check_plan_fits(const ModelConfig& config, DType dtype, const TrainOptions& options);
 
 }  // namespace rlhi

@@ -58,7 +58,7 @@ export function pairBatch(pairs: readonly PlainPair[]): PairBatch {
 
 export const trainOptions: TrainOptions = {
   lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0.5, rpoAlpha: 0, learningRate: 1e-3, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8,
-  weightDecay: 0, gradients: "f32", moments: "f32", maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 0, maxTokensPerMicroBatch: 256, maxPairTokens: 256, memoryLimitBytes: 0, recompute: "norms",
+  weightDecay: 0, gradients: "f32", moments: "f32", momentMemory: "auto", maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 0, maxTokensPerMicroBatch: 256, maxPairTokens: 256, memoryLimitBytes: 0, recompute: "norms",
 };
 
 /** Scores pairs' answers: [chosen, rejected] summed log-probabilities of each. */

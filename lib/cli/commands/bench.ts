@@ -9,7 +9,7 @@ type What = (typeof kinds)[number];
 
 /** Of the flags that not every kind has, those of each. */
 const flagsOf: Record<What, readonly string[]> = {
-  train: ["steps", "device", "pairs", "prompt", "answer", "gradients", "moments", "recompute", "max-tokens-per-micro-batch"],
+  train: ["steps", "device", "pairs", "prompt", "answer", "gradients", "moments", "moment-memory", "recompute", "max-tokens-per-micro-batch"],
   generate: ["steps", "device", "sequences", "prompt", "max-new-tokens"],
   forward: ["steps", "device", "sequences", "tokens", "max-tokens-per-micro-batch"],
   layer: ["steps", "device", "pairs", "prompt", "answer"],
@@ -30,6 +30,7 @@ interface BenchFlags {
   answer: number;
   gradients: Dtype;
   moments: Moments;
+  momentMemory: TrainOptions["momentMemory"];
   recompute: TrainOptions["recompute"];
   sequences: number;
   tokens: number;
@@ -51,6 +52,7 @@ export const bench = defineCommand({
     .option("answer", { type: "number", default: 256, describe: "train, layer: tokens of each answer" })
     .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "train: storage of the matrices' gradients" })
     .option("moments", { choices: ["f32", "bf16", "8bit"] as const, default: "f32" as const, describe: "train: storage of AdamW's moments" })
+    .option("moment-memory", { choices: ["auto", "device", "host"] as const, default: "auto" as const, describe: "train: where a GPU's moments lie; auto: device, or host where that does not fit" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "train: what the backward computes again instead of keeping it" })
     .option("sequences", { type: "number", default: 16, describe: "generate, forward: sequences at once" })
     .option("tokens", { type: "number", default: 1024, describe: "forward: tokens of a sequence; gemm, ops: rows of the activations" })
@@ -85,10 +87,10 @@ function modeOf({ what, shape }: BenchFlags & { what: What }): Mode {
 async function measure(what: What, flags: BenchFlags, { progress, signal }: Tools): Promise<Record<string, unknown> | Record<string, unknown>[]> {
   const { benchForward, benchGenerate, benchTrain } = await import("../../engine/bench.js");
   const { benchGemm, benchLayer } = await import("../../engine/bench-parts.js");
-  const { model, dtype, device, threads, steps, pairs, prompt, answer, gradients, moments, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape, form } = flags;
+  const { model, dtype, device, threads, steps, pairs, prompt, answer, gradients, moments, momentMemory, recompute, sequences, tokens, maxNewTokens, maxTokensPerMicroBatch, shape, form } = flags;
   const common = { model, dtype, device, threads, steps };
   const benches: Record<What, () => Promise<Record<string, unknown> | Record<string, unknown>[]>> = {
-    train: () => benchTrain({ ...common, pairs, prompt, answer, gradients, moments, recompute, maxTokensPerMicroBatch }),
+    train: () => benchTrain({ ...common, pairs, prompt, answer, gradients, moments, momentMemory, recompute, maxTokensPerMicroBatch }),
     generate: () => benchGenerate({ ...common, sequences, prompt, maxNewTokens }),
     forward: () => benchForward({ ...common, sequences, tokens, maxTokensPerMicroBatch }),
     layer: () => benchLayer({ ...common, pairs, prompt, answer }),

@@ -11,6 +11,7 @@ interface PlanFlags {
   dtype: Dtype;
   gradients: Dtype;
   moments: Moments;
+  momentMemory: TrainOptions["momentMemory"];
   recompute: TrainOptions["recompute"];
   maxTokensPerMicroBatch: number;
   maxPairTokens: number;
@@ -29,6 +30,7 @@ export const doctor = defineCommand({
     .option("dtype", { choices: ["f32", "bf16"] as const, default: "bf16" as const, describe: "of the plan" })
     .option("gradients", { choices: ["f32", "bf16"] as const, default: "f32" as const, describe: "of the plan: storage of the matrices' gradients" })
     .option("moments", { choices: ["f32", "bf16", "8bit"] as const, default: "f32" as const, describe: "of the plan: storage of AdamW's moments" })
+    .option("moment-memory", { choices: ["auto", "device", "host"] as const, default: "auto" as const, describe: "of the plan: where a GPU's moments lie; auto: device, or host where that does not fit" })
     .option("recompute", { choices: ["auto", "none", "norms", "layers"] as const, default: "auto" as const, describe: "of the plan: what the backward computes again instead of keeping it" })
     .option("max-tokens-per-micro-batch", { type: "number", default: 2048, describe: "of the plan: token budget of one forward and backward" })
     .option("max-pair-tokens", { type: "number", default: 2048, describe: "of the plan: longest prompt plus both answers" })
@@ -44,8 +46,9 @@ export const doctor = defineCommand({
     const { plan: model } = flags;
     if (model === undefined) return;
     const available = addon.availableMemory(flags.device);
-    const levels = recomputeLevels.map((level) => planOf(addon, model, flags, level, 0));
-    printPlan(out, model, planOf(addon, model, flags, flags.recompute, available), levels, available);
+    const levels = recomputeLevels.map((level) => planOf(addon, model, flags, level, available));
+    const hostAvailable = addon.systemInfo().availableMemoryBytes;
+    printPlan(out, model, planOf(addon, model, flags, flags.recompute, available), levels, { device: flags.device, available, hostAvailable });
   },
 });
 
@@ -88,29 +91,33 @@ function missing(isas: readonly string[]): string[] {
   return isas.includes("avx2") ? ["AVX-512: training runs on AVX2, at about half the speed"] : ["AVX2 and AVX-512: training runs on the portable path, which is slow"];
 }
 
-/** Within `memoryLimitBytes`, where recompute is auto. */
+/** Within `memoryLimitBytes`, where recompute or the moments' memory is auto. */
 function planOf(addon: NativeAddon, model: string, flags: PlanFlags, recompute: TrainOptions["recompute"], memoryLimitBytes: number): MemoryPlan {
   return addon.planTraining(model, flags.dtype, {
     lossType: "sigmoid", beta: 0.1, labelSmoothing: 0, simpoGamma: 0, rpoAlpha: 0, learningRate: 1e-6, adamBeta1: 0.9, adamBeta2: 0.95, adamEpsilon: 1e-8,
-    weightDecay: 0, gradients: flags.gradients, moments: flags.moments, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
+    weightDecay: 0, gradients: flags.gradients, moments: flags.moments, momentMemory: flags.momentMemory, maxGradNorm: 1, lrSchedulerType: "constant", warmupSteps: 0, totalSteps: 1,
     maxTokensPerMicroBatch: flags.maxTokensPerMicroBatch, maxPairTokens: flags.maxPairTokens, memoryLimitBytes, recompute,
   }, flags.device);
 }
 
-function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: readonly MemoryPlan[], available: number): void {
-  const fits = ({ total }: MemoryPlan): boolean => total <= available;
+function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: readonly MemoryPlan[], { device, available, hostAvailable }: { device: string; available: number; hostAvailable: number }): void {
+  const fits = ({ total, hostBytes }: MemoryPlan): boolean => total <= available && (hostBytes === 0 || hostBytes <= hostAvailable);
   if (out.json) {
     out.facts({
-      plan: model, entries: plan.entries, activations: plan.activations, recompute: plan.recompute, total_bytes: plan.total, available_memory_bytes: available, fits: fits(plan),
-      levels: levels.map((level) => ({ recompute: level.recompute, total_bytes: level.total, fits: fits(level) })),
+      plan: model, entries: plan.entries, activations: plan.activations, recompute: plan.recompute, total_bytes: plan.total, available_memory_bytes: available,
+      moment_memory: plan.momentMemory, moment_memory_reason: plan.momentMemoryReason, host_bytes: plan.hostBytes, available_host_memory_bytes: hostAvailable, fits: fits(plan),
+      levels: levels.map((level) => ({ recompute: level.recompute, total_bytes: level.total, moment_memory: level.momentMemory, host_bytes: level.hostBytes, fits: fits(level) })),
     });
     return;
   }
+  // A CPU's moments lie where all the rest does.
+  const own = device !== "cpu";
   out.text("");
   out.table(plan.entries.map((entry) => ({ buffer: entry.name, size: formatBytes(entry.bytes) })), `memory plan of training ${model}`);
   out.text("");
   out.table(plan.activations.map(({ name, bytes, kept }) => ({ tensor: name, size: formatBytes(bytes), kept: kept ? "kept" : "computed again" })), "its activations");
   out.text("");
-  out.table(levels.map((level) => ({ recompute: level.recompute, total: formatBytes(level.total), "": level.recompute === plan.recompute ? "this plan" : fits(level) ? "fits too" : "does not fit" })), "levels of recomputation");
+  out.table(levels.map((level) => ({ recompute: level.recompute, ...(own ? { moments: level.momentMemory } : {}), total: formatBytes(level.total), "": level.recompute === plan.recompute ? "this plan" : fits(level) ? "fits too" : "does not fit" })), "levels of recomputation");
+  if (own) out.text(`moments ${plan.hostBytes > 0 ? `in host memory, ${formatBytes(plan.hostBytes)} of ${formatBytes(hostAvailable)} available` : "on the device"}: ${plan.momentMemoryReason}`);
   out.text(`total ${formatBytes(plan.total)} of ${formatBytes(available)} available: ${fits(plan) ? "fits" : "does not fit"}`);
 }

@@ -42,7 +42,7 @@ void require_kernels(const DeviceFacts& facts) {
 
 void use_device(int device) { must(cudaSetDevice(device), "choosing the GPU"); }
 
-Stream create_stream() {
+Stream create_stream(Work) {
   Stream stream = nullptr;
   must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream");
   return stream;
@@ -81,10 +81,10 @@ int64_t free_bytes() {
 }
 
 void copy_in(Stream stream, void* to_device, const void* from_host, size_t bytes) {
-  must(cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyHostToDevice, stream), "copying to the GPU");
+  must(cudaMemcpyAsync(to_device, from_host, bytes, cudaMemcpyDefault, stream), "copying to the GPU");
 }
 void copy_out(Stream stream, void* to_host, const void* from_device, size_t bytes) {
-  must(cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDeviceToHost, stream), "copying from the GPU");
+  must(cudaMemcpyAsync(to_host, from_device, bytes, cudaMemcpyDefault, stream), "copying from the GPU");
 }
 void zero(Stream stream, void* device, size_t bytes) { must(cudaMemsetAsync(device, 0, bytes, stream), "zeroing memory"); }
 void zero_rows(Stream stream, void* device, size_t stride_bytes, size_t width_bytes, size_t rows) {
@@ -98,6 +98,7 @@ Event create_event() {
 }
 void destroy_event(Event event) noexcept { cudaEventDestroy(event); }
 void record(Event event, Stream stream) { must(cudaEventRecord(event, stream), "recording an event"); }
+void wait_for(Stream stream, Event event) { must(cudaStreamWaitEvent(stream, event, 0), "making a stream wait"); }
 void wait(Event event) { must(cudaEventSynchronize(event), "waiting for the GPU"); }
 bool passed(Event event) {
   const cudaError_t status = cudaEventQuery(event);

@@ -29,7 +29,9 @@ DeviceFacts device_facts(int device);
 void require_kernels(const DeviceFacts& facts);  // throws unsupported for a GPU older than the kernels are written for
 void use_device(int device);     // makes it the calling thread's
 
-Stream create_stream();
+// What a stream is for. The emulated runtime does copies of a stream for nothing else as late as their order allows.
+enum class Work { any, copies };
+Stream create_stream(Work);
 void destroy_stream(Stream) noexcept;
 void synchronize(Stream);        // an earlier kernel's failure surfaces here
 
@@ -39,7 +41,7 @@ void* allocate_pinned(size_t bytes);  // nullptr where there is no room
 void release_pinned(void*) noexcept;
 int64_t free_bytes();
 
-// In stream order. From pageable memory the source may be reused on return; from pinned memory only after an event.
+// In stream order. Either end may also be pinned host memory. From pageable memory the source may be reused on return; from pinned memory only after an event.
 void copy_in(Stream, void* to_device, const void* from_host, size_t bytes);
 void copy_out(Stream, void* to_host, const void* from_device, size_t bytes);  // complete after synchronize
 void zero(Stream, void* device, size_t bytes);
@@ -48,6 +50,7 @@ void zero_rows(Stream, void* device, size_t stride_bytes, size_t width_bytes, si
 Event create_event();
 void destroy_event(Event) noexcept;
 void record(Event, Stream);
+void wait_for(Stream, Event);    // what comes later on the stream waits for what came before the event's last recording; the host does not
 void wait(Event);                // the host waits; an earlier kernel's failure surfaces here
 bool passed(Event);              // likewise, but for the waiting
 double milliseconds(Event begin, Event end);  // both recorded and passed
@@ -61,7 +64,7 @@ void destroy_graph(Graph) noexcept;
 
 // A stream, an event and a graph that end with their owners.
 struct OwnStream {
-  OwnStream() : stream(create_stream()) {}
+  explicit OwnStream(Work work = Work::any) : stream(create_stream(work)) {}
   ~OwnStream() { destroy_stream(stream); }
   OwnStream(const OwnStream&) = delete;
   OwnStream& operator=(const OwnStream&) = delete;

@@ -181,20 +181,6 @@ void choose(Backend* backend, Tensor logits, const TokenChoice* choices, int64_t
   }
 }
 
-// ---- optimizer -------------------------------------------------------------------------------------------------------
-void update(Backend* backend, const AdamWArgs& args) {
-  check_adamw(args);
-  adamw(enter(backend).launch, args);
-}
-void squares(Backend* backend, Tensor x, double* sum) {
-  check_sum_of_squares(x);
-  CudaBackend& cuda = enter(backend);
-  sum_of_squares(cuda.launch, x.data, x.dtype, x.size(), cuda.kernel.bytes(sum_of_squares_scratch(x.size())), sum);
-}
-void clip(Backend* backend, const double* squares, int64_t n, double max_norm, float* factor) {
-  clip_factor(enter(backend).launch, squares, n, max_norm, factor);
-}
-
 Table make_table() {
   Table t = {};
   t.abi_version = kAbiVersion;
@@ -235,7 +221,7 @@ Table make_table() {
   t.preference_loss = pair_losses;
   t.choose_tokens = choose;
   t.adamw = update;
-  t.sum_of_squares = squares;
+  t.sum_of_squares = gradient_squares;
   t.clip_factor = clip;
   return t;
 }

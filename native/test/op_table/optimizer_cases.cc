@@ -13,11 +13,12 @@ using ops::Table;
 const std::vector<int64_t> kLengths = around({4, 8, 16, 64, 16384});
 
 float half_scale = 0.5f;  // a device's table for the host's tensors writes back what it took
+constexpr int64_t kPiece = 4096;  // of moments in host memory: 16384 are a piece more than there are slots
 
 class AdamWCase : public OpCase {
  public:
-  AdamWCase(int64_t n, DType type, DType gradient, DType moments)
-      : n_(n), type_(type), weight_start_(row(1, 0.1)), grad_(Matrix::random(1, n, gradient, 2, 0.01, 0)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)),
+  AdamWCase(int64_t n, DType type, DType gradient, DType moments, bool moments_on_host = false)
+      : n_(n), type_(type), moments_on_host_(moments_on_host), weight_start_(row(1, 0.1)), grad_(Matrix::random(1, n, gradient, 2, 0.01, 0)), m_start_(Matrix::random(1, n, moments, 3, 0.01, 0)),
         v_start_(1, n, moments, 0) {
     for (int64_t i = 0; i < n; ++i) v_start_.set(0, i, m_start_.at(0, i) * m_start_.at(0, i) * 1.5);
   }
@@ -51,6 +52,7 @@ class AdamWCase : public OpCase {
     a.weight = type_ == DType::f32 ? weight_.tensor().data : halves_.data();
     a.remainder = type_ == DType::f32 ? nullptr : remainder_.data();
     a.grad = grad_.tensor().data, a.grad_dtype = grad_.dtype(), a.m = m_.tensor().data, a.v = v_.tensor().data;
+    a.moments_on_host = moments_on_host_, a.moment_piece = kPiece;
     a.grad_scale = &half_scale;
     a.lr = 1e-3, a.beta1 = 0.9, a.beta2 = 0.95, a.eps = 1e-8, a.weight_decay = 0.1;
     a.bias_correction1 = 1 - std::pow(0.9, 3), a.bias_correction2 = 1 - std::pow(0.95, 3);
@@ -59,6 +61,7 @@ class AdamWCase : public OpCase {
 
   int64_t n_;
   DType type_;
+  bool moments_on_host_;
   Matrix weight_start_, grad_, m_start_, v_start_;
   Matrix weight_ = weight_start_, m_ = m_start_, v_ = v_start_;
   std::vector<bf16> halves_;
@@ -118,6 +121,7 @@ std::vector<OpCaseMaker> OpCases::adamw_edges() {
                                            gradient, moments));
         }
       }
+      all.push_back(op_case<AdamWCase>(concat(n, " ", type_name(type), ", moments ", type_name(type), " in host memory"), n, type, type, type, true));
     }
   }
   return all;

@@ -1,6 +1,8 @@
 // The runtime of a machine without a GPU: "device" memory is an arena of the host's that only kernels and copies may touch.
 // Outside of them its pages are closed, so that host code which reads or writes device memory ends the test at that line.
 // Fresh memory begins with NaNs, and blocks stand apart with a mark between them that a write out of bounds destroys.
+// Work is done when it is given, but on a stream of copies alone as late as it may be: where something waits for it. So an order that
+// the backend does not ask for shows as another result.
 #include "ops/cuda/runtime.h"
 
 #include <sys/mman.h>
@@ -9,17 +11,39 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "base/error.h"
 #include "base/sanitizers.h"
 #include "ops/cuda/emulate/block.h"
 
-struct CUstream_st {};
+namespace {
+// The work of a stream of copies that is not done yet.
+struct LateWork {
+  std::deque<std::function<void()>> left;
+  uint64_t given = 0, done = 0;
+  void do_until(uint64_t count) {
+    while (done < count) {
+      const std::function<void()> next = std::move(left.front());
+      left.pop_front();
+      ++done;
+      next();
+    }
+  }
+};
+}  // namespace
+
+struct CUstream_st {
+  std::shared_ptr<LateWork> late;                // none: work is done when it is given
+};
 struct CUevent_st {
   bool recorded = false;
+  std::shared_ptr<LateWork> late;                // of the stream it was recorded on
+  uint64_t place = 0;                            // in that work
 };
 struct CUgraphExec_st {
   std::vector<std::function<void()>> work;
@@ -118,6 +142,22 @@ void require_device(const char* what) {
   check(lost.empty() || access(lost.c_str(), F_OK) != 0, ErrorCode::device_lost, "CUDA: ", what, ": the emulated GPU is lost; this process can no longer use the GPU");
 }
 
+std::vector<std::weak_ptr<LateWork>>& late_streams() {
+  static auto& all = *new std::vector<std::weak_ptr<LateWork>>;  // as the arena
+  return all;
+}
+// As releasing memory does.
+void do_all_work() {
+  for (const auto& stream : late_streams()) {
+    if (const auto late = stream.lock()) late->do_until(late->given);
+  }
+}
+void do_now_or_late(Stream stream, std::function<void()> work) {
+  if (!stream->late) return work();
+  stream->late->left.push_back(std::move(work));
+  ++stream->late->given;
+}
+
 // Opens the arena for one copy.
 struct Access {
   Access() {
@@ -135,11 +175,23 @@ DeviceFacts device_facts(int) { return {"emulated GPU", 9, 0, 4, kDeviceBytes}; 
 void require_kernels(const DeviceFacts&) { Arena::the(); }
 void use_device(int) {}
 
-Stream create_stream() { return new CUstream_st; }
-void destroy_stream(Stream stream) noexcept { delete stream; }
-void synchronize(Stream) {
+Stream create_stream(Work work) {
+  auto* stream = new CUstream_st;
+  if (work == Work::copies) {
+    stream->late = std::make_shared<LateWork>();
+    late_streams().push_back(stream->late);
+  }
+  return stream;
+}
+void destroy_stream(Stream stream) noexcept {
+  if (stream->late) stream->late->do_until(stream->late->given);
+  delete stream;
+  std::erase_if(late_streams(), [](const auto& late) { return late.expired(); });
+}
+void synchronize(Stream stream) {
   require_no_capture("waiting for the GPU");
   require_device("waiting for the GPU");
+  if (stream->late) stream->late->do_until(stream->late->given);
   Arena::the().check_marks();
 }
 
@@ -147,19 +199,24 @@ void* allocate(size_t bytes) {
   require_no_capture("allocating memory");
   return Arena::the().allocate(bytes);
 }
-void release(void* p) noexcept { Arena::the().release(p); }
+void release(void* p) noexcept {
+  do_all_work();
+  Arena::the().release(p);
+}
 void* allocate_pinned(size_t bytes) { return std::malloc(bytes); }
-void release_pinned(void* p) noexcept { std::free(p); }
+void release_pinned(void* p) noexcept {
+  do_all_work();
+  std::free(p);
+}
 int64_t free_bytes() { return Arena::the().free_bytes(); }
 
-void copy_in(Stream, void* to_device, const void* from_host, size_t bytes) {
-  const Access access;
-  std::memcpy(to_device, from_host, bytes);
+void copy_in(Stream stream, void* to_device, const void* from_host, size_t bytes) {
+  do_now_or_late(stream, [=] {
+    const Access access;
+    std::memcpy(to_device, from_host, bytes);
+  });
 }
-void copy_out(Stream, void* to_host, const void* from_device, size_t bytes) {
-  const Access access;
-  std::memcpy(to_host, from_device, bytes);
-}
+void copy_out(Stream stream, void* to_host, const void* from_device, size_t bytes) { copy_in(stream, to_host, from_device, bytes); }
 void zero(Stream, void* device, size_t bytes) {
   const Access access;
   std::memset(device, 0, bytes);
@@ -171,10 +228,19 @@ void zero_rows(Stream, void* device, size_t stride_bytes, size_t width_bytes, si
 
 Event create_event() { return new CUevent_st; }
 void destroy_event(Event event) noexcept { delete event; }
-void record(Event event, Stream) { event->recorded = true; }
+void record(Event event, Stream stream) {
+  event->recorded = true;
+  event->late = stream->late;
+  event->place = stream->late ? stream->late->given : 0;
+}
+void wait_for(Stream stream, Event event) {      // of an event that was never recorded: nothing to wait for, as the real one has it
+  if (!event->late) return;
+  do_now_or_late(stream, [late = event->late, place = event->place] { late->do_until(place); });
+}
 void wait(Event event) {
   require_device("waiting for the GPU");
   check(event->recorded, ErrorCode::internal, "an event was waited for that was never recorded");
+  if (event->late) event->late->do_until(event->place);
   Arena::the().check_marks();
 }
 bool passed(Event event) {
