@@ -3,7 +3,8 @@
 #
 #   bench/check-cuda.sh [--out DIR] [--device cuda[:N]] [STAGE ...]     npm run check:cuda -- [...]
 #
-# Stages, all of them where none is named: build ops oracles ln2 resume model sanitize gemm few-rows attention memory train generate peers.
+# Stages, all of them where none is named: build resources ops oracles ln2 resume model sanitize gemm few-rows attention memory train generate peers.
+# resources lists the kernels that spill registers, and needs cuobjdump (CUDA's, or pip install nvidia-cuda-cuobjdump) but no GPU.
 # Needs a compiler, CMake and nvcc; python3 with torch for peers, and trl where that is to be measured; no Node. A stage that fails does not stop the others. In DIR
 # (default: build-cuda/report): summary.txt, summary.json, and a log a stage.
 # RLHI_CUDA_ARCHITECTURES: GPUs to build for (default: this one's, or 90a). RLHI_SHARED: where oracles/ lies. RLHI_CUDA_TRAIN and
@@ -16,7 +17,7 @@ build=$root/build-cuda
 out=$build/report
 device=cuda
 stages=()
-all=(build ops oracles ln2 resume model sanitize gemm few-rows attention memory train generate peers)
+all=(build resources ops oracles ln2 resume model sanitize gemm few-rows attention memory train generate peers)
 while [ $# -gt 0 ]; do
   case $1 in
     --out) mkdir -p "$2" && out=$(cd "$2" && pwd); shift 2 ;;
@@ -51,6 +52,17 @@ build_all() {
     cmake --build "$build" --parallel "$(nproc)"
 }
 
+# Kernels with a stack frame, which is where registers spill, by architecture.
+resources() {
+  command -v cuobjdump > /dev/null || { echo "cuobjdump is not installed: pip install nvidia-cuda-cuobjdump"; return 1; }
+  cuobjdump --dump-resource-usage "$build/librlhi_cuda.so" > "$out/resources.txt" || return 1
+  c++filt < "$out/resources.txt" | awk '
+    /^arch = / { arch = $3 }
+    / Function / { name = $0; sub(/.*Function (void )?/, "", name); gsub(/rlhi::ops::cuda::|\(anonymous namespace\)::/, "", name); sub(/\(.*/, "", name) }
+    /REG:/ { kernels[arch]++; match($0, /STACK:[0-9]+/); stack = substr($0, RSTART + 6, RLENGTH - 6); if (stack > 0) print arch ": " name ": " stack " bytes a thread" }
+    END { for (a in kernels) print a ": " kernels[a] " kernels" }'
+}
+
 tests() { "$build/rlhi_native_tests" --device "$device" "$@"; }
 measure() { for name in "$@"; do "$build/rlhi_cuda_bench" "$name" --device "$device" --json "$results" || return 1; done; }
 
@@ -77,7 +89,7 @@ run() {
   shift 2
   begin=$(date +%s)
   if [ "$(type -t "$1")" = function ]; then
-    export build root device results
+    export build root device results out
     export -f "$1" tests measure peers architectures
     timeout "$limit" bash -c 'set -uo pipefail; "$@"' _ "$@" > "$out/$stage.log" 2>&1
   else
@@ -88,7 +100,7 @@ run() {
   echo "{\"stage\":\"$stage\",\"ok\":$([ $code = 0 ] && echo true || echo false),\"exit_code\":$code,\"seconds\":$((end - begin))}" >> "$status"
   if [ $code = 0 ]; then say "ok    $stage ($((end - begin)) s)"; else say "FAIL  $stage ($((end - begin)) s, exit code $code)"; failed=1; fi
   case $stage in
-    gemm|few-rows|attention|memory|train|generate|peers) tee -a "$out/summary.txt" < "$out/$stage.log" ;;
+    resources|gemm|few-rows|attention|memory|train|generate|peers) tee -a "$out/summary.txt" < "$out/$stage.log" ;;
     build) [ $code = 0 ] || tail -n 40 "$out/$stage.log" | tee -a "$out/summary.txt" ;;
     *) grep -vE '^ok ' "$out/$stage.log" | tail -n 30 | tee -a "$out/summary.txt" ;;
   esac
@@ -99,6 +111,7 @@ say "check-cuda: ${gpu:-no GPU}; nvcc $(nvcc --version 2>/dev/null | sed -n 's/.
 for stage in "${stages[@]}"; do
   case $stage in
     build) run build 400 build_all ;;
+    resources) run resources 60 resources ;;
     ops) run ops 300 tests "ops test:" "ops grad:" gemm: choose_tokens: linear_logprob: adamw "attention: one token" "conversion to bf16" "sums over rows" \
       "operations on no rows" ;;
     oracles) run oracles 200 tests oracle: "generator: greedy" ;;
