@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/system.h"
@@ -92,7 +93,9 @@ TrainOptions read_train_options(Napi::Value value) {
 void set_for_gpu(TrainOptions& options) {
   options.kept_logits_bytes = kGpuLogitsBytes;
   options.device_has_own_memory = true;
-  options.host_memory_bytes = available_memory_bytes();
+  // What the host itself needs while the moments are pinned, and what a checkpoint's files take on their way to the disk.
+  const int64_t available = available_memory_bytes(), spare = std::max(available / 8, int64_t{1} << 30);
+  options.host_memory_bytes = available == 0 ? 0 : std::max<int64_t>(1, available - spare);
 }
 
 bool needs_references(const TrainOptions& options) { return options.loss.type != LossType::simpo && options.loss.type != LossType::sft; }
