@@ -193,11 +193,12 @@ struct KeyMemory {
                        bytes = walk + static_cast<int>(sizeof(SharedWalk<QueryWalk, QueryBlock>));
 };
 
-// Scores transposed: rows are keys, columns are queries. -inf where the query does not see the key.
-RLHI_DEVICE void mask_transposed(float (&s)[8][4], const QueryBlock& b, int key0, int window) {
-  const int first = thread_index() % 4 * 2;
+// Scores transposed: rows are keys, columns are queries of the block from first_query on. -inf where the query does not see the key.
+template <int kFragments>
+RLHI_DEVICE void mask_transposed(float (&s)[kFragments][4], const QueryBlock& b, int first_query, int key0, int window) {
+  const int first = first_query + thread_index() % 4 * 2;
   RLHI_UNROLL
-  for (int n = 0; n < 8; ++n) {
+  for (int n = 0; n < kFragments; ++n) {
     RLHI_UNROLL
     for (int j = 0; j < 4; ++j) {
       const int query = b.position + n * 8 + first + j % 2, key = j < 2 ? key0 : key0 + 8, position = b.key_position + key;
@@ -213,6 +214,7 @@ RLHI_KERNEL(Tile<kGroups>::threads, 1)
 void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Visitor* visitors, int n_kv_heads) {
   constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
   using P = Products<kGroupForm || RLHI_GROUP_PRODUCTS>;
+  constexpr int kColumns = P::template kColumnsBesideTwoSums<kD>;  // of scores at a time
   using Memory = KeyMemory<kD, kRows>;
   unsigned char* const memory = shared_memory();
   auto* const row_values = reinterpret_cast<float*>(memory + Memory::rows);  // [kStages][kQueryBlock][lse, delta]
@@ -269,44 +271,54 @@ void dkv_kernel(AttentionInputs in, Gradients g, const KeyTile* tiles, const Vis
     }
     unsigned char *const q = place(Memory::q, step), *const dout = place(Memory::dout, step);
     const float* const columns = row_values + (step % kStages * kQueryBlock + thread_index() % 4 * 2) * 2;  // this thread's queries
-    float s[8][4], ds[8][4];
-    P::begin(s);
-    P::begin(ds);
-    P::template scores<kD, kRows, kQueryBlock>(s, memory + Memory::k, group_row, q);
-    P::template scores<kD, kRows, kQueryBlock>(ds, memory + Memory::v, group_row, dout);
-    P::commit();
-    go_on(step);
-    P::template wait<0>();
-    P::end(s);
-    P::end(ds);
-    const bool whole = block.first_key <= group_row && block.end_key >= group_row + kGroupRows;
-    if (!whole || !sees_all(range, group_keys, in.window)) mask_transposed(s, block, row_of_thread(), in.window);
-    RLHI_UNROLL
-    for (int n = 0; n < 8; ++n) {
-      const Words4 two = load_words<Words4>(columns + n * 16);  // lse and delta of one query, then of the next
+    const auto add_part = [&](int part) {
+      unsigned char *const part_q = q + part * kColumns * 128, *const part_dout = dout + part * kColumns * 128;
+      float s[kColumns / 8][4], ds[kColumns / 8][4];
+      P::begin(s);
+      P::begin(ds);
+      P::template scores<kD, kRows, kQueryBlock>(s, memory + Memory::k, group_row, part_q);
+      P::template scores<kD, kRows, kQueryBlock>(ds, memory + Memory::v, group_row, part_dout);
+      P::commit();
+      if (part == 0) go_on(step);
+      P::template wait<0>();
+      P::end(s);
+      P::end(ds);
+      const bool whole = block.first_key <= group_row && block.end_key >= group_row + kGroupRows;
+      if (!whole || !sees_all(range, group_keys, in.window)) mask_transposed(s, block, part * kColumns, row_of_thread(), in.window);
       RLHI_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        s[n][j] = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -as_float(two.w[j % 2 * 2])));
-        ds[n][j] = s[n][j] * (ds[n][j] - as_float(two.w[j % 2 * 2 + 1]));
+      for (int n = 0; n < kColumns / 8; ++n) {
+        const Words4 two = load_words<Words4>(columns + (part * kColumns / 8 + n) * 16);  // lse and delta of one query, then of the next
+        RLHI_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          s[n][j] = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -as_float(two.w[j % 2 * 2])));
+          ds[n][j] = s[n][j] * (ds[n][j] - as_float(two.w[j % 2 * 2 + 1]));
+        }
       }
+      uint32_t weights[kColumns / 16][4], dweights[kColumns / 16][4];
+      RLHI_UNROLL
+      for (int k = 0; k < kColumns / 16; ++k) {
+        pack_scores(weights[k], s, k);
+        pack_scores(dweights[k], ds, k);
+      }
+      P::begin(dv);
+      P::begin(dk);
+      for_panels<kD>([&](auto panel) {
+        constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
+        P::template weighted<kQueryBlock>(fragments_at<kFragments>(dv, kPanel * 8), weights, part_dout, kPanel, true);
+        P::template weighted<kQueryBlock>(fragments_at<kFragments>(dk, kPanel * 8), dweights, part_q, kPanel, true);
+      });
+      P::commit();
+      P::template wait<0>();
+      P::end(dv);
+      P::end(dk);
+    };
+    // As many queries at a time as registers allow: all of them, or in two parts, of which a short block has one.
+    if constexpr (kColumns == kQueryBlock) {
+      add_part(0);
+    } else {
+      RLHI_UNROLL_BY(1)
+      for (int part = 0; part * kColumns < block.queries; ++part) add_part(part);
     }
-    uint32_t weights[4][4], dweights[4][4];
-    RLHI_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      pack_scores(weights[k], s, k);
-      pack_scores(dweights[k], ds, k);
-    }
-    P::begin(dv);
-    P::begin(dk);
-    for_panels<kD>([&](auto panel) {
-      constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
-      P::template weighted<kQueryBlock>(fragments_at<kFragments>(dv, kPanel * 8), weights, dout, kPanel, true);
-      P::template weighted<kQueryBlock>(fragments_at<kFragments>(dk, kPanel * 8), dweights, q, kPanel, true);
-    });
-    P::commit();
-    P::template wait<0>();
-    P::end(dv);
-    P::end(dk);
   }
   copy_wait<0>();
   // The walk still knows the tile; the loop had no registers to keep it in.

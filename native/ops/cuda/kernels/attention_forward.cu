@@ -75,15 +75,15 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
     RLHI_UNROLL
     for (int k = 0; k < 4; ++k) pack_scores(weights[k], s, k);
     const FoldFactors f0 = fold(state[0], part[0]), f1 = fold(state[1], part[1]);
+    // 32 columns at a time: more sums would not fit into the registers of three warpgroups.
     for_panels<kD>([&](auto panel) {
-      constexpr int kPanel = decltype(panel)::value, kFragments = kPanelFragments<kD, kPanel>;
-      float sum[kFragments][4];
-      P::begin(sum);
-      P::template weighted<kKeyBlock>(sum, weights, place(Memory::v, step), kPanel, false);
-      P::commit();
-      P::template wait<0>();
-      P::end(sum);
-      fold_values(fragments_at<kFragments>(out, kPanel * 8), sum, f0, f1);
+      constexpr int kPanel = decltype(panel)::value, kAtOnce = 4;
+      RLHI_UNROLL
+      for (int first = 0; first < kPanelFragments<kD, kPanel>; first += kAtOnce) {
+        float sum[kAtOnce][4];
+        P::template weighted<kKeyBlock>(sum, weights, place(Memory::v, step), kPanel, false, first);
+        fold_values(fragments_at<kAtOnce>(out, kPanel * 8 + first), sum, f0, f1);
+      }
     });
   }
   copy_wait<0>();

@@ -56,7 +56,8 @@ RLHI_DEVICE const void* bf16_row(const void* data, int64_t stride, int64_t row, 
 }
 
 // Columns of scores packed as the left factor of a product over 16 of them.
-RLHI_DEVICE void pack_scores(uint32_t (&a)[4], const float (&s)[8][4], int step) {
+template <int kFragments>
+RLHI_DEVICE void pack_scores(uint32_t (&a)[4], const float (&s)[kFragments][4], int step) {
   a[0] = pack_bf16(s[2 * step][0], s[2 * step][1]);
   a[1] = pack_bf16(s[2 * step][2], s[2 * step][3]);
   a[2] = pack_bf16(s[2 * step + 1][0], s[2 * step + 1][1]);
@@ -69,23 +70,26 @@ struct Products;
 // A warp by itself.
 template <>
 struct Products<false> {
-  // d[64, 64] = a rows [a_row, a_row + 64) times b rows [0, 64), over kD columns.
-  template <int kD, int kRowsA, int kRowsB>
-  static RLHI_DEVICE void scores(float (&d)[8][4], unsigned char* a, int a_row, unsigned char* b) {
+  // Columns of scores that a warp has registers for beside two sums of kD columns.
+  template <int kD>
+  static constexpr int kColumnsBesideTwoSums = kD > 64 ? 32 : 64;
+  // d[64, 8 kFragments] = a rows [a_row, a_row + 64) times b rows [0, 8 kFragments), over kD columns.
+  template <int kD, int kRowsA, int kRowsB, int kFragments>
+  static RLHI_DEVICE void scores(float (&d)[kFragments][4], unsigned char* a, int a_row, unsigned char* b) {
     warp_scores<kD, kRowsA, kRowsB>(d, a, a_row + thread_index() / 32 % 4 * 16, b);
   }
   // This warp's 16 rows of that, from a row of its own.
-  template <int kD, int kRowsA, int kRowsB>
-  static RLHI_DEVICE void warp_scores(float (&d)[8][4], unsigned char* a, int warp_row, unsigned char* b) {
+  template <int kD, int kRowsA, int kRowsB, int kFragments>
+  static RLHI_DEVICE void warp_scores(float (&d)[kFragments][4], unsigned char* a, int warp_row, unsigned char* b) {
     const int lane = thread_index() % 32;
     RLHI_UNROLL
-    for (int n = 0; n < 8; ++n) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
+    for (int n = 0; n < kFragments; ++n) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
     RLHI_UNROLL
     for (int k = 0; k < kD / 16; ++k) {
       uint32_t left[4];
       load_matrices(left, tile_unit<kRowsA>(a, warp_row + lane % 16, k * 2 + lane / 16));
       RLHI_UNROLL
-      for (int n = 0; n < 8; n += 2) {
+      for (int n = 0; n < kFragments; n += 2) {
         uint32_t right[4];
         load_matrices(right, tile_unit<kRowsB>(b, n * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
         warp_product(d[n], left, right[0], right[1]);
@@ -93,20 +97,21 @@ struct Products<false> {
       }
     }
   }
-  // d[64, 8 kFragments] (+)= s[64, 64] times b's rows [0, 64), columns from 64 panel. s as packed by pack_scores.
-  template <int kRowsB, int kFragments>
-  static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel, bool accumulate) {
+  // d[64, 8 kFragments] (+)= s[64, 16 kSteps] times b's rows [0, 16 kSteps), columns from 64 panel + 8 first. s as packed by pack_scores.
+  template <int kRowsB, int kFragments, int kSteps>
+  static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[kSteps][4], unsigned char* b, int panel, bool accumulate,
+                                   int first = 0) {
     const int lane = thread_index() % 32;
     if (!accumulate) {
       RLHI_UNROLL
       for (int n = 0; n < kFragments; ++n) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
     }
     RLHI_UNROLL
-    for (int k = 0; k < 4; ++k) {
+    for (int k = 0; k < kSteps; ++k) {
       RLHI_UNROLL
       for (int n = 0; n < kFragments; n += 2) {
         uint32_t right[4];
-        load_matrices_transposed(right, tile_unit<kRowsB>(b, k * 16 + lane % 16, panel * 8 + n + lane / 16));
+        load_matrices_transposed(right, tile_unit<kRowsB>(b, k * 16 + lane % 16, panel * 8 + first + n + lane / 16));
         warp_product(d[n], s[k], right[0], right[1]);
         warp_product(d[n + 1], s[k], right[2], right[3]);
       }
@@ -144,6 +149,8 @@ struct Products<false> {
 // commits running, ... end(accumulators).
 template <>
 struct Products<true> {
+  template <int kD>
+  static constexpr int kColumnsBesideTwoSums = 64;
   // The changing half of a matrix descriptor: where it begins, in units of 16 bytes, and a stride that is not used. The other
   // half says 128-byte swizzle, and groups of eight rows 1024 bytes apart. (PTX ISA, "Matrix descriptor".)
   static RLHI_DEVICE uint32_t begin_of(const unsigned char* p) {
