@@ -231,8 +231,8 @@ test("bench: each kind prints what it measured", async () => {
 test("bench ops: every operation, as shares of the bandwidth and of the peak", async () => {
   const rows = await cliJson<Record<string, number | null> & { operation: string; part: string; shape: string }>(["bench", "ops", "--model", model, "--dtype", "f32", "--steps", "2", "--tokens", "32"]);
   assert.deepEqual([...new Set(rows.map(({ operation }) => operation))].toSorted(), [
-    "adamw", "add", "attention", "attention_backward", "column_sum", "copy", "embedding", "gather_rows", "gemm", "linear_logprob", "linear_logprob_backward", "pack_weight", "rms_norm",
-    "rms_norm_backward", "rope", "scatter_add_rows", "scatter_rows", "sum_of_squares", "swiglu", "swiglu_backward", "zero",
+    "adamw", "add", "attention", "attention_backward", "choose_tokens", "clip_factor", "column_sum", "copy", "embedding", "gather_rows", "gemm", "linear_logprob", "linear_logprob_backward",
+    "pack_weight", "preference_loss", "rms_norm", "rms_norm_backward", "rope", "scatter_add_rows", "scatter_rows", "sum_of_squares", "swiglu", "swiglu_backward", "zero",
   ]);
   for (const { operation, ...row } of rows) {
     const [seconds, bytes, flops] = [row["seconds"] ?? 0, row["bytes"] ?? 0, row["flops"] ?? 0];
