@@ -1,24 +1,14 @@
 #include "measure.h"
 
-#include "fields.h"
 #include "model/speed.h"
 #include "ops/cpu/peak.h"
 #include "ops/device_limits.h"
-#include "session.h"
+#include "options.h"
 
 namespace rlhi::bindings {
 namespace {
 
-constexpr int64_t kMaxThreads = 4096, kMaxRepeats = 1 << 20, kMaxSide = 1 << 20;
-
-// A device by its name, with threads where it is the CPU.
-ops::DeviceOptions to_device(const Napi::Value& name, const Napi::Value& threads) {
-  ops::DeviceOptions device;
-  device.name = to_text(name, "device");
-  device.threads = static_cast<int>(to_integer(threads, "threads", 0, kMaxThreads));
-  ops::check_device_name(device.name);
-  return device;
-}
+constexpr int64_t kMaxRepeats = 1 << 20, kMaxSide = 1 << 20;
 
 // `work` on a thread of its own; it returns the Finish.
 Napi::Value measure(const Napi::CallbackInfo& info, std::function<Finish()> work) {

@@ -1,8 +1,7 @@
 #include "measure_operations.h"
 
-#include "fields.h"
 #include "model/operation_speed.h"
-#include "session.h"
+#include "options.h"
 
 namespace rlhi::bindings {
 namespace {
@@ -26,10 +25,7 @@ Napi::Value measure_operations(const Napi::CallbackInfo& info) {
     const ModelConfig config = config_of(to_text(info[0], "path"));
     const DType dtype = to_dtype(info[1], "dtype");
     const int64_t tokens = to_integer(info[2], "tokens", 4, 1 << 20);
-    ops::DeviceOptions device;
-    device.name = to_text(info[3], "device");
-    device.threads = static_cast<int>(to_integer(info[4], "threads", 0, 4096));
-    ops::check_device_name(device.name);
+    const ops::DeviceOptions device = to_device(info[3], info[4]);
     const int64_t repeats = to_integer(info[5], "repeats", 1, 1 << 20);
     check(tokens <= config.max_position, ErrorCode::invalid_argument, "tokens: expected at most the model's context of ",
           config.max_position, ", found ", tokens);

@@ -50,7 +50,7 @@ LoadRequest read_load_request(const Fields& options) {
   LoadRequest request;
   request.path = options.string("path");
   request.dtype = options.dtype("dtype");
-  request.threads = static_cast<int>(options.integer("threads", 0, 4096));
+  request.threads = static_cast<int>(options.integer("threads", 0, kMaxThreads));
   request.device = options.string_or("device", "cpu");
   ops::check_device_name(request.device);
   request.seed = static_cast<uint64_t>(options.integer_or("seed", 0, kSafeInteger, 0));
@@ -88,6 +88,14 @@ TrainOptions read_train_options(Napi::Value value) {
   const std::string recompute = fields.string("recompute");
   if (recompute != "auto") o.recompute = recompute_from_name(recompute);
   return o;
+}
+
+ops::DeviceOptions to_device(const Napi::Value& name, const Napi::Value& threads) {
+  ops::DeviceOptions device;
+  device.name = to_text(name, "device");
+  device.threads = static_cast<int>(to_integer(threads, "threads", 0, kMaxThreads));
+  ops::check_device_name(device.name);
+  return device;
 }
 
 void set_for_gpu(TrainOptions& options) {

@@ -8,6 +8,8 @@
 
 namespace rlhi::bindings {
 
+constexpr int64_t kMaxThreads = 4096;
+ops::DeviceOptions to_device(const Napi::Value& name, const Napi::Value& threads);  // threads count where it is the CPU
 LoadRequest read_load_request(const Fields& options);
 TrainOptions read_train_options(Napi::Value options);
 void set_for_gpu(TrainOptions& options);  // what a training on a GPU, and its plan, has otherwise than one on the CPU

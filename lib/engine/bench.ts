@@ -63,8 +63,15 @@ export async function devicePeak({ device, dtype }: Pick<BenchModel, "device" | 
 }
 
 /** Bytes/s of reading memory, on a GPU of copying it. */
-export async function deviceBandwidth({ device, dtype }: Pick<BenchModel, "device" | "dtype">, threads: number): Promise<number> {
+async function deviceBandwidth({ device, dtype }: Pick<BenchModel, "device" | "dtype">, threads: number): Promise<number> {
   return device === "cpu" ? loadAddon().measureReadBandwidth(threads) : (await loadAddon().measureDevice(device, dtype)).copyBytesPerS;
+}
+
+/** Both; a GPU's are measured together. */
+export async function deviceLimits(options: Pick<BenchModel, "device" | "dtype">, threads: number): Promise<{ peak: number; bandwidth: number }> {
+  if (options.device === "cpu") return { peak: await devicePeak(options, threads), bandwidth: await deviceBandwidth(options, threads) };
+  const { matrixFlops, copyBytesPerS } = await loadAddon().measureDevice(options.device, options.dtype);
+  return { peak: matrixFlops, bandwidth: copyBytesPerS };
 }
 
 /** Where a part was measured: the CPU's threads and instructions, or a GPU. */

@@ -47,7 +47,7 @@ Profile::Profile(ops::Device& device) : table_(device.table()) {
   timed_device = &device;
   times.clear();
   table_.gemm = gemm;
-  table_.repeated = [](ops::Backend*, uint64_t, void (*work)(void*), void* context) { work(context); };  // each operation is timed
+  table_.repeated = ops::do_each_time;  // and each operation timed
 #define RLHI_WRAP(name) wrap<&ops::Table::name>(table_, #name)
   RLHI_WRAP(zero);
   RLHI_WRAP(upload);

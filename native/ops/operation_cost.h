@@ -4,7 +4,7 @@
 
 namespace rlhi::ops {
 
-// The table's operations that work on data: all but those of memory and of order (alloc to fetch, zero apart) and packed_bytes.
+// The table's operations that work on data: all but those of memory and of order (alloc to repeated, zero apart), packed_bytes and keeps_logits.
 #define RLHI_OPERATIONS(X)                                                                                                        \
   X(zero)                                                                                                                         \
   X(copy) X(gather_rows) X(scatter_rows) X(scatter_add_rows) X(add) X(column_sum) X(pack_weight) X(gemm) X(embedding) X(rms_norm) \

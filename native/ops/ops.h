@@ -267,6 +267,9 @@ struct Table {
   void (*clip_factor)(Backend*, const double* squares, int64_t n, double max_norm, float* factor);
 };
 
+// Table::repeated of whoever makes nothing of the repetition.
+inline void do_each_time(Backend*, uint64_t, void (*work)(void*), void* context) { work(context); }
+
 inline bool is_cpu(const Table& table) { return std::string_view(table.backend_name).starts_with("cpu/"); }
 
 }  // namespace rlhi::ops

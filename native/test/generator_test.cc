@@ -419,7 +419,7 @@ TEST("generation: a decoding step is launched as one where the backend can, with
   config.max_position = 256, config.head_dim = 64, config.n_heads = 2, config.n_kv_heads = 1;  // what decoding's own kernels take
   TinyModel m(config, DType::bf16);
   ops::Table plain = m.ops();
-  plain.repeated = [](ops::Backend*, uint64_t, void (*work)(void*), void* context) { work(context); };
+  plain.repeated = ops::do_each_time;
   Transformer piece_by_piece(m.weights, plain, m.handle());
   Numbers numbers(5);
   // Answers that end one after the other, past a block of keys and past two, and samples that share a prompt.

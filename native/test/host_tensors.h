@@ -120,7 +120,7 @@ class HostTensors {
     t.alloc_host = t.alloc;
     t.release_host = t.release;
     t.fetch = t.upload;
-    t.repeated = [](Backend*, uint64_t, void (*work)(void*), void* context) { work(context); };
+    t.repeated = ops::do_each_time;
     t.copy = [](Backend* b, Tensor to, Tensor from) { run(b, [&](Call& c) { c.ops.copy(c.backend, to, from); }, to, from); };
     t.gather_rows = [](Backend* b, Tensor to, Tensor from, const int32_t* i) { run(b, [&](Call& c) { c.ops.gather_rows(c.backend, to, from, i); }, to, from); };
     t.scatter_rows = [](Backend* b, Tensor to, Tensor from, const int32_t* i) { run(b, [&](Call& c) { c.ops.scatter_rows(c.backend, to, from, i); }, to, from); };

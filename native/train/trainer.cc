@@ -41,6 +41,10 @@ void check_options(const TrainOptions& o) {
 
 int64_t pair_tokens(const Pair& p) { return static_cast<int64_t>(p.prompt.size() + p.chosen.size() + p.rejected.size()); }
 
+ops::PairRows rows_of(const Pair& p, int64_t first) {
+  return {first, static_cast<int32_t>(p.chosen.size()), static_cast<int32_t>(p.rejected.size()), p.ref_chosen_logp, p.ref_rejected_logp};
+}
+
 enum class Pass { forward, forward_and_backward };
 
 struct MicroBatch {
@@ -60,8 +64,7 @@ MicroBatch pack_micro_batch(const std::vector<Pair>& pairs, size_t first, int64_
     const Pair& p = pairs[i];
     tokens += pair_tokens(p);
     const auto placed = packer.add_tree(p.prompt, {p.chosen, p.rejected});
-    batch.pairs.push_back({static_cast<int64_t>(batch.output_rows.size()), static_cast<int32_t>(p.chosen.size()),
-                           static_cast<int32_t>(p.rejected.size()), p.ref_chosen_logp, p.ref_rejected_logp});
+    batch.pairs.push_back(rows_of(p, static_cast<int64_t>(batch.output_rows.size())));
     for (const auto& c : placed) batch.output_rows.insert(batch.output_rows.end(), c.predictor_rows.begin(), c.predictor_rows.end());
     batch.targets.insert(batch.targets.end(), p.chosen.begin(), p.chosen.end());
     batch.targets.insert(batch.targets.end(), p.rejected.begin(), p.rejected.end());
@@ -232,7 +235,7 @@ struct Trainer::Impl {
     step.results = free_results();
     step.results->reserve(ops, backend, pairs.size());
     for (const Pair& p : pairs) {
-      step.pairs.push_back({0, static_cast<int32_t>(p.chosen.size()), static_cast<int32_t>(p.rejected.size()), p.ref_chosen_logp, p.ref_rejected_logp});
+      step.pairs.push_back(rows_of(p, 0));
       step.metrics.num_tokens += pair_tokens(p);
     }
     for (size_t done = 0; done < pairs.size();) {

@@ -137,7 +137,7 @@ Table make_table(const char* name) {
   t.alloc_host = alloc;
   t.release_host = release;
   t.fetch = move_bytes;
-  t.repeated = [](Backend*, uint64_t, void (*work)(void*), void* context) { work(context); };
+  t.repeated = do_each_time;
   t.packed_bytes = packed_bytes;
   t.keeps_logits = backend_keeps_logits;
 #define RLHI_TRACED(operation)                                          \

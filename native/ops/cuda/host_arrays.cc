@@ -29,7 +29,7 @@ void HostArrays::grow(Slot& slot, size_t bytes) {
 
 const void* HostArrays::bytes_on_device(const void* host, size_t bytes) {
   if (bytes == 0) return nullptr;
-  if (RecordedArrays* arrays = repeated_.arrays()) return repeated_.is_recording() ? arrays->add(host, bytes) : repeated_.compared(arrays->fill(host, bytes));
+  if (repeated_.has_places()) return repeated_.place_of(host, bytes);
   ++clock_;
   for (Slot& slot : slots_) {
     if (slot.bytes != bytes || std::memcmp(slot.pinned, host, bytes) != 0) continue;

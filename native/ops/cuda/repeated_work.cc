@@ -63,6 +63,13 @@ void RecordedArrays::copy_to_device(runtime::Stream stream) {
   copying_ = true;
 }
 
+const void* RepeatedWork::place_of(const void* host, size_t bytes) {
+  if (recorder_.mode() == Recorder::Mode::recording) return current_->add(host, bytes);
+  const void* place = current_->fill(host, bytes);
+  if (!place) recorder_.differs();
+  return place;
+}
+
 void RepeatedWork::run(uint64_t key, void (*work)(void*), void* context) {
   if (current_) return work(context);       // a part of work that is recorded itself
   Seen& seen = seen_[key];

@@ -52,14 +52,9 @@ class RepeatedWork {
 
   // ops.h, Table::repeated. What `work` throws is thrown, after it was run as it is.
   void run(uint64_t key, void (*work)(void*), void* context);
-  // Of the work being recorded or rehearsed; null otherwise.
-  RecordedArrays* arrays() { return current_; }
-  // A place of `arrays`, or null, which ends the rehearsal's use.
-  const void* compared(const void* place) {
-    if (!place) recorder_.differs();
-    return place;
-  }
-  bool is_recording() const { return recorder_.mode() == Recorder::Mode::recording; }
+  // While work is recorded or rehearsed its arrays have places of their own. null: the array does not fit into its own, and the rehearsal is in vain.
+  bool has_places() const { return current_ != nullptr; }
+  const void* place_of(const void* host, size_t bytes);
   int64_t graph_launches() const { return graph_launches_; }
 
  private:
