@@ -1,9 +1,8 @@
 #include "options.h"
 
-#include <algorithm>
 #include <limits>
 
-#include "base/system.h"
+#include "train/training_plan.h"
 
 namespace rlhi::bindings {
 namespace {
@@ -101,9 +100,7 @@ ops::DeviceOptions to_device(const Napi::Value& name, const Napi::Value& threads
 void set_for_gpu(TrainOptions& options) {
   options.kept_logits_bytes = kGpuLogitsBytes;
   options.device_has_own_memory = true;
-  // What the host itself needs while the moments are pinned, and what a checkpoint's files take on their way to the disk.
-  const int64_t available = available_memory_bytes(), spare = std::max(available / 8, int64_t{1} << 30);
-  options.host_memory_bytes = available == 0 ? 0 : std::max<int64_t>(1, available - spare);
+  options.host_memory_bytes = host_memory_for_moments();
 }
 
 bool needs_references(const TrainOptions& options) { return options.loss.type != LossType::simpo && options.loss.type != LossType::sft; }
@@ -150,6 +147,7 @@ Napi::Object plan_to_js(Napi::Env env, const MemoryPlan& plan) {
   result.Set("momentMemory", moment_memory_name(plan.moment_memory));
   result.Set("momentMemoryReason", plan.moment_memory_reason);
   result.Set("hostBytes", static_cast<double>(plan.host_bytes));
+  result.Set("hostLimit", static_cast<double>(plan.host_limit));
   return result;
 }
 

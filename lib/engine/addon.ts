@@ -188,6 +188,8 @@ export interface MemoryPlan {
   momentMemoryReason: string;
   /** Of moments in host memory, else 0. */
   hostBytes: number;
+  /** What moments may take of the host's memory; 0: not known, or a CPU's plan. */
+  hostLimit: number;
 }
 
 export interface NativeTrainer {

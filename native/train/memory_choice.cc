@@ -1,6 +1,7 @@
 // Which of the plans that the options allow is taken, and what is said where none fits.
 #include <algorithm>
 
+#include "base/system.h"
 #include "train/training_plan.h"
 
 namespace rlhi {
@@ -87,6 +88,11 @@ MomentMemory moment_memory_from_name(const std::string& name) {
     if (name == moment_memory_name(memory)) return memory;
   }
   fail(ErrorCode::invalid_argument, "moment_memory: expected auto, device or host, found \"", name, "\"");
+}
+
+int64_t host_memory_for_moments() {
+  const int64_t available = available_memory_bytes(), spare = std::max(available / 8, int64_t{1} << 30);
+  return available == 0 ? 0 : std::max<int64_t>(1, available - spare);
 }
 
 TrainOptions with_memory_limit(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available) {

@@ -40,6 +40,7 @@ MemoryPlan plan_of(const ModelConfig& config, DType dtype, const TrainOptions& o
   MemoryPlan plan;
   plan.recompute = choice.recompute;
   plan.moment_memory = choice.moments;
+  plan.host_limit = static_cast<size_t>(options.host_memory_bytes);
   plan.activations = activation_table(config, dtype, plan.recompute, s.max_tokens, s.max_answer_tokens);
   const auto add = [&](const char* name, size_t bytes) {
     if (bytes > 0) plan.entries.push_back({name, bytes});

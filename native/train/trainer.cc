@@ -4,7 +4,6 @@
 #include <cmath>
 #include <deque>
 
-#include "base/system.h"
 #include "model/activations.h"
 #include "ops/pair_loss.h"
 #include "train/adamw.h"
@@ -142,7 +141,7 @@ struct Trainer::Impl {
     TrainOptions options = given;
     if (!ops.keeps_logits(backend, weights.dtype())) options.kept_logits_bytes = 0;
     options.device_has_own_memory = !ops::is_cpu(ops);
-    if (options.host_memory_bytes == 0) options.host_memory_bytes = available_memory_bytes();
+    if (options.device_has_own_memory && options.host_memory_bytes == 0) options.host_memory_bytes = host_memory_for_moments();
     options = with_memory_limit(weights.config(), weights.dtype(), options, available);
     check_plan_fits(weights.config(), weights.dtype(), options);
     return options;

@@ -68,6 +68,7 @@ struct MemoryPlan {
   MomentMemory moment_memory = MomentMemory::device;  // device or host
   std::string moment_memory_reason;                // a sentence without its end
   size_t host_bytes = 0;                           // of moments in host memory, not in total
+  size_t host_limit = 0;                           // what they may take of it; 0: not known
   std::vector<ActivationEntry> activations;        // what the entry of that name is made of, and what is computed again
 };
 // What the options leave open is the first of these that fits into their memory limit, the first where there is none: norms; norms with

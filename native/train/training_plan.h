@@ -18,6 +18,10 @@ struct MemoryChoice {
 };
 MemoryPlan plan_of(const ModelConfig& config, DType dtype, const TrainOptions& options, const MemoryChoice& choice);
 
+// What moments may take of the host's memory now, 0 where that is not known. An eighth of what is available, and 1 GiB at least, is left: for
+// what the host itself needs while they are pinned, and for a checkpoint's files on their way to the disk.
+int64_t host_memory_for_moments();
+
 // The options with a memory limit: theirs or, without one, `available` bytes (0: not known) beside the weights, which are there already.
 TrainOptions with_memory_limit(const ModelConfig& config, DType dtype, TrainOptions options, int64_t available);
 

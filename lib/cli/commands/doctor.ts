@@ -47,8 +47,7 @@ export const doctor = defineCommand({
     if (model === undefined) return;
     const available = addon.availableMemory(flags.device);
     const levels = recomputeLevels.map((level) => planOf(addon, model, flags, level, available));
-    const hostAvailable = addon.systemInfo().availableMemoryBytes;
-    printPlan(out, model, planOf(addon, model, flags, flags.recompute, available), levels, { device: flags.device, available, hostAvailable });
+    printPlan(out, model, planOf(addon, model, flags, flags.recompute, available), levels, { device: flags.device, available });
   },
 });
 
@@ -100,12 +99,12 @@ function planOf(addon: NativeAddon, model: string, flags: PlanFlags, recompute: 
   }, flags.device);
 }
 
-function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: readonly MemoryPlan[], { device, available, hostAvailable }: { device: string; available: number; hostAvailable: number }): void {
-  const fits = ({ total, hostBytes }: MemoryPlan): boolean => total <= available && (hostBytes === 0 || hostBytes <= hostAvailable);
+function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: readonly MemoryPlan[], { device, available }: { device: string; available: number }): void {
+  const fits = ({ total, hostBytes, hostLimit }: MemoryPlan): boolean => total <= available && (hostLimit === 0 || hostBytes <= hostLimit);
   if (out.json) {
     out.facts({
       plan: model, entries: plan.entries, activations: plan.activations, recompute: plan.recompute, total_bytes: plan.total, available_memory_bytes: available,
-      moment_memory: plan.momentMemory, moment_memory_reason: plan.momentMemoryReason, host_bytes: plan.hostBytes, available_host_memory_bytes: hostAvailable, fits: fits(plan),
+      moment_memory: plan.momentMemory, moment_memory_reason: plan.momentMemoryReason, host_bytes: plan.hostBytes, available_host_memory_bytes: plan.hostLimit, fits: fits(plan),
       levels: levels.map((level) => ({ recompute: level.recompute, total_bytes: level.total, moment_memory: level.momentMemory, host_bytes: level.hostBytes, fits: fits(level) })),
     });
     return;
@@ -118,6 +117,6 @@ function printPlan(out: Tools["out"], model: string, plan: MemoryPlan, levels: r
   out.table(plan.activations.map(({ name, bytes, kept }) => ({ tensor: name, size: formatBytes(bytes), kept: kept ? "kept" : "computed again" })), "its activations");
   out.text("");
   out.table(levels.map((level) => ({ recompute: level.recompute, ...(own ? { moments: level.momentMemory } : {}), total: formatBytes(level.total), "": level.recompute === plan.recompute ? "this plan" : fits(level) ? "fits too" : "does not fit" })), "levels of recomputation");
-  if (own) out.text(`moments ${plan.hostBytes > 0 ? `in host memory, ${formatBytes(plan.hostBytes)} of ${formatBytes(hostAvailable)} available` : "on the device"}: ${plan.momentMemoryReason}`);
+  if (own) out.text(`moments ${plan.hostBytes > 0 ? `in host memory, ${formatBytes(plan.hostBytes)} of ${formatBytes(plan.hostLimit)} available` : "on the device"}: ${plan.momentMemoryReason}`);
   out.text(`total ${formatBytes(plan.total)} of ${formatBytes(available)} available: ${fits(plan) ? "fits" : "does not fit"}`);
 }
