@@ -1,6 +1,7 @@
 // kernels/device.cuh in plain C++: threads are fibers (block.h). Layouts of fragments are those of the PTX ISA's figures for
 // mma.m16n8k16, ldmatrix and wgmma, so that a kernel that is right here has its indices right.
 #pragma once
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -108,9 +109,9 @@ void store_words(void* p, const T& v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// Fibers do not interrupt one another.
-inline uint32_t add_shared(uint32_t* to, uint32_t v) { return std::exchange(*to, *to + v); }
-inline void add_shared(uint64_t* to, uint64_t v) { *to += v; }
+// Fibers do not interrupt one another, but a sanitizer takes them for threads.
+inline uint32_t add_shared(uint32_t* to, uint32_t v) { return std::atomic_ref(*to).fetch_add(v, std::memory_order_relaxed); }
+inline void add_shared(uint64_t* to, uint64_t v) { std::atomic_ref(*to).fetch_add(v, std::memory_order_relaxed); }
 
 namespace emulate {
 inline void run_copy(const PendingCopy& p) {
