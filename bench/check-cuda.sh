@@ -49,7 +49,7 @@ architectures() {
 
 build_all() {
   cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DRLHI_CUDA=on -DRLHI_BUILD_TESTS=ON -DRLHI_WERROR=ON -DRLHI_CUDA_ARCHITECTURES="$(architectures)" &&
-    cmake --build "$build" --parallel "$(nproc)"
+    cmake --build "$build" --parallel "$(nproc)" && ! grep "Potential Performance Loss" "$out/build.log"
 }
 
 # Kernels with a stack frame, which is where registers spill, by architecture.
@@ -64,6 +64,13 @@ resources() {
 }
 
 tests() { "$build/rlhi_native_tests" --device "$device" "$@"; }
+# The backward of attention has two forms of kernels, of which a trial chooses: both are tested and measured.
+each_form() { for form in uniform specialized; do RLHI_CUDA_ATTENTION_BACKWARD=$form "$@" || return 1; done; }
+operations() {
+  tests "ops test:" "ops grad:" "repeated work:" gemm: choose_tokens: linear_logprob: adamw "attention: one token" "conversion to bf16" "sums over rows" \
+    "operations on no rows" && each_form tests "ops test: attention_backward"
+}
+attention() { measure attention && each_form measure attention; }
 measure() { for name in "$@"; do "$build/rlhi_cuda_bench" "$name" --device "$device" --json "$results" || return 1; done; }
 
 peers() {
@@ -92,7 +99,7 @@ run() {
   begin=$(date +%s)
   if [ "$(type -t "$1")" = function ]; then
     export build root device results out
-    export -f "$1" tests measure peers architectures
+    export -f "$1" tests each_form measure peers architectures
     timeout "$limit" bash -c 'set -uo pipefail; "$@"' _ "$@" > "$out/$stage.log" 2>&1
   else
     timeout "$limit" "$@" > "$out/$stage.log" 2>&1
@@ -114,14 +121,14 @@ for stage in "${stages[@]}"; do
   case $stage in
     build) run build 400 build_all ;;
     resources) run resources 60 resources ;;
-    ops) run ops 300 tests "ops test:" "ops grad:" "repeated work:" gemm: choose_tokens: linear_logprob: adamw "attention: one token" "conversion to bf16" "sums over rows" \
-      "operations on no rows" ;;
+    ops) run ops 300 operations ;;
     oracles) run oracles 200 tests oracle: "generator: greedy" ;;
     ln2) run ln2 100 tests "trainer: with policy = reference" ;;
     resume) run resume 100 tests "trainer: a run stopped" "trainer: the same step twice" ;;
     model) run model 300 tests trainer: transformer: score: generator: generation: saves: ;;
     sanitize) run sanitize 300 sanitize ;;
-    gemm|few-rows|attention|memory) run "$stage" 200 measure "$stage" ;;
+    attention) run attention 200 attention ;;
+    gemm|few-rows|memory) run "$stage" 200 measure "$stage" ;;
     train) run train 400 measure $(printf 'train-%s ' ${RLHI_CUDA_TRAIN:-135m 1b 8b 8b-compact 8b-host}) ;;
     generate) run generate 200 measure $(printf 'generate-%s ' ${RLHI_CUDA_GENERATE:-135m 8b}) ;;
     peers) run peers 300 peers ;;

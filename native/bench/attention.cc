@@ -1,5 +1,6 @@
 // Attention, causal sequences and preference pairs, in the arithmetic that has to be done.
 #include <cmath>
+#include <cstdlib>
 
 #include "bench/measure.h"
 #include "model/transformer.h"
@@ -39,8 +40,10 @@ void one_layout(const Bench& b, const std::string& name, const Heads& h, int tre
   args.dq = dqkv.tensor().col_range(0, q_width), args.dk = dqkv.tensor().col_range(q_width, kv_width), args.dv = dqkv.tensor().col_range(q_width + kv_width, kv_width);
   const double flops = 4 * pairs * h.n * h.dim;
   const double forward = b.milliseconds([&] { b.ops.attention(b.backend, f); }), backward = b.milliseconds([&] { b.ops.attention_backward(b.backend, args); });
-  b.report.add("attention", name, {{"tokens", static_cast<double>(t)}, {"forward_ms", forward}, {"backward_ms", backward},
-                                   {"forward_tflops", flops / forward / 1e9}, {"backward_tflops", 2.5 * flops / backward / 1e9}});
+  const char* const form = std::getenv("RLHI_CUDA_ATTENTION_BACKWARD");  // of the backward's kernels; none: as a trial chooses
+  b.report.add("attention", form ? concat(name, ", backward ", form) : name,
+               {{"tokens", static_cast<double>(t)}, {"forward_ms", forward}, {"backward_ms", backward},
+                {"forward_tflops", flops / forward / 1e9}, {"backward_tflops", 2.5 * flops / backward / 1e9}});
 }
 
 }  // namespace

@@ -72,10 +72,10 @@ void forward_on_cuda(const Layout& t, Heads h, int window, Matrices& m, bool dec
   }
   m.expect_gaps_untouched();
 }
-void backward_on_cuda(const Layout& t, Heads h, int window, Matrices& m) {
+void backward_on_cuda(const Layout& t, Heads h, int window, Matrices& m, bool specialized = true) {
   const AttentionBackwardArgs b = args_of(t, h, window, m);
   cuda::AttentionLists lists;
-  const cuda::AttentionPlan plan = cuda::plan_attention_backward(b);
+  const cuda::AttentionPlan plan = cuda::plan_attention_backward(b, specialized);
   const cuda::BackwardLists& l = lists.backward(b.forward, plan);
   const cuda::BackwardTiles tiles{l.query_tiles.data(), static_cast<int64_t>(l.query_tiles.size()), l.key_tiles.data(),
                                   static_cast<int64_t>(l.key_tiles.size()), l.visitors.data()};
@@ -288,7 +288,7 @@ TEST("cuda attention: a tree has the bits it has alone, in any order of threads"
         copy_rows(in_alone.v, in.v, offset), copy_rows(in_alone.dout, in.dout, offset);
         forward_on_cuda(alone, h, window, in_alone);
         backward_on_cuda(alone, h, window, in_alone);
-        for (const uint32_t seed : {0u, 1u, 2u}) {
+        for (const uint32_t seed : {0u, 1u, 2u, 3u}) {
           cuda::emulate::options.order_seed = seed;
           cuda::emulate::options.unfair = seed > 0;
           Matrices m = in;
@@ -303,6 +303,60 @@ TEST("cuda attention: a tree has the bits it has alone, in any order of threads"
         cuda::emulate::options.order_seed = 0;
         cuda::emulate::options.unfair = false;
       }
+    }
+  });
+}
+
+TEST("cuda attention: gradients have the same bits where a warp brings tiles and where all warps do") {
+  Layout branches;
+  const int root = branches.add(150), middle = branches.add(90, root);
+  branches.add(129, middle), branches.add(64, middle), branches.add(1, root);
+  cuda::emulate::options.group_products = true;
+  for (const Layout& t : {branches, pair_of(200, 128, 65)}) {
+    for (const Heads h : {Heads{6, 2, 64}, Heads{2, 1, 96}, Heads{4, 1, 128}}) {
+      for (const int window : {0, 90}) {
+        Matrices one(t, h, B);
+        forward_on_cuda(t, h, window, one);
+        Matrices other = one;
+        backward_on_cuda(t, h, window, one, false);
+        backward_on_cuda(t, h, window, other, true);
+        EXPECT(one == other);
+        EXPECT(cuda::plan_attention_backward(args_of(t, h, window, one), true).specialized);
+      }
+    }
+  }
+  cuda::emulate::options = {};
+}
+
+TEST("cuda attention: rows of others that are not numbers change nothing") {
+  const Heads h{2, 1, 64};
+  Layout both;
+  const int p = both.add(70);
+  both.add(30, p), both.add(5, p);
+  const int offset = both.rows, second = both.add(61);
+  both.add(20, second), both.add(75, second);
+  const int behind = both.rows;
+  both.add(40);
+  const Layout alone = pair_of(61, 20, 75);
+  in_both_forms([&] {
+    for (const bool specialized : {false, true}) {
+      Matrices m(both, h, B), in_alone(alone, h, B);
+      copy_rows(in_alone.q, m.q, offset), copy_rows(in_alone.k, m.k, offset);
+      copy_rows(in_alone.v, m.v, offset), copy_rows(in_alone.dout, m.dout, offset);
+      for (Matrix* x : {&m.q, &m.k, &m.v, &m.dout}) {
+        for (int64_t i = 0; i < x->rows(); ++i) {
+          for (int64_t j = 0; j < x->cols() && (i < offset || i >= behind); ++j) x->set(i, j, std::numeric_limits<double>::quiet_NaN());
+        }
+      }
+      for (const auto& [t, of] : {std::pair<const Layout*, Matrices*>{&both, &m}, {&alone, &in_alone}}) {
+        forward_on_cuda(*t, h, 0, *of);
+        backward_on_cuda(*t, h, 0, *of, specialized);
+      }
+      expect_same_rows(m.out, in_alone.out, offset, "out");
+      expect_same_rows(m.lse, in_alone.lse, offset, "lse");
+      expect_same_rows(m.dq, in_alone.dq, offset, "dq");
+      expect_same_rows(m.dk, in_alone.dk, offset, "dk");
+      expect_same_rows(m.dv, in_alone.dv, offset, "dv");
     }
   });
 }

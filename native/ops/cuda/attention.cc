@@ -1,6 +1,7 @@
 // Attention's host side: the kernels' work lists, their scratch, and the launches.
 #include "ops/checks.h"
 #include "ops/cuda/backend.h"
+#include "ops/cuda/gradient_trial.h"
 
 namespace rlhi::ops::cuda {
 namespace {
@@ -41,7 +42,8 @@ void attention_backward(Backend* backend, const AttentionBackwardArgs& args) {
   check_attention_backward(args);
   if (args.forward.q.rows == 0) return;
   CudaBackend& cuda = enter(backend);
-  const AttentionPlan plan = plan_attention_backward(args);
+  AttentionPlan plan = plan_attention_backward(args, true);
+  if (plan.specialized && !prefers_specialized_gradients(cuda.launch, args.forward.head_dim)) plan = plan_attention_backward(args, false);
   const BackwardLists& lists = cuda.lists.backward(args.forward, plan);
   AttentionBackwardArgs device = args;
   device.forward = on_device(cuda, args.forward);

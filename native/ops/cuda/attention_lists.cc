@@ -86,6 +86,12 @@ void cut_decoding(const AttentionArgs& a, ForwardLists& lists) {
   lists.n_blocks = in_coarse_steps(lists.n_blocks);
 }
 
+// Queries of a segment that may see some of the keys at [begin, end): what a tile of keys costs.
+int64_t queries_in_sight(const AttentionArgs& a, const QuerySegment& s, int64_t begin, int64_t end) {
+  const int64_t first = std::max<int64_t>(s.position, begin), last = static_cast<int64_t>(s.position) + s.length;
+  return std::max<int64_t>(0, (a.window > 0 ? std::min(last, end + a.window - 1) : last) - first);
+}
+
 const KeySpan& own_span(const AttentionArgs& a, const QuerySegment& s) { return a.spans[s.first_span + s.n_spans - 1]; }
 
 // For each segment, who sees its own rows: by visiting segment, then by span.
@@ -133,7 +139,8 @@ void cut_keys(const AttentionArgs& a, int rows, BackwardLists& lists) {
         const KeySpan& span = a.spans[v.span];
         if (span.row >= end || span.row + static_cast<int64_t>(span.length) <= begin) continue;
         lists.visitors.push_back(v);
-        w.queries += a.segments[v.segment].length;
+        const int64_t offset = span.position - static_cast<int64_t>(span.row);  // of positions from rows
+        w.queries += queries_in_sight(a, a.segments[v.segment], begin + offset, end + offset);
       }
       w.tile.n_visitors = static_cast<int32_t>(lists.visitors.size()) - w.tile.first_visitor;
       weighed.push_back(w);

@@ -103,9 +103,11 @@ struct AttentionPlan {
   int dq_rows = 0;             // query rows of a tile of attention_backward's first pass
   int key_rows = 0;            // key rows of a tile of its second pass
   bool decode = false;         // segments of length 1 may go to attention_decode() instead of attention()
+  bool specialized = false;    // the backward's warps: one brings tiles, the others compute (else all do both)
 };
 AttentionPlan plan_attention(const AttentionArgs&);
-AttentionPlan plan_attention_backward(const AttentionBackwardArgs&);
+// `specialized`: as plan.specialized, where this device has such kernels. Both forms give the same bits.
+AttentionPlan plan_attention_backward(const AttentionBackwardArgs&, bool specialized);
 
 struct QueryTile {             // rows [first, min(first + rows, length)) of a segment
   int32_t segment, first;

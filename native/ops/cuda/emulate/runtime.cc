@@ -172,7 +172,10 @@ struct Access {
 
 int device_count() { return std::getenv("RLHI_EMULATED_GPU") && std::string(std::getenv("RLHI_EMULATED_GPU")) == "none" ? 0 : 1; }
 DeviceFacts device_facts(int) { return {"emulated GPU", 9, 0, 4, kDeviceBytes}; }
-void require_kernels(const DeviceFacts&) { Arena::the(); }
+void require_kernels(const DeviceFacts&) {
+  Arena::the();
+  emulate::options.group_products = true;        // as capability 9.0 has them
+}
 void use_device(int) {}
 
 Stream create_stream(Work work) {

@@ -1,34 +1,11 @@
 // The gradients of attention on tensor cores, without atomics: one pass over tiles of queries gives dq, one over tiles of keys
 // gives dk and dv. Both make scores and weights again from the log-sum-exp; each row is summed in one order.
+#include "ops/cuda/kernels/attention_backward_group.cuh"
+#include "ops/cuda/kernels/attention_gradients.cuh"
 #include "ops/cuda/kernels/attention_pipeline.cuh"
-#include "ops/cuda/kernels/attention_plain.cuh"
-#include "ops/cuda/kernels/attention_tile.cuh"
 
 namespace rlhi::ops::cuda {
 namespace {
-
-constexpr int kQueryBlock = 64;    // queries a tile of keys takes at once, cut from the start of their segment
-
-struct Gradients {
-  const void* dout;
-  int64_t dout_stride;
-  const float *lse_log2, *delta;   // [T, H]: lse log2(e), and the sums over rows of dout * out
-  void *dq, *dk, *dv;
-  int64_t dq_stride, dk_stride, dv_stride;
-};
-
-// Two neighbouring columns of this thread's two rows of each fragment, times a factor, as bf16.
-template <int kFragments>
-RLHI_DEVICE void store_fragments(void* data, int64_t stride, int64_t row, bool row0, bool row1, int column, const float (&d)[kFragments][4],
-                                 float factor) {
-  RLHI_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    if (!(i == 0 ? row0 : row1)) continue;
-    auto* to = static_cast<uint16_t*>(data) + (row + 8 * i) * stride + column + thread_index() % 4 * 2;
-    RLHI_UNROLL
-    for (int n = 0; n < kFragments; ++n) store_words(to + n * 8, pack_bf16(d[n][2 * i] * factor, d[n][2 * i + 1] * factor));
-  }
-}
 
 // ---- dq --------------------------------------------------------------------------------------------------------------
 template <int kD, int kRows>
@@ -130,61 +107,6 @@ void dq_kernel(AttentionInputs in, Gradients g, const QueryTile* tiles) {
 }
 
 // ---- dk and dv -------------------------------------------------------------------------------------------------------
-// A block of up to kQueryBlock queries of one head and segment, and where the tile's keys lie for it.
-struct QueryBlock {
-  int row;               // of q
-  int position, queries, head;
-  int key_position;      // of the tile's key 0
-  int first_key, end_key;  // of the tile: the keys that the visitor's span holds
-};
-
-// Blocks of queries that see some key of a tile: visitors, then heads of the group, then blocks from the segment's start.
-struct QueryWalk {
-  const Visitor *visitor, *end;
-  int key_row, keys, first_head;       // of the tile
-  QuerySegment segment;                // of the visitor
-  int key_position, first_key, end_key, begin, limit;
-  int head, at;                        // where it stands
-
-  static RLHI_DEVICE QueryWalk over(const AttentionInputs& in, const Visitor* visitors, int n_visitors, int tile_row, int tile_keys,
-                                    int tile_head) {
-    QueryWalk w{visitors, visitors + n_visitors, tile_row, tile_keys, tile_head, {}, 0, 0, 0, 0, 0, 0, 0};
-    w.open(in);
-    return w;
-  }
-  // The next block, or one of 0 queries.
-  RLHI_DEVICE QueryBlock next(const AttentionInputs& in) {
-    while (visitor != end) {
-      if (at < limit) {
-        const QueryBlock b{segment.row + at, segment.position + at, least(kQueryBlock, segment.length - at), first_head + head,
-                           key_position, first_key, end_key};
-        at += kQueryBlock;
-        return b;
-      }
-      if (++head < in.group) {
-        at = begin;
-        continue;
-      }
-      ++visitor;
-      open(in);
-    }
-    return {0, 0, 0, 0, 0, 0, 0};
-  }
-  RLHI_DEVICE void open(const AttentionInputs& in) {
-    if (visitor == end) return;
-    segment = in.segments[visitor->segment];
-    const KeySpan span = in.spans[visitor->span];
-    const int offset = key_row - span.row;  // of the tile in the span
-    first_key = most(0, -offset), end_key = least(keys, span.length - offset);
-    key_position = span.position + offset;
-    head = 0;
-    begin = most(0, key_position + first_key - segment.position) / kQueryBlock * kQueryBlock;
-    limit = in.window > 0 ? least(segment.length, key_position + end_key - 1 + in.window - segment.position) : segment.length;
-    if (first_key >= end_key) limit = begin;
-    at = begin;
-  }
-};
-
 template <int kD, int kRows>
 struct KeyMemory {
   static constexpr int k = 0, v = k + tile_bytes(kRows, kD), q = v + tile_bytes(kRows, kD), stage = tile_bytes(kQueryBlock, kD),
@@ -192,21 +114,6 @@ struct KeyMemory {
                        barrier = rows + kStages * 2 * kQueryBlock * static_cast<int>(sizeof(float)), walk = barrier + 8,
                        bytes = walk + static_cast<int>(sizeof(SharedWalk<QueryWalk, QueryBlock>));
 };
-
-// Scores transposed: rows are keys, columns are queries of the block from first_query on. -inf where the query does not see the key.
-template <int kFragments>
-RLHI_DEVICE void mask_transposed(float (&s)[kFragments][4], const QueryBlock& b, int first_query, int key0, int window) {
-  const int first = first_query + thread_index() % 4 * 2;
-  RLHI_UNROLL
-  for (int n = 0; n < kFragments; ++n) {
-    RLHI_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      const int query = b.position + n * 8 + first + j % 2, key = j < 2 ? key0 : key0 + 8, position = b.key_position + key;
-      const bool seen = key >= b.first_key && key < b.end_key && position <= query && (window == 0 || position > query - window);
-      if (!seen) s[n][j] = negative_infinity();
-    }
-  }
-}
 
 // One block: a tile of one head's keys.
 template <int kD, int kGroups, bool kGroupForm>
@@ -340,8 +247,7 @@ template <int kD, int kGroups>
 void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const BackwardRows& rows) {
   constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
   const AttentionArgs& a = b.forward;
-  const Gradients g{b.dout.data, b.dout.row_stride, rows.lse_log2,   rows.delta,     b.dq.data,
-                    b.dk.data,   b.dv.data,         b.dq.row_stride, b.dk.row_stride, b.dv.row_stride};
+  const Gradients g = gradients_of(b, rows);
   const AttentionInputs in = inputs_of(a);
   with_product_form([&](auto form) {
     constexpr bool kForm = decltype(form)::value;
@@ -361,12 +267,14 @@ void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const Bac
 
 }  // namespace
 
-AttentionPlan plan_attention_backward(const AttentionBackwardArgs& b) {
+AttentionPlan plan_attention_backward(const AttentionBackwardArgs& b, bool specialized) {
   const AttentionArgs& a = b.forward;
   AttentionPlan plan;
   const size_t shared = largest_shared_memory();
   plan.tensor_cores = shared >= backward_bytes<1>() && on_tensor_cores({a.q, a.k, a.v, a.out, b.dout, b.dq, b.dk, b.dv}, a.head_dim);
+  plan.specialized = specialized && plan.tensor_cores && group_gradients_there();
   plan.dq_rows = plan.key_rows = !plan.tensor_cores ? kPlainRows : shared >= backward_bytes<2>() ? Tile<2>::rows : Tile<1>::rows;
+  if (plan.specialized) plan.dq_rows = group_dq_rows(a), plan.key_rows = kGradientRows;
   return plan;
 }
 
@@ -380,6 +288,7 @@ void attention_backward(const Launch& at, const AttentionPlan& plan, const Atten
   const BackwardRows rows{lse_log2, lse_log2 + b.forward.q.rows * b.forward.n_heads};
   backward_rows(at, b, rows);
   if (!plan.tensor_cores) return plain_attention_backward(at, b, tiles, rows.delta);
+  if (plan.specialized) return group_gradients(at, b, gradients_of(b, rows), tiles);
   if (plan.key_rows == Tile<2>::rows) launch_backward<2>(at, b, tiles, rows);
   else launch_backward<1>(at, b, tiles, rows);
 }

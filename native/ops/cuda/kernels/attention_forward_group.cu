@@ -16,9 +16,6 @@ namespace {
 RLHI_DEVICE KeyBlock block_of(const KeyBlock& pair, int b) {
   return {0, pair.position + b * kKeyBlock, least(kKeyBlock, pair.keys - b * kKeyBlock)};
 }
-RLHI_DEVICE QueryRange queries_of(const TileItem& item, int group_row) {
-  return {item.position + group_row, item.position + least(item.rows, group_row + kGroupRows) - 1};
-}
 
 template <int kD>
 RLHI_DEVICE void compute(const AttentionInputs& in, const GroupOutputs& to, const Deal& deal, unsigned char* memory) {
@@ -29,9 +26,9 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const GroupOutputs& to, cons
   for (int at; (at = item_at(own.tile_ring.step)) < deal.items; ++own.tile_ring.step) {
     const int half = own.tile_ring.place();
     barrier_wait(&shared.queries_there[half], own.tile_ring.parity());
-    const TileItem& item = shared.items[half];
+    const TileItem<kGroups>& item = shared.items[half];
     const int steps = item.steps[own.group].end - item.steps[own.group].first, position = item.position + own.row;
-    const QueryRange range = queries_of(item, own.group_row);
+    const QueryRange range = own.queries(item);
     float out[kD / 8][4] = {};
     RowState state[2] = {{negative_infinity(), 0}, {negative_infinity(), 0}};
     own.pass(item.steps[own.group].first);
@@ -95,14 +92,11 @@ void group_forward_kernel(AttentionInputs in, RLHI_GRID_CONSTANT const GroupMaps
 #endif
 }
 
-// Heads that share keys, one a warpgroup: so their steps are the same, and a short segment leaves no warpgroup without rows.
-int heads_at_once(const AttentionArgs& a) { return a.n_heads / a.n_kv_heads % kGroups == 0 ? kGroups : 1; }
-
 template <int kD>
 void launch_group(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   using M = Memory<kD>;
   static_assert(M::bytes <= 227 << 10, "the shared memory of sm_90");
-  const int heads = heads_at_once(a);
+  const int heads = heads_at_once<kGroups>(a);
   const int64_t items = n_tiles * (a.n_heads / heads);
   check(items < (int64_t{1} << 30), ErrorCode::invalid_argument, "attention: ", n_tiles, " tiles are too many");
   const GroupMaps maps{tensor_map(a.q, kGroupRows), tensor_map(a.k, kPair), tensor_map(a.v, kPair)};
@@ -119,7 +113,7 @@ int group_attention_rows(const AttentionArgs& a) {
 #else
   const bool there = emulate::options.group_products;
 #endif
-  return there ? kGroups / heads_at_once(a) * kGroupRows : 0;
+  return there ? kGroups / heads_at_once<kGroups>(a) * kGroupRows : 0;
 }
 
 void group_attention(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {

@@ -168,6 +168,14 @@ struct Products<true> {
                            k > 0);
     }
   }
+  // The same with a's rows in registers: left[k] has this thread's part of their columns [16 k, 16 k + 16).
+  template <int kRowsB, int kFragments, int kSteps>
+  static RLHI_DEVICE void scores(float (&d)[kFragments][4], const uint32_t (&left)[kSteps][4], unsigned char* b) {
+    const uint32_t b_begin = begin_of(b);
+    RLHI_UNROLL
+    for (int k = 0; k < kSteps; ++k)
+      group_product<false>(d, left[k], descriptor(b_begin + static_cast<uint32_t>(k / 4 * (kRowsB * 8) + k % 4 * 2)), k > 0);
+  }
   template <int kRowsB, int kFragments>
   static RLHI_DEVICE void weighted(float (&d)[kFragments][4], const uint32_t (&s)[4][4], unsigned char* b, int panel,
                                    bool accumulate) {

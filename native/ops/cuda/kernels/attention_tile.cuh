@@ -100,10 +100,11 @@ RLHI_DEVICE StepRange steps_of(const AttentionInputs& in, const QuerySegment& s,
 // Powers of two throughout: weights are 2^(score * scale * log2(e) - maximum), the block's largest being 1.
 
 // Scores outside [low, high] of a row's columns become -inf. Column of fragment n, element j: 8 n + 2 (lane % 4) + j % 2.
-RLHI_DEVICE void mask_scores(float (&s)[8][4], int low0, int high0, int low1, int high1) {
+template <int kFragments>
+RLHI_DEVICE void mask_scores(float (&s)[kFragments][4], int low0, int high0, int low1, int high1) {
   const int first = thread_index() % 4 * 2;
   RLHI_UNROLL
-  for (int n = 0; n < 8; ++n) {
+  for (int n = 0; n < kFragments; ++n) {
     RLHI_UNROLL
     for (int j = 0; j < 4; ++j) {
       const int column = n * 8 + first + j % 2;

@@ -1,0 +1,34 @@
+// Attention's gradients by warpgroup products with a warp that brings (sm_90a): the bits of attention_backward.cu's. One pass over
+// tiles of queries gives dq, one over tiles of keys dk and dv; each goes from tile to tile, while the next one's rows arrive.
+#pragma once
+#include "ops/cuda/kernels/attention_gradients.cuh"
+#include "ops/cuda/kernels/attention_producer.cuh"
+
+namespace rlhi::ops::cuda {
+
+constexpr int kGradientGroups = 2;                                   // warpgroups that compute; a third one brings
+constexpr int kGradientRows = kGradientGroups * kGroupRows;          // of a tile
+constexpr int kGradientThreads = (kGradientGroups + 1) * kGroupThreads;
+constexpr int kGradientWarps = kGradientGroups * kGroupThreads / 32;  // that compute
+// Registers of a thread that computes and of one that brings: those of a kernel of three warpgroups, dealt anew.
+constexpr int kComputeRegisters = 240, kBringRegisters = 24;
+
+// Boxes have kGroupRows rows.
+struct GradientMaps {
+  TensorMap q, dout, k, v;
+};
+
+// Whether this device has the kernels.
+bool group_gradients_there();
+// Rows of dq's tiles; those of keys have kGradientRows.
+int group_dq_rows(const AttentionArgs&);
+void group_dq(const Launch&, const AttentionBackwardArgs&, const Gradients&, const GradientMaps&, const QueryTile* tiles, int64_t n_tiles);
+void group_dkv(const Launch&, const AttentionBackwardArgs&, const Gradients&, const GradientMaps&, const BackwardTiles&);
+inline void group_gradients(const Launch& at, const AttentionBackwardArgs& b, const Gradients& g, const BackwardTiles& tiles) {
+  const AttentionArgs& a = b.forward;
+  const GradientMaps maps{tensor_map(a.q, kGroupRows), tensor_map(b.dout, kGroupRows), tensor_map(a.k, kGroupRows), tensor_map(a.v, kGroupRows)};
+  group_dkv(at, b, g, maps, tiles);
+  group_dq(at, b, g, maps, tiles.query_tiles, tiles.n_query_tiles);
+}
+
+}  // namespace rlhi::ops::cuda
