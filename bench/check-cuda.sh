@@ -64,11 +64,12 @@ resources() {
 }
 
 tests() { "$build/rlhi_native_tests" --device "$device" "$@"; }
-# The backward of attention has two forms of kernels, of which a trial chooses: both are tested and measured.
-each_form() { for form in uniform specialized; do RLHI_CUDA_ATTENTION_BACKWARD=$form "$@" || return 1; done; }
+# The backward of attention has two forms of kernels, of which a trial chooses: both are tested, each by itself and first, and measured.
+each_form() { for form in uniform specialized; do RLHI_CUDA_ATTENTION_BACKWARD=$form "$@" || { echo "attention's backward, $form: failed"; return 1; }; done; }
 operations() {
-  tests "ops test:" "ops grad:" "repeated work:" gemm: choose_tokens: linear_logprob: adamw "attention: one token" "conversion to bf16" "sums over rows" \
-    "operations on no rows" && each_form tests "ops test: attention_backward"
+  each_form timeout 60 "$build/rlhi_native_tests" --device "$device" "ops test: attention_backward" &&
+    tests "ops test:" "ops grad:" "repeated work:" gemm: choose_tokens: linear_logprob: adamw "attention: one token" "conversion to bf16" "sums over rows" \
+      "operations on no rows"
 }
 attention() { measure attention && each_form measure attention; }
 measure() { for name in "$@"; do "$build/rlhi_cuda_bench" "$name" --device "$device" --json "$results" || return 1; done; }

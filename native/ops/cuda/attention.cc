@@ -43,7 +43,7 @@ void attention_backward(Backend* backend, const AttentionBackwardArgs& args) {
   if (args.forward.q.rows == 0) return;
   CudaBackend& cuda = enter(backend);
   AttentionPlan plan = plan_attention_backward(args, true);
-  if (plan.specialized && !prefers_specialized_gradients(cuda.launch, args.forward.head_dim)) plan = plan_attention_backward(args, false);
+  if (plan.specialized && !prefers_specialized_gradients(cuda.launch, args.forward)) plan = plan_attention_backward(args, false);
   const BackwardLists& lists = cuda.lists.backward(args.forward, plan);
   AttentionBackwardArgs device = args;
   device.forward = on_device(cuda, args.forward);

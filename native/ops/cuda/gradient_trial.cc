@@ -1,24 +1,25 @@
 #include "ops/cuda/gradient_trial.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/dtype.h"
 #include "base/error.h"
 #include "ops/cuda/attention_lists.h"
+#include "ops/cuda/recorder.h"
 #include "ops/cuda/runtime.h"
 
 namespace rlhi::ops::cuda {
 namespace {
 
-constexpr int kHeads = 4, kKvHeads = 1, kTimes = 3;
+constexpr int kTimes = 3, kFewMultiprocessors = 3;
 
 struct Packed {
   std::vector<QuerySegment> segments;
@@ -37,43 +38,45 @@ struct Packed {
   }
 };
 
+int32_t prompt_tokens(int multiprocessors) { return std::min(512, 16 * multiprocessors); }
+
 // Two tiles of keys or more for each multiprocessor; the last block of an answer is not whole.
 Packed pairs_for(int multiprocessors) {
   Packed packed;
-  const int32_t length = std::min(512, 16 * multiprocessors), tiles = 3 * ((length + 127) / 128);
+  const int32_t length = prompt_tokens(multiprocessors), tiles = 3 * ((length + 127) / 128);
   for (int i = 0; i < (2 * multiprocessors + tiles - 1) / tiles; ++i) packed.add_pair(length, length, length - length / 8 - 1);
   return packed;
 }
 
+// One key head with `heads` heads of queries, which decide how the specialized form deals heads.
 class Trial {
  public:
-  Trial(const Launch& launch, int head_dim) : launch_(launch), packed_(pairs_for(launch.multiprocessors)) {
-    launch_.recorder = nullptr;
-    const auto rows = static_cast<int64_t>(packed_.rows);
-    const int64_t q = int64_t{kHeads} * head_dim, kv = int64_t{kKvHeads} * head_dim;
+  Trial(const Launch& launch, int head_dim, int heads) : launch_(launch), packed_(pairs_for(launch.multiprocessors)) {
+    const auto rows = static_cast<int64_t>(packed_.rows), q = int64_t{heads} * head_dim, kv = int64_t{head_dim};
     AttentionArgs& a = args_.forward;
-    a.n_heads = kHeads, a.n_kv_heads = kKvHeads, a.head_dim = head_dim, a.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim)));
+    a.n_heads = heads, a.n_kv_heads = 1, a.head_dim = head_dim, a.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim)));
     a.q = random(rows, q), a.k = random(rows, kv), a.v = random(rows, kv), args_.dout = random(rows, q);
-    a.out = tensor(DType::bf16, rows, q), a.lse = tensor(DType::f32, rows, kHeads);
+    a.out = tensor(DType::bf16, rows, q), a.lse = tensor(DType::f32, rows, heads);
     args_.dq = tensor(DType::bf16, rows, q), args_.dk = tensor(DType::bf16, rows, kv), args_.dv = tensor(DType::bf16, rows, kv);
     a.n_segments = static_cast<int64_t>(packed_.segments.size()), a.n_spans = static_cast<int64_t>(packed_.spans.size());
+    segments_ = on_device(packed_.segments), spans_ = on_device(packed_.spans);
     scratch_ = take(attention_backward_scratch(args_));
   }
 
+  // Bits with and without a window, and where each of few multiprocessors goes through many tiles; time over all of them.
   bool specialized_is_better() {
-    AttentionArgs& a = args_.forward;
-    a.segments = packed_.segments.data(), a.spans = packed_.spans.data();
-    const AttentionPlan forward_plan = plan_attention(a), uniform = plan_attention_backward(args_, false), specialized = plan_attention_backward(args_, true);
-    AttentionLists forward_lists, uniform_lists, specialized_lists;  // made on the host
-    const ForwardLists& forward = forward_lists.forward(a, forward_plan);
-    const BackwardTiles one = on_device(uniform_lists.backward(a, uniform)), other = on_device(specialized_lists.backward(a, specialized));
-    const QueryTile* const tiles = on_device(forward.tiles);
-    a.segments = on_device(packed_.segments), a.spans = on_device(packed_.spans);
-    if (!ready_) return false;
-    attention(launch_, forward_plan, a, tiles, static_cast<int64_t>(forward.tiles.size()));
-    std::vector<char> expected, found;
-    const double uniform_time = run(uniform, one, expected), specialized_time = run(specialized, other, found);
-    return found == expected && specialized_time < uniform_time;
+    for (const int window : {prompt_tokens(launch_.multiprocessors) / 3, 0}) {
+      args_.forward.window = window;
+      const Form uniform = form(false), specialized = form(true);
+      run_forward();
+      if (!ready_) return false;
+      const std::vector<char> expected = gradients(launch_, uniform);
+      Launch few = launch_;
+      few.multiprocessors = kFewMultiprocessors;
+      if (gradients(few, specialized) != expected || gradients(launch_, specialized) != expected) return false;
+      if (window == 0) return milliseconds(specialized) < milliseconds(uniform);
+    }
+    return false;
   }
 
  private:
@@ -106,31 +109,61 @@ class Trial {
     if (p) upload(p, list);
     return static_cast<const T*>(p);
   }
-  BackwardTiles on_device(const BackwardLists& lists) {
-    return {on_device(lists.query_tiles), static_cast<int64_t>(lists.query_tiles.size()), on_device(lists.key_tiles),
-            static_cast<int64_t>(lists.key_tiles.size()), on_device(lists.visitors)};
+  // The arguments with what lists are made from, and with what kernels read.
+  AttentionBackwardArgs with_lists(const QuerySegment* segments, const KeySpan* spans) const {
+    AttentionBackwardArgs args = args_;
+    args.forward.segments = segments, args.forward.spans = spans;
+    return args;
   }
-  // The bytes of all gradients, and the least time of a few.
-  double run(const AttentionPlan& plan, const BackwardTiles& tiles, std::vector<char>& gradients) {
+  AttentionBackwardArgs on_host() const { return with_lists(packed_.segments.data(), packed_.spans.data()); }
+  AttentionBackwardArgs on_device() const { return with_lists(segments_, spans_); }
+
+  struct Form {
+    AttentionPlan plan;
+    BackwardTiles tiles;
+  };
+  Form form(bool specialized) {
+    AttentionLists lists;
+    const AttentionPlan plan = plan_attention_backward(args_, specialized);
+    const BackwardLists& l = lists.backward(on_host().forward, plan);
+    return {plan,
+            {on_device(l.query_tiles), static_cast<int64_t>(l.query_tiles.size()), on_device(l.key_tiles), static_cast<int64_t>(l.key_tiles.size()),
+             on_device(l.visitors)}};
+  }
+  void run_forward() {
+    AttentionLists lists;
+    const AttentionPlan plan = plan_attention(args_.forward);
+    const std::vector<QueryTile>& tiles = lists.forward(on_host().forward, plan).tiles;
+    const QueryTile* const there = on_device(tiles);
+    if (ready_) attention(launch_, plan, on_device().forward, there, static_cast<int64_t>(tiles.size()));
+  }
+  void run(const Launch& launch, const Form& form) { attention_backward(launch, form.plan, on_device(), form.tiles, scratch_); }
+  std::vector<char> gradients(const Launch& launch, const Form& form) {
     const Tensor all[] = {args_.dq, args_.dk, args_.dv};
     const auto bytes_of = [](const Tensor& t) { return static_cast<size_t>(t.rows * t.row_stride * dtype_size(t.dtype)); };
     for (const Tensor& t : all) runtime::zero(launch_.stream, t.data, bytes_of(t));
+    run(launch, form);
+    std::vector<char> bytes;
+    for (const Tensor& t : all) {
+      const size_t at = bytes.size();
+      bytes.resize(at + bytes_of(t));
+      runtime::copy_out(launch_.stream, bytes.data() + at, t.data, bytes_of(t));
+      runtime::synchronize(launch_.stream);     // before the bytes move
+    }
+    return bytes;
+  }
+  // The least of a few.
+  double milliseconds(const Form& form) {
     const runtime::OwnEvent begin, end;
     double least = 0;
     for (int i = 0; i < kTimes; ++i) {
       runtime::record(begin.event, launch_.stream);
-      attention_backward(launch_, plan, args_, tiles, scratch_);
+      run(launch_, form);
       runtime::record(end.event, launch_.stream);
       runtime::wait(end.event);
       const double time = runtime::milliseconds(begin.event, end.event);
       least = i == 0 ? time : std::min(least, time);
     }
-    for (const Tensor& t : all) {
-      const size_t at = gradients.size();
-      gradients.resize(at + bytes_of(t));
-      runtime::copy_out(launch_.stream, gradients.data() + at, t.data, bytes_of(t));
-    }
-    runtime::synchronize(launch_.stream);
     return least;
   }
 
@@ -138,6 +171,8 @@ class Trial {
   Packed packed_;
   AttentionBackwardArgs args_;
   std::vector<std::unique_ptr<void, Release>> memory_;
+  const QuerySegment* segments_ = nullptr;
+  const KeySpan* spans_ = nullptr;
   void* scratch_ = nullptr;
   uint32_t state_ = 1;
   bool ready_ = true;
@@ -154,14 +189,16 @@ std::string form_asked_for() {
 
 }  // namespace
 
-bool prefers_specialized_gradients(const Launch& launch, int head_dim) {
+bool prefers_specialized_gradients(const Launch& launch, const AttentionArgs& a) {
   static std::mutex mutex;
-  static std::map<std::pair<int, int>, bool> known;
+  static std::map<std::array<int, 3>, bool> known;
   const std::lock_guard lock(mutex);
-  const std::pair<int, int> of{launch.device, head_dim};
+  const int heads = a.n_heads / a.n_kv_heads % 2 == 0 ? 4 : 3;
+  const std::array<int, 3> of{launch.device, a.head_dim, heads};
   if (const auto found = known.find(of); found != known.end()) return found->second;
+  if (launch.recorder) require_no_recording(*launch.recorder);  // a trial is waited for
   const std::string form = form_asked_for();
-  return known[of] = form.empty() ? Trial(launch, head_dim).specialized_is_better() : form == "specialized";
+  return known[of] = form.empty() ? Trial(launch, a.head_dim, heads).specialized_is_better() : form == "specialized";
 }
 
 }  // namespace rlhi::ops::cuda

@@ -12,6 +12,7 @@ constexpr int kGradientThreads = (kGradientGroups + 1) * kGroupThreads;
 constexpr int kGradientWarps = kGradientGroups * kGroupThreads / 32;  // that compute
 // Registers of a thread that computes and of one that brings: those of a kernel of three warpgroups, dealt anew.
 constexpr int kComputeRegisters = 240, kBringRegisters = 24;
+constexpr int kGradientRegisters = kGroupThreads * (kGradientGroups * kComputeRegisters + kBringRegisters);  // of a block
 
 // Boxes have kGroupRows rows.
 struct GradientMaps {
@@ -25,6 +26,7 @@ int group_dq_rows(const AttentionArgs&);
 void group_dq(const Launch&, const AttentionBackwardArgs&, const Gradients&, const GradientMaps&, const QueryTile* tiles, int64_t n_tiles);
 void group_dkv(const Launch&, const AttentionBackwardArgs&, const Gradients&, const GradientMaps&, const BackwardTiles&);
 inline void group_gradients(const Launch& at, const AttentionBackwardArgs& b, const Gradients& g, const BackwardTiles& tiles) {
+  if (tiles.n_key_tiles == 0 && tiles.n_query_tiles == 0) return;
   const AttentionArgs& a = b.forward;
   const GradientMaps maps{tensor_map(a.q, kGroupRows), tensor_map(b.dout, kGroupRows), tensor_map(a.k, kGroupRows), tensor_map(a.v, kGroupRows)};
   group_dkv(at, b, g, maps, tiles);

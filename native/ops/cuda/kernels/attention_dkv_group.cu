@@ -44,6 +44,7 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
     const int kv_head = at % deal.heads, column = kv_head * kD;
     const QuerySegment owner = in.segments[tile.segment];
     const int row = in.spans[owner.first_span + owner.n_spans - 1].row + tile.first, keys = least(kGradientRows, owner.length - tile.first);
+    QueryWalk walk = QueryWalk::over(in, deal.visitors + tile.first_visitor, tile.n_visitors, row, keys, kv_head * in.group);
     barrier_wait(&shared.keys_free, tiles.parity_before());
     if (lane == 0) {
       shared.items[tiles.step % 2] = {row, keys, column};
@@ -54,7 +55,6 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
         copy_rows<kGradientRows, kD>(memory + M::v, group_row, maps.v, row + group_row, column, &shared.keys_there);
       }
     }
-    QueryWalk walk = QueryWalk::over(in, deal.visitors + tile.first_visitor, tile.n_visitors, row, keys, kv_head * in.group);
     for (bool more = true; more; ++ring.step) {
       const QueryBlock block = walk.next(in);
       const int place = ring.place();
@@ -125,10 +125,10 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
       P::begin(ds);
       P::template scores<kD, kGradientRows, kQueryBlock>(ds, memory + M::v, group_row, dout);
       P::commit();
+      const bool hides = block.first_key > group_row || block.end_key < group_row + kGroupRows || !sees_all(range, group_keys, in.window);
       P::template wait<1>();
       P::end(s);
-      const bool whole = block.first_key <= group_row && block.end_key >= group_row + kGroupRows;
-      if (!whole || !sees_all(range, group_keys, in.window)) mask_transposed(s, block, 0, row, in.window);
+      if (hides) mask_transposed(s, block, 0, row, in.window);
       RLHI_UNROLL
       for (int n = 0; n < 8; ++n) {
         const Words4 two = load_words<Words4>(columns + n * 16);  // lse and delta of one query, then of the next

@@ -61,7 +61,10 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
         copy_rows<kKeyBlock, kD>(k, 0, maps.k, block.row, column, there);
         copy_rows<kKeyBlock, kD>(v, 0, maps.v, block.row, column, there);
       }
-      if (block.keys == kKeyBlock) continue;
+      if (block.keys == kKeyBlock) {
+        sync_warp();                          // no lane is a phase behind the one that expects
+        continue;
+      }
       barrier_wait(&shared.landed, landed++ % 2);
       clear_rows<kKeyBlock, kD>(k, block.keys);
       clear_rows<kKeyBlock, kD>(v, block.keys);
@@ -107,6 +110,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const De
       const Words2 values = load_words<Words2>(shared.row_values[tile_row + 8 * i]);
       lse_log2[i] = as_float(values.w[0]), delta[i] = as_float(values.w[1]);
     }
+    shared_fence();                           // what ordinary loads have read, boxes overwrite
     warp_arrive(&shared.rows_free);
     const int steps = item.steps[own.group].end - item.steps[own.group].first, position = item.position + own.row;
     const QueryRange range = own.queries(item);
@@ -124,16 +128,17 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const De
       P::begin(ds);
       P::template scores<kKeyBlock>(ds, dout, v);
       P::commit();
+      const KeyBlock block = shared.blocks[place];
+      const bool hides = !sees_all(range, block, in.window);
       P::template wait<1>();                  // the step before has ended, and s is there
       P::end(s);
-      const KeyBlock block = shared.blocks[place];
-      if (!sees_all(range, block, in.window)) hide_unseen(s, block, position, in.window);
+      if (hides) hide_unseen(s, block, position, in.window);
       RLHI_UNROLL
       for (int n = 0; n < 8; ++n) {
         RLHI_UNROLL
         for (int j = 0; j < 4; ++j) s[n][j] = exp2_fast(fused_multiply_add(s[n][j], scale_log2, -lse_log2[j / 2]));
       }
-      if (i > 0) warp_arrive(&shared.free[(ring.step - 1) % M::stages]);  // here the branch keeps the weights before the wait
+      if (i > 0) warp_arrive(&shared.free[ring.place_before()]);  // here the branch keeps the weights before the wait
       P::template wait<0>();
       P::end(ds);
       RLHI_UNROLL
@@ -153,7 +158,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const De
     }
     P::template wait<0>();
     P::end(dq);
-    if (steps > 0) warp_arrive(&shared.free[(ring.step - 1) % M::stages]);
+    if (steps > 0) warp_arrive(&shared.free[ring.place_before()]);
     pass(item.steps[own.group].all - item.steps[own.group].end);
     store_fragments(g.dq, g.dq_stride, item.row + own.row, own.row < item.rows, own.row + 8 < item.rows, (item.head + own.head) * kD, dq, in.scale);
   }
@@ -201,7 +206,7 @@ void launch_dq(const Launch& at, const AttentionArgs& a, const Gradients& g, con
 
 bool group_gradients_there() {
 #ifdef __CUDACC__
-  static const bool there = compiled_for(group_dq_kernel<64>, kGradientThreads);
+  static const bool there = compiled_for(group_dq_kernel<64>, kGradientThreads, kGradientRegisters);
   return there;
 #else
   return emulate::options.group_products;

@@ -75,6 +75,8 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const GroupOutputs& to, cons
 #endif
 
 // Registers of a thread that computes and of one that brings: those of a kernel of four warpgroups, dealt anew.
+constexpr int kComputeRegisters = 160, kBringRegisters = 32;
+
 template <int kD>
 RLHI_KERNEL((RLHI_HAS_GROUP_PRODUCTS ? Memory<kD>::threads : 32), 1)
 void group_forward_kernel(AttentionInputs in, RLHI_GRID_CONSTANT const GroupMaps maps, GroupOutputs to, Deal deal) {
@@ -83,10 +85,10 @@ void group_forward_kernel(AttentionInputs in, RLHI_GRID_CONSTANT const GroupMaps
   unsigned char* const memory = shared_memory();
   begin_barriers(*reinterpret_cast<typename M::Shared*>(memory + M::shared));
   if (thread_index() >= kGroups * kGroupThreads) {
-    give_registers<32>();
+    give_registers<kBringRegisters>();
     if (thread_index() < kGroups * kGroupThreads + 32) bring<kD>(in, maps, deal, memory);
   } else {
-    take_registers<160>();
+    take_registers<kComputeRegisters>();
     compute<kD>(in, to, deal, memory);
   }
 #endif
@@ -109,7 +111,7 @@ void launch_group(const Launch& at, const AttentionArgs& a, const QueryTile* til
 
 int group_attention_rows(const AttentionArgs& a) {
 #ifdef __CUDACC__
-  static const bool there = compiled_for(group_forward_kernel<64>, Memory<64>::threads);
+  static const bool there = compiled_for(group_forward_kernel<64>, Memory<64>::threads, kGroupThreads * (kGroups * kComputeRegisters + kBringRegisters));
 #else
   const bool there = emulate::options.group_products;
 #endif

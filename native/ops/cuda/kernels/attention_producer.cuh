@@ -25,14 +25,17 @@ int heads_at_once(const AttentionArgs& a) {
 }
 
 #if RLHI_HAS_GROUP_PRODUCTS
-RLHI_DEVICE int item_at(int round) { return round * grid_size() + (round % 2 == 0 ? block_index() : grid_size() - 1 - block_index()); }
+RLHI_DEVICE int item_at(uint32_t round) {
+  return static_cast<int>(round) * grid_size() + (round % 2 == 0 ? block_index() : grid_size() - 1 - block_index());
+}
 
 // Step n of a ring of kPlaces: its place, and the parity that a barrier's phase of this step has.
 template <int kPlaces>
 struct Ring {
-  int step = 0;
-  RLHI_DEVICE int place() const { return step % kPlaces; }
-  RLHI_DEVICE int parity() const { return step / kPlaces % 2; }
+  uint32_t step = 0;
+  RLHI_DEVICE int place() const { return static_cast<int>(step % kPlaces); }
+  RLHI_DEVICE int place_before() const { return static_cast<int>((step - 1) % kPlaces); }
+  RLHI_DEVICE int parity() const { return static_cast<int>(step / kPlaces % 2); }
   RLHI_DEVICE int parity_before() const { return parity() ^ 1; }
 };
 

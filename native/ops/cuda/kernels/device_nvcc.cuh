@@ -163,11 +163,12 @@ inline TensorMap tensor_map(const Tensor& t, int rows) {
   check(status == CUDA_SUCCESS, ErrorCode::internal, "tensor map of ", t.rows, " rows and ", t.cols, " columns: error ", static_cast<int>(status));
   return m;
 }
-// Whether this GPU's code of the kernel was compiled for so many threads: for GPUs without wgmma it is a stub for fewer.
+// Whether this GPU's code of the kernel was compiled for so many threads (for GPUs without wgmma it is a stub for fewer), which together
+// begin with as many registers as they deal anew: for one that is not there a thread would wait for ever.
 template <class... Parameters>
-bool compiled_for(void (*kernel)(Parameters...), int threads) {
+bool compiled_for(void (*kernel)(Parameters...), int threads, int registers) {
   cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.maxThreadsPerBlock >= threads;
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.maxThreadsPerBlock >= threads && attributes.numRegs * threads >= registers;
 }
 // Of the calling thread's device. Products of few rows ask each time, so it is kept.
 inline size_t largest_shared_memory() {
