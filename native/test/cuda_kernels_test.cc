@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "ops/cuda/emulate/block.h"
+#include "ops/cuda/kernels/rows.cuh"
 #include "ops/cuda/launch.h"
 #include "test/ops_support.h"
 
@@ -70,6 +71,19 @@ std::vector<char> bytes_of(const std::vector<Matrix>& all) {
     }
   }
   return out;
+}
+
+TEST("cuda kernels: division by a product is division") {
+  constexpr int64_t kMost = (int64_t{1} << 62) - 1;
+  for (const int64_t by : {int64_t{1}, int64_t{2}, int64_t{3}, int64_t{7}, int64_t{48}, int64_t{641}, int64_t{1024}, int64_t{1000003}, int64_t{1} << 31,
+                           (int64_t{1} << 40) + 1, int64_t{6700417} * 641, kMost, kMost + 1}) {
+    const cuda::Division division(by);
+    for (const int64_t of : {int64_t{0}, by, 2 * (by / 2), 3 * (by / 3), kMost / by * by, kMost / by / 2 * by, kMost}) {
+      for (int64_t n = std::max<int64_t>(0, of - 2); n <= std::min(kMost, of + 2); ++n) EXPECT_EQ(division.quotient(n), n / by);
+    }
+    const cuda::Place place = cuda::place_of(kMost, division);
+    EXPECT(place.row == kMost / by && place.group == kMost % by);
+  }
 }
 
 TEST("cuda kernels: rows are moved and converted as on the CPU") {

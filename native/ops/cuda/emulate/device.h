@@ -77,6 +77,10 @@ inline float inverse_square_root(float x) { return 1.0f / std::sqrt(x); }
 inline uint32_t pack_bf16(float low, float high) {
   return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
 }
+inline uint64_t multiply_high(uint64_t a, uint64_t b) {
+  __extension__ typedef unsigned __int128 Wide;
+  return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
+}
 inline float as_float(uint32_t u) {
   float f;
   std::memcpy(&f, &u, 4);

@@ -87,21 +87,6 @@ void plain_forward_kernel(PlainInputs p, const QueryTile* tiles) {
   if (p.lse && lane == 0) set_element(p.lse, row, head, total > 0 ? maximum + logf(total) : negative_infinity());
 }
 
-// One warp: a row of one head.
-RLHI_KERNEL(kThreads, 1)
-void rows_kernel(Rows out, Rows dout, Rows lse, int64_t n, int n_heads, int head_dim, BackwardRows to) {
-  const int64_t item = static_cast<int64_t>(block_index()) * (kThreads / 32) + thread_index() / 32;
-  if (item >= n) return;
-  const Place p = place_of(item, n_heads);
-  const int64_t first = p.group * head_dim;
-  float sum = 0;
-  for (int64_t d = first + thread_index() % 32; d < first + head_dim; d += 32) {
-    sum = fused_multiply_add(element(out, p.row, d), element(dout, p.row, d), sum);
-  }
-  sum = lanes_sum(sum);
-  if (thread_index() % 32 == 0) to.delta[item] = sum, to.lse_log2[item] = element(lse, p.row, p.group) * kLog2e;
-}
-
 // One warp: dq of one query of one head.
 RLHI_KERNEL(kThreads, 1)
 void plain_dq_kernel(PlainInputs p, const QueryTile* tiles, const float* delta) {
@@ -187,12 +172,6 @@ void plain_dkv_kernel(PlainInputs p, const KeyTile* tiles, const Visitor* visito
 
 void plain_attention(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
   launch(at, n_tiles * a.n_heads, kThreads, plain_bytes(a.head_dim), plain_forward_kernel, plain_inputs(a), tiles);
-}
-
-void backward_rows(const Launch& at, const AttentionBackwardArgs& b, const BackwardRows& to) {
-  const AttentionArgs& a = b.forward;
-  const int64_t n = a.q.rows * a.n_heads;
-  launch(at, ceil_div(n, kThreads / 32), kThreads, 0, rows_kernel, Rows(a.out), Rows(b.dout), Rows(a.lse), n, a.n_heads, a.head_dim, to);
 }
 
 void plain_attention_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const float* delta) {

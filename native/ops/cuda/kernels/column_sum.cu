@@ -11,8 +11,9 @@ constexpr int64_t kRowsPerPartial = 64;  // rows of a partial sum
 
 template <int kGroup>
 RLHI_KERNEL(kThreads, 4)
-void column_partials_kernel(float* partial, Rows from, int64_t rows, int64_t per_row, int pieces) {
-  const int64_t chunk = block_index() / pieces, group = static_cast<int64_t>(block_index() % pieces) * kThreads + thread_index();
+void column_partials_kernel(float* partial, Rows from, int64_t rows, int64_t per_row, Division pieces) {
+  const Place place = place_of(block_index(), pieces);
+  const int64_t chunk = place.row, group = place.group * kThreads + thread_index();
   if (group >= per_row) return;
   const int64_t begin = chunk * kRowsPerPartial, end = begin + kRowsPerPartial < rows ? begin + kRowsPerPartial : rows;
   float sum[kGroup] = {};
@@ -65,7 +66,7 @@ void column_sum(const Launch& at, Tensor to, Tensor from, void* scratch) {
     constexpr int kGroup = decltype(group)::value;
     const int64_t per_row = from.cols / kGroup, pieces = ceil_div(per_row, kThreads);
     launch(at, chunks * pieces, kThreads, 0, column_partials_kernel<kGroup>, static_cast<float*>(scratch), Rows(from), from.rows, per_row,
-           static_cast<int>(pieces));
+           Division(pieces));
   });
   add_partials(at, static_cast<float*>(to.data), static_cast<const float*>(scratch), chunks, from.cols);
 }

@@ -67,6 +67,8 @@ RLHI_DEVICE uint32_t pack_bf16(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
   return d;
 }
+// The upper half of the product.
+RLHI_DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); }
 RLHI_DEVICE float as_float(uint32_t u) { return __uint_as_float(u); }
 RLHI_DEVICE uint32_t as_bits(float f) { return __float_as_uint(f); }
 RLHI_DEVICE float negative_infinity() { return __uint_as_float(0xff800000u); }

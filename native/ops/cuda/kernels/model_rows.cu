@@ -18,30 +18,36 @@ RLHI_DEVICE void load_angles(float (&x)[kGroup], const Rows& table, int64_t row,
 
 constexpr int kHeadsAtOnce = 2;  // share a thread's angles
 
+// Items of a row: heads by kHeadsAtOnce, then groups of a head's pairs.
+struct RopeItems {
+  Division per_row, per_heads;
+};
+
 // Thread: kGroup neighbouring pairs (x1, x2) of kHeadsAtOnce heads. cos_sin's row holds the cosines, then the sines.
 template <int kGroup>
 RLHI_KERNEL(kThreads, 4)
-void rope_kernel(Rows x, int64_t items, int64_t per_row, int heads, int head_dim, Rows cos_sin, const int32_t* positions, float direction) {
+void rope_kernel(Rows x, int64_t n, RopeItems items, int heads, int half, Rows cos_sin, const int32_t* positions, float direction) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
-  if (i >= items) return;
-  const Place p = place_of(i, per_row);
-  const int half = head_dim / 2, per_head = half / kGroup, item = static_cast<int>(p.group), first_head = item / per_head * kHeadsAtOnce;
-  const int at = (item - first_head / kHeadsAtOnce * per_head) * kGroup;
-  Group<kGroup> low[kHeadsAtOnce] = {}, high[kHeadsAtOnce] = {};
+  const Place row = place_of(i < n ? i : n - 1, items.per_row), item = place_of(row.group, items.per_heads);
+  const int first_head = static_cast<int>(item.row) * kHeadsAtOnce, at = static_cast<int>(item.group) * kGroup;
+  // What is not there, items behind the last and a second head, is read where something is, and not written.
+  void *low_at[kHeadsAtOnce], *high_at[kHeadsAtOnce];
+  Group<kGroup> low[kHeadsAtOnce], high[kHeadsAtOnce];
   RLHI_UNROLL
   for (int h = 0; h < kHeadsAtOnce; ++h) {
-    if (first_head + h >= heads) continue;
-    const int64_t column = static_cast<int64_t>(first_head + h) * head_dim + at;
-    low[h] = load_group<kGroup>(x.at(p.row, column), x.is_f32);
-    high[h] = load_group<kGroup>(x.at(p.row, column + half), x.is_f32);
+    low_at[h] = x.at(row.row, least(first_head + h, heads - 1) * 2 * half + at);
+    high_at[h] = static_cast<char*>(low_at[h]) + half * (x.is_f32 ? 4 : 2);
+    low[h] = load_group<kGroup>(low_at[h], x.is_f32);
+    high[h] = load_group<kGroup>(high_at[h], x.is_f32);
   }
+  sync_warp();  // all of that is on its way before the position is waited for
+  const int64_t position = positions[row.row];
   float c[kGroup], s[kGroup];
-  const int64_t position = positions[p.row];
   load_angles(c, cos_sin, position, at);
   load_angles(s, cos_sin, position, half + at);
   RLHI_UNROLL
   for (int h = 0; h < kHeadsAtOnce; ++h) {
-    if (first_head + h >= heads) continue;
+    if (i >= n || (h > 0 && first_head + h >= heads)) continue;
     float x1[kGroup], x2[kGroup];
     to_floats(x1, low[h], x.is_f32);
     to_floats(x2, high[h], x.is_f32);
@@ -51,21 +57,20 @@ void rope_kernel(Rows x, int64_t items, int64_t per_row, int heads, int head_dim
       x1[j] = first_half * c[j] - x2[j] * sine;
       x2[j] = x2[j] * c[j] + first_half * sine;
     }
-    const int64_t column = static_cast<int64_t>(first_head + h) * head_dim + at;
-    store_floats(x.at(p.row, column), x.is_f32, x1);
-    store_floats(x.at(p.row, column + half), x.is_f32, x2);
+    store_floats(low_at[h], x.is_f32, x1);
+    store_floats(high_at[h], x.is_f32, x2);
   }
 }
 
 template <int kGroup>
 RLHI_KERNEL(kThreads, 4)
-void swiglu_kernel(Rows out, Rows gate_up, int64_t n, int64_t per_row) {
+void swiglu_kernel(Rows out, Rows gate_up, int64_t n, Division per_row) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   if (i >= n) return;
   const Place p = place_of(i, per_row);
   float gate[kGroup], up[kGroup];
   load_floats(gate, gate_up.at(p.row, p.group * kGroup), gate_up.is_f32);
-  load_floats(up, gate_up.at(p.row, (per_row + p.group) * kGroup), gate_up.is_f32);
+  load_floats(up, gate_up.at(p.row, (per_row.by + p.group) * kGroup), gate_up.is_f32);
   RLHI_UNROLL
   for (int j = 0; j < kGroup; ++j) gate[j] = gated(gate[j], up[j]);
   store_floats(out.at(p.row, p.group * kGroup), out.is_f32, gate);
@@ -74,11 +79,11 @@ void swiglu_kernel(Rows out, Rows gate_up, int64_t n, int64_t per_row) {
 // dgate = dout up s (1 + gate (1 - s)), dup = dout gate s with s = sigmoid(gate); kOut: out = gate s up
 template <int kGroup, bool kOut>
 RLHI_KERNEL(kThreads, 4)
-void swiglu_backward_kernel(Rows dgate_up, Rows dout, Rows gate_up, Rows out, int64_t n, int64_t per_row) {
+void swiglu_backward_kernel(Rows dgate_up, Rows dout, Rows gate_up, Rows out, int64_t n, Division per_row) {
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   if (i >= n) return;
   const Place p = place_of(i, per_row);
-  const int64_t gate_at = p.group * kGroup, up_at = (per_row + p.group) * kGroup;
+  const int64_t gate_at = p.group * kGroup, up_at = (per_row.by + p.group) * kGroup;
   float gate[kGroup], up[kGroup], d[kGroup];
   load_floats(gate, gate_up.at(p.row, gate_at), gate_up.is_f32);
   load_floats(up, gate_up.at(p.row, up_at), gate_up.is_f32);
@@ -103,9 +108,9 @@ void rope(const Launch& at, Tensor x, int head_dim, Tensor cos_sin, const int32_
   const int size = group_size({cos_sin}, head_dim / 2) > 1 ? group_size({x}, head_dim / 2) : 1;
   with_group_size(size, [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
-    const int64_t per_row = ceil_div(heads, kHeadsAtOnce) * (head_dim / 2 / kGroup), items = x.rows * per_row;
-    launch(at, ceil_div(items, kThreads), kThreads, 0, rope_kernel<kGroup>, Rows(x), items, per_row, heads, head_dim, Rows(cos_sin),
-           positions, direction < 0 ? -1.0f : 1.0f);
+    const int64_t per_heads = head_dim / 2 / kGroup, per_row = ceil_div(heads, kHeadsAtOnce) * per_heads, n = x.rows * per_row;
+    launch(at, ceil_div(n, kThreads), kThreads, 0, rope_kernel<kGroup>, Rows(x), n, RopeItems{per_row, per_heads}, heads, head_dim / 2,
+           Rows(cos_sin), positions, direction < 0 ? -1.0f : 1.0f);
   });
 }
 
@@ -114,7 +119,7 @@ void swiglu(const Launch& at, Tensor out, Tensor gate_up) {
   with_group_size(group_size({out, gate_up}, out.cols), [&](auto group) {
     constexpr int kGroup = decltype(group)::value;
     const int64_t per_row = out.cols / kGroup, n = out.rows * per_row;
-    launch(at, ceil_div(n, kThreads), kThreads, 0, swiglu_kernel<kGroup>, Rows(out), Rows(gate_up), n, per_row);
+    launch(at, ceil_div(n, kThreads), kThreads, 0, swiglu_kernel<kGroup>, Rows(out), Rows(gate_up), n, Division(per_row));
   });
 }
 
@@ -124,7 +129,7 @@ void swiglu_backward(const Launch& at, Tensor dgate_up, Tensor dout, Tensor gate
     constexpr int kGroup = decltype(group)::value;
     const int64_t per_row = dout.cols / kGroup, n = dout.rows * per_row;
     const auto kernel = out ? swiglu_backward_kernel<kGroup, true> : swiglu_backward_kernel<kGroup, false>;
-    launch(at, ceil_div(n, kThreads), kThreads, 0, kernel, Rows(dgate_up), Rows(dout), Rows(gate_up), Rows(out), n, per_row);
+    launch(at, ceil_div(n, kThreads), kThreads, 0, kernel, Rows(dgate_up), Rows(dout), Rows(gate_up), Rows(out), n, Division(per_row));
   });
 }
 

@@ -17,7 +17,7 @@ constexpr int kNormThreads = 256, kRowsAtOnce = 4;
 struct NormShape {
   int64_t rows;      // of the norm: tensor rows * groups
   int64_t n;         // columns of a group
-  int groups;
+  Division groups;   // of a tensor row
   float inverse_n;
 
   NormShape(int64_t all_rows, int64_t width, int n_groups)
@@ -28,7 +28,7 @@ struct NormRow {
   int group;
 };
 RLHI_DEVICE NormRow norm_row(const NormShape& shape, int64_t row) {
-  if (shape.groups == 1) return {row, 0, 0};
+  if (shape.groups.by == 1) return {row, 0, 0};
   const Place p = place_of(row, shape.groups);
   return {p.row, p.group * shape.n, static_cast<int>(p.group)};
 }

@@ -107,19 +107,30 @@ void with_group_size(int size, const F& f) {
   else f(GroupSize<1>());
 }
 
-// Where group `index` of a tensor with `per_row` groups a row lies. Most tensors have fewer than 2^32 groups, and division of
-// 64-bit numbers is slow.
+// Division by a number that all threads share, as a product: dividing takes a thread longer than all else it does before its first load
+// (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994). Of dividends in [0, 2^62) by [1, 2^62].
+struct Division {
+  int64_t by;
+  uint64_t multiplier;  // 2 ceil(2^(62 + shift) / by)
+  int32_t shift = 0;    // ceil(log2(by))
+
+  Division(int64_t divisor) : by(divisor) {
+    __extension__ typedef unsigned __int128 Wide;
+    while (int64_t{1} << shift < by) ++shift;
+    multiplier = 2 * static_cast<uint64_t>(((Wide{1} << (62 + shift)) + static_cast<Wide>(by - 1)) / static_cast<Wide>(by));
+  }
+  RLHI_DEVICE int64_t quotient(int64_t dividend) const {
+    return static_cast<int64_t>(multiply_high(2 * static_cast<uint64_t>(dividend), multiplier) >> shift);
+  }
+};
+
+// Where group `index` of a tensor lies that has per_row.by groups a row.
 struct Place {
   int64_t row, group;
 };
-RLHI_DEVICE Place place_of(int64_t index, int64_t per_row) {
-  if (index < (int64_t{1} << 32) && per_row < (int64_t{1} << 32)) {
-    const auto i = static_cast<uint32_t>(index), n = static_cast<uint32_t>(per_row);
-    const uint32_t row = i / n;
-    return {row, i - row * n};
-  }
-  const int64_t row = index / per_row;
-  return {row, index - row * per_row};
+RLHI_DEVICE Place place_of(int64_t index, const Division& per_row) {
+  const int64_t row = per_row.quotient(index);
+  return {row, index - row * per_row.by};
 }
 
 RLHI_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
