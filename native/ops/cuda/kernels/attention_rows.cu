@@ -9,7 +9,7 @@ constexpr int kThreads = 256, kAtOnce = 2;  // items that a team loads before it
 
 // kTeam lanes: kAtOnce items, of which each is a row of one head. An element's place in the sum depends on its column alone.
 template <int kGroup, int kTeam>
-RLHI_KERNEL(kThreads, 3)
+RLHI_KERNEL(kThreads, 2)
 void attention_rows_kernel(Rows out, Rows dout, Rows lse, int64_t n, Division heads, int head_dim, BackwardRows to) {
   static_assert(kTeam >= kAtOnce);
   constexpr int kTeams = kThreads / kTeam;
