@@ -5,30 +5,33 @@
 namespace rlhi::ops::cuda {
 namespace {
 
-constexpr int kThreads = 256, kAtOnce = 2;  // items that a team loads before it uses the first
+constexpr int kThreads = 256, kAtOnce = 4;  // items that a team loads before it uses the first
 
 // kTeam lanes: kAtOnce items, of which each is a row of one head. An element's place in the sum depends on its column alone.
 template <int kGroup, int kTeam>
-RLHI_KERNEL(kThreads, 2)
+RLHI_KERNEL(kThreads, 3)
 void attention_rows_kernel(Rows out, Rows dout, Rows lse, int64_t n, Division heads, int head_dim, BackwardRows to) {
   static_assert(kTeam >= kAtOnce);
   constexpr int kTeams = kThreads / kTeam;
   const int lane = thread_index() % kTeam;
   const int64_t first = static_cast<int64_t>(block_index()) * (kTeams * kAtOnce) + thread_index() / kTeam;
-  Place place[kAtOnce];
+  const char *out_at[kAtOnce], *dout_at[kAtOnce];
   float sum[kAtOnce] = {}, own_lse[1] = {};  // lane u writes item u
   RLHI_UNROLL
   for (int u = 0; u < kAtOnce; ++u) {        // beyond the end the last item is read again, and not written
     const int64_t item = first + u * kTeams;
-    place[u] = place_of(item < n ? item : n - 1, heads);
-    if (lane == u) load_floats(own_lse, lse.at(place[u].row, place[u].group), lse.is_f32);
+    const Place place = place_of(item < n ? item : n - 1, heads);
+    out_at[u] = static_cast<const char*>(out.at(place.row, place.group * head_dim));
+    dout_at[u] = static_cast<const char*>(dout.at(place.row, place.group * head_dim));
+    if (lane == u) load_floats(own_lse, lse.at(place.row, place.group), lse.is_f32);
   }
+  RLHI_UNROLL_BY(1)
   for (int column = lane * kGroup; column < head_dim; column += kTeam * kGroup) {
     Group<kGroup> a[kAtOnce], b[kAtOnce];
     RLHI_UNROLL
     for (int u = 0; u < kAtOnce; ++u) {
-      a[u] = load_group<kGroup>(out.at(place[u].row, place[u].group * head_dim + column), out.is_f32);
-      b[u] = load_group<kGroup>(dout.at(place[u].row, place[u].group * head_dim + column), dout.is_f32);
+      a[u] = load_group<kGroup>(out_at[u] + column * (out.is_f32 ? 4 : 2), out.is_f32);
+      b[u] = load_group<kGroup>(dout_at[u] + column * (dout.is_f32 ? 4 : 2), dout.is_f32);
     }
     RLHI_UNROLL
     for (int u = 0; u < kAtOnce; ++u) {
