@@ -260,9 +260,7 @@ void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const Bac
 
 template <int kGroups>
 void launch_backward(const Launch& at, const AttentionBackwardArgs& b, const BackwardTiles& tiles, const BackwardRows& rows) {
-  if (b.forward.head_dim == 64) return launch_backward<64, kGroups>(at, b, tiles, rows);
-  if (b.forward.head_dim == 96) return launch_backward<96, kGroups>(at, b, tiles, rows);
-  launch_backward<128, kGroups>(at, b, tiles, rows);
+  with_head_dim(b.forward.head_dim, [&](auto dim) { launch_backward<decltype(dim)::value, kGroups>(at, b, tiles, rows); });
 }
 
 }  // namespace

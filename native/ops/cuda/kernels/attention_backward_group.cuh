@@ -19,6 +19,28 @@ struct GradientMaps {
   TensorMap q, dout, k, v;
 };
 
+// Of what stays for a whole item, and of the blocks that pass through a ring of kStages places.
+template <int kStages>
+struct GradientBarriers {
+  SharedBarrier item_there, item_free, there[kStages], free[kStages];
+  SharedBarrier landed;                        // a block that ends within a box, before the rest is cleared
+};
+#if RLHI_HAS_GROUP_PRODUCTS
+// By all threads; `parts` arrive for a block.
+template <int kStages>
+RLHI_DEVICE void begin_barriers(GradientBarriers<kStages>& b, int parts) {
+  if (thread_index() == 0) {
+    barrier_init(&b.item_there, 1);
+    barrier_init(&b.item_free, kGradientWarps);
+    for (SharedBarrier& there : b.there) barrier_init(&there, parts);
+    for (SharedBarrier& free : b.free) barrier_init(&free, kGradientWarps);
+    barrier_init(&b.landed, 1);
+    shared_fence();
+  }
+  sync_threads();
+}
+#endif
+
 // Whether this device has the kernels.
 bool group_gradients_there();
 // Rows of dq's tiles; those of keys have kGradientRows.

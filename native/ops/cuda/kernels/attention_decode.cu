@@ -160,9 +160,7 @@ int decode_queries(const AttentionArgs& a) { return std::max(1, kTileRows / (a.n
 void attention_decode(const Launch& at, const AttentionArgs& a, const DecodeWork& work, void* scratch) {
   check(plan_attention(a).decode, ErrorCode::internal, "attention_decode: these tensors are not for tensor cores");
   const DecodeParts parts = parts_in(scratch, a, work.n_blocks);
-  if (a.head_dim == 64) return launch_decode<64>(at, a, work, parts);
-  if (a.head_dim == 96) return launch_decode<96>(at, a, work, parts);
-  launch_decode<128>(at, a, work, parts);
+  with_head_dim(a.head_dim, [&](auto dim) { launch_decode<decltype(dim)::value>(at, a, work, parts); });
 }
 
 }  // namespace rlhi::ops::cuda

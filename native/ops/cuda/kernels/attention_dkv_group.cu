@@ -13,10 +13,8 @@ template <int kD>
 struct Memory {
   static constexpr int stages = 4, keys_bytes = tile_bytes(kGradientRows, kD), block_bytes = tile_bytes(kQueryBlock, kD);
   static constexpr int k = 0, v = k + keys_bytes, q = v + keys_bytes, dout = q + stages * block_bytes, shared = dout + stages * block_bytes;
-  struct Shared {
+  struct Shared : GradientBarriers<stages> {
     alignas(16) float row_values[stages][kQueryBlock][2];  // lse in powers of two, delta
-    SharedBarrier keys_there, keys_free, there[stages], free[stages];
-    SharedBarrier landed;                      // a block that ends within a box, before the rest is cleared
     QueryBlock blocks[stages];                 // one of 0 queries ends an item
     KeyItem items[2];
   };
@@ -45,14 +43,14 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
     const QuerySegment owner = in.segments[tile.segment];
     const int row = in.spans[owner.first_span + owner.n_spans - 1].row + tile.first, keys = least(kGradientRows, owner.length - tile.first);
     QueryWalk walk = QueryWalk::over(in, deal.visitors + tile.first_visitor, tile.n_visitors, row, keys, kv_head * in.group);
-    barrier_wait(&shared.keys_free, tiles.parity_before());
+    barrier_wait(&shared.item_free, tiles.parity_before());
     if (lane == 0) {
       shared.items[tiles.step % 2] = {row, keys, column};
       const int groups = (keys + kGroupRows - 1) / kGroupRows;
-      barrier_expect(&shared.keys_there, 2 * groups * tile_bytes(kGroupRows, kD));
+      barrier_expect(&shared.item_there, 2 * groups * tile_bytes(kGroupRows, kD));
       for (int group_row = 0; group_row < keys; group_row += kGroupRows) {
-        copy_rows<kGradientRows, kD>(memory + M::k, group_row, maps.k, row + group_row, column, &shared.keys_there);
-        copy_rows<kGradientRows, kD>(memory + M::v, group_row, maps.v, row + group_row, column, &shared.keys_there);
+        copy_rows<kGradientRows, kD>(memory + M::k, group_row, maps.k, row + group_row, column, &shared.item_there);
+        copy_rows<kGradientRows, kD>(memory + M::v, group_row, maps.v, row + group_row, column, &shared.item_there);
       }
     }
     for (bool more = true; more; ++ring.step) {
@@ -102,7 +100,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
   Ring<M::stages> ring;
   Ring<1> tiles;
   for (int at; (at = item_at(tiles.step)) < deal.items; ++tiles.step) {
-    barrier_wait(&shared.keys_there, tiles.parity());
+    barrier_wait(&shared.item_there, tiles.parity());
     const KeyItem& item = shared.items[tiles.step % 2];
     float dk[kD / 8][4] = {}, dv[kD / 8][4] = {};
     for (bool more = true; more; ++ring.step) {
@@ -165,7 +163,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
       P::end(dk);
       warp_arrive(&shared.free[place]);
     }
-    warp_arrive(&shared.keys_free);
+    warp_arrive(&shared.item_free);
     const bool row0 = row < item.keys, row1 = row + 8 < item.keys;
     store_fragments(g.dk, g.dk_stride, item.row + row, row0, row1, item.column, dk, in.scale);
     store_fragments(g.dv, g.dv_stride, item.row + row, row0, row1, item.column, dv, 1.0f);
@@ -179,43 +177,22 @@ void group_dkv_kernel(AttentionInputs in, Gradients g, RLHI_GRID_CONSTANT const 
 #if RLHI_HAS_GROUP_PRODUCTS
   using M = Memory<kD>;
   unsigned char* const memory = shared_memory();
-  if (thread_index() == 0) {
-    auto& shared = *reinterpret_cast<typename M::Shared*>(memory + M::shared);
-    barrier_init(&shared.keys_there, 1);
-    barrier_init(&shared.keys_free, kGradientWarps);
-    for (SharedBarrier& b : shared.there) barrier_init(&b, 2);  // rows of q and dout, and their lse and delta
-    for (SharedBarrier& b : shared.free) barrier_init(&b, kGradientWarps);
-    barrier_init(&shared.landed, 1);
-    shared_fence();
-  }
-  sync_threads();
-  if (thread_index() >= kGradientGroups * kGroupThreads) {
-    give_registers<kBringRegisters>();
-    if (thread_index() < kGradientGroups * kGroupThreads + 32) bring<kD>(in, g, maps, deal, memory);
-  } else {
-    take_registers<kComputeRegisters>();
-    compute<kD>(in, g, deal, memory);
-  }
+  begin_barriers(*reinterpret_cast<typename M::Shared*>(memory + M::shared), 2);  // rows of q and dout, and their lse and delta
+  in_roles<kGradientGroups, kComputeRegisters, kBringRegisters>([&] { compute<kD>(in, g, deal, memory); }, [&] { bring<kD>(in, g, maps, deal, memory); });
 #endif
-}
-
-template <int kD>
-void launch_dkv(const Launch& at, const AttentionArgs& a, const Gradients& g, const GradientMaps& maps, const BackwardTiles& tiles) {
-  using M = Memory<kD>;
-  static_assert(M::bytes <= 227 << 10, "the shared memory of sm_90");
-  const int64_t items = tiles.n_key_tiles * a.n_kv_heads;
-  check(items < (int64_t{1} << 30), ErrorCode::invalid_argument, "attention_backward: ", tiles.n_key_tiles, " tiles are too many");
-  launch(at, items < at.multiprocessors ? items : at.multiprocessors, kGradientThreads, static_cast<size_t>(M::bytes), group_dkv_kernel<kD>, inputs_of(a), g,
-         maps, KeyDeal{tiles.key_tiles, tiles.visitors, static_cast<int>(items), a.n_kv_heads});
 }
 
 }  // namespace
 
 void group_dkv(const Launch& at, const AttentionBackwardArgs& b, const Gradients& g, const GradientMaps& maps, const BackwardTiles& tiles) {
   const AttentionArgs& a = b.forward;
-  if (a.head_dim == 64) return launch_dkv<64>(at, a, g, maps, tiles);
-  if (a.head_dim == 96) return launch_dkv<96>(at, a, g, maps, tiles);
-  launch_dkv<128>(at, a, g, maps, tiles);
+  const int64_t items = tiles.n_key_tiles * a.n_kv_heads;
+  const KeyDeal deal{tiles.key_tiles, tiles.visitors, static_cast<int>(items), a.n_kv_heads};
+  with_head_dim(a.head_dim, [&](auto dim) {
+    constexpr int kD = decltype(dim)::value;
+    static_assert(Memory<kD>::bytes <= 227 << 10, "the shared memory of sm_90");
+    launch_dealt(at, items, kGradientThreads, Memory<kD>::bytes, group_dkv_kernel<kD>, inputs_of(a), g, maps, deal);
+  });
 }
 
 }  // namespace rlhi::ops::cuda

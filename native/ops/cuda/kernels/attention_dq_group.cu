@@ -9,9 +9,7 @@ template <int kD>
 struct Memory {
   static constexpr int stages = 4, rows_bytes = tile_bytes(kGradientRows, kD), block_bytes = tile_bytes(kKeyBlock, kD);
   static constexpr int q = 0, dout = q + rows_bytes, k = dout + rows_bytes, v = k + stages * block_bytes, shared = v + stages * block_bytes;
-  struct Shared {
-    SharedBarrier rows_there, rows_free, there[stages], free[stages];
-    SharedBarrier landed;                      // a block that ends within a box, before the rest is cleared
+  struct Shared : GradientBarriers<stages> {
     KeyBlock blocks[stages];
     TileItem<kGradientGroups> items[2];
     alignas(8) float row_values[kGradientRows][2];  // lse in powers of two, delta
@@ -39,14 +37,14 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
       values[i][0] = row < own.rows ? g.lse_log2[from] : 0.0f;  // a row that is not there is not stored
       values[i][1] = row < own.rows ? g.delta[from] : 0.0f;
     }
-    barrier_wait(&shared.rows_free, tiles.parity_before());
+    barrier_wait(&shared.item_free, tiles.parity_before());
     RLHI_UNROLL
     for (int i = 0; i < kValues; ++i) store_words(shared.row_values[lane + 32 * i], Words2{{as_bits(values[i][0]), as_bits(values[i][1])}});
     own.template tell<kKeyBlock>(in, shared.items[tiles.step % 2]);
     if (lane == 0) {
-      barrier_expect(&shared.rows_there, 2 * own.groups() * tile_bytes(kGroupRows, kD));
-      own.template copy<kD>(memory + M::q, maps.q, &shared.rows_there);
-      own.template copy<kD>(memory + M::dout, maps.dout, &shared.rows_there);
+      barrier_expect(&shared.item_there, 2 * own.groups() * tile_bytes(kGroupRows, kD));
+      own.template copy<kD>(memory + M::q, maps.q, &shared.item_there);
+      own.template copy<kD>(memory + M::dout, maps.dout, &shared.item_there);
     }
     const int column = own.head / in.group * kD;
     auto walk = BlockWalk::over(own.segment, own.range);
@@ -99,7 +97,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const De
     }
   };
   for (int at; (at = item_at(tiles.step)) < deal.items; ++tiles.step) {
-    barrier_wait(&shared.rows_there, tiles.parity());
+    barrier_wait(&shared.item_there, tiles.parity());
     const TileItem<kGradientGroups>& item = shared.items[tiles.step % 2];
     uint32_t q[kD / 16][4], dout[kD / 16][4];
     load_left<kD>(q, memory + M::q, own.group);
@@ -111,7 +109,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const De
       lse_log2[i] = as_float(values.w[0]), delta[i] = as_float(values.w[1]);
     }
     shared_fence();                           // what ordinary loads have read, boxes overwrite
-    warp_arrive(&shared.rows_free);
+    warp_arrive(&shared.item_free);
     const int steps = item.steps[own.group].end - item.steps[own.group].first, position = item.position + own.row;
     const QueryRange range = own.queries(item);
     pass(item.steps[own.group].first);
@@ -171,35 +169,9 @@ void group_dq_kernel(AttentionInputs in, Gradients g, RLHI_GRID_CONSTANT const G
 #if RLHI_HAS_GROUP_PRODUCTS
   using M = Memory<kD>;
   unsigned char* const memory = shared_memory();
-  if (thread_index() == 0) {
-    auto& shared = *reinterpret_cast<typename M::Shared*>(memory + M::shared);
-    barrier_init(&shared.rows_there, 1);
-    barrier_init(&shared.rows_free, kGradientWarps);
-    for (SharedBarrier& b : shared.there) barrier_init(&b, 1);
-    for (SharedBarrier& b : shared.free) barrier_init(&b, kGradientWarps);
-    barrier_init(&shared.landed, 1);
-    shared_fence();
-  }
-  sync_threads();
-  if (thread_index() >= kGradientGroups * kGroupThreads) {
-    give_registers<kBringRegisters>();
-    if (thread_index() < kGradientGroups * kGroupThreads + 32) bring<kD>(in, g, maps, deal, memory);
-  } else {
-    take_registers<kComputeRegisters>();
-    compute<kD>(in, g, deal, memory);
-  }
+  begin_barriers(*reinterpret_cast<typename M::Shared*>(memory + M::shared), 1);
+  in_roles<kGradientGroups, kComputeRegisters, kBringRegisters>([&] { compute<kD>(in, g, deal, memory); }, [&] { bring<kD>(in, g, maps, deal, memory); });
 #endif
-}
-
-template <int kD>
-void launch_dq(const Launch& at, const AttentionArgs& a, const Gradients& g, const GradientMaps& maps, const QueryTile* tiles, int64_t n_tiles) {
-  using M = Memory<kD>;
-  static_assert(M::bytes <= 227 << 10, "the shared memory of sm_90");
-  const int heads = heads_at_once<kGradientGroups>(a);
-  const int64_t items = n_tiles * (a.n_heads / heads);
-  check(items < (int64_t{1} << 30), ErrorCode::invalid_argument, "attention_backward: ", n_tiles, " tiles are too many");
-  launch(at, items < at.multiprocessors ? items : at.multiprocessors, kGradientThreads, static_cast<size_t>(M::bytes), group_dq_kernel<kD>, inputs_of(a), g,
-         maps, Deal{tiles, static_cast<int>(items), heads});
 }
 
 }  // namespace
@@ -217,9 +189,13 @@ int group_dq_rows(const AttentionArgs& a) { return kGradientRows / heads_at_once
 
 void group_dq(const Launch& at, const AttentionBackwardArgs& b, const Gradients& g, const GradientMaps& maps, const QueryTile* tiles, int64_t n_tiles) {
   const AttentionArgs& a = b.forward;
-  if (a.head_dim == 64) return launch_dq<64>(at, a, g, maps, tiles, n_tiles);
-  if (a.head_dim == 96) return launch_dq<96>(at, a, g, maps, tiles, n_tiles);
-  launch_dq<128>(at, a, g, maps, tiles, n_tiles);
+  const int heads = heads_at_once<kGradientGroups>(a);
+  const int64_t items = n_tiles * (a.n_heads / heads);
+  with_head_dim(a.head_dim, [&](auto dim) {
+    constexpr int kD = decltype(dim)::value;
+    static_assert(Memory<kD>::bytes <= 227 << 10, "the shared memory of sm_90");
+    launch_dealt(at, items, kGradientThreads, Memory<kD>::bytes, group_dq_kernel<kD>, inputs_of(a), g, maps, Deal{tiles, static_cast<int>(items), heads});
+  });
 }
 
 }  // namespace rlhi::ops::cuda

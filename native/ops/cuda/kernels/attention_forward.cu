@@ -108,9 +108,7 @@ void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* t
 }
 template <int kGroups>
 void launch_forward(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
-  if (a.head_dim == 64) return launch_forward<64, kGroups>(at, a, tiles, n_tiles);
-  if (a.head_dim == 96) return launch_forward<96, kGroups>(at, a, tiles, n_tiles);
-  launch_forward<128, kGroups>(at, a, tiles, n_tiles);
+  with_head_dim(a.head_dim, [&](auto dim) { launch_forward<decltype(dim)::value, kGroups>(at, a, tiles, n_tiles); });
 }
 
 // Shared memory of a tile of this many warpgroups, the largest head size included.

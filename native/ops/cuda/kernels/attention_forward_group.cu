@@ -84,27 +84,8 @@ void group_forward_kernel(AttentionInputs in, RLHI_GRID_CONSTANT const GroupMaps
   using M = Memory<kD>;
   unsigned char* const memory = shared_memory();
   begin_barriers(*reinterpret_cast<typename M::Shared*>(memory + M::shared));
-  if (thread_index() >= kGroups * kGroupThreads) {
-    give_registers<kBringRegisters>();
-    if (thread_index() < kGroups * kGroupThreads + 32) bring<kD>(in, maps, deal, memory);
-  } else {
-    take_registers<kComputeRegisters>();
-    compute<kD>(in, to, deal, memory);
-  }
+  in_roles<kGroups, kComputeRegisters, kBringRegisters>([&] { compute<kD>(in, to, deal, memory); }, [&] { bring<kD>(in, maps, deal, memory); });
 #endif
-}
-
-template <int kD>
-void launch_group(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
-  using M = Memory<kD>;
-  static_assert(M::bytes <= 227 << 10, "the shared memory of sm_90");
-  const int heads = heads_at_once<kGroups>(a);
-  const int64_t items = n_tiles * (a.n_heads / heads);
-  check(items < (int64_t{1} << 30), ErrorCode::invalid_argument, "attention: ", n_tiles, " tiles are too many");
-  const GroupMaps maps{tensor_map(a.q, kGroupRows), tensor_map(a.k, kPair), tensor_map(a.v, kPair)};
-  const GroupOutputs to{a.out.data, a.out.row_stride, static_cast<float*>(a.lse.data), a.lse.row_stride};
-  launch(at, items < at.multiprocessors ? items : at.multiprocessors, M::threads, static_cast<size_t>(M::bytes), group_forward_kernel<kD>, inputs_of(a),
-         maps, to, Deal{tiles, static_cast<int>(items), heads});
 }
 
 }  // namespace
@@ -119,9 +100,15 @@ int group_attention_rows(const AttentionArgs& a) {
 }
 
 void group_attention(const Launch& at, const AttentionArgs& a, const QueryTile* tiles, int64_t n_tiles) {
-  if (a.head_dim == 64) return launch_group<64>(at, a, tiles, n_tiles);
-  if (a.head_dim == 96) return launch_group<96>(at, a, tiles, n_tiles);
-  launch_group<128>(at, a, tiles, n_tiles);
+  const int heads = heads_at_once<kGroups>(a);
+  const int64_t items = n_tiles * (a.n_heads / heads);
+  const GroupMaps maps{tensor_map(a.q, kGroupRows), tensor_map(a.k, kPair), tensor_map(a.v, kPair)};
+  const GroupOutputs to{a.out.data, a.out.row_stride, static_cast<float*>(a.lse.data), a.lse.row_stride};
+  with_head_dim(a.head_dim, [&](auto dim) {
+    constexpr int kD = decltype(dim)::value;
+    static_assert(Memory<kD>::bytes <= 227 << 10, "the shared memory of sm_90");
+    launch_dealt(at, items, Memory<kD>::threads, Memory<kD>::bytes, group_forward_kernel<kD>, inputs_of(a), maps, to, Deal{tiles, static_cast<int>(items), heads});
+  });
 }
 
 }  // namespace rlhi::ops::cuda

@@ -24,6 +24,13 @@ int heads_at_once(const AttentionArgs& a) {
   return a.n_heads / a.n_kv_heads % kGroups == 0 ? kGroups : 1;
 }
 
+// A block for each multiprocessor, or for each item where those are fewer.
+template <class... Parameters, class... Arguments>
+void launch_dealt(const Launch& at, int64_t items, int threads, int shared_bytes, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  check(items < (int64_t{1} << 30), ErrorCode::invalid_argument, "attention: ", items, " tiles and heads are too many");
+  launch(at, items < at.multiprocessors ? items : at.multiprocessors, threads, static_cast<size_t>(shared_bytes), kernel, arguments...);
+}
+
 #if RLHI_HAS_GROUP_PRODUCTS
 RLHI_DEVICE int item_at(uint32_t round) {
   return static_cast<int>(round) * grid_size() + (round % 2 == 0 ? block_index() : grid_size() - 1 - block_index());
@@ -42,6 +49,18 @@ struct Ring {
 RLHI_DEVICE void warp_arrive(SharedBarrier* b) {
   sync_warp();
   if (thread_index() % 32 == 0) barrier_arrive(b);
+}
+
+// kGroups warpgroups compute, and one warp of the group behind them brings, with registers dealt anew between the two.
+template <int kGroups, int kComputeRegisters, int kBringRegisters, class Compute, class Bring>
+RLHI_DEVICE void in_roles(const Compute& compute, const Bring& bring) {
+  if (thread_index() < kGroups * kGroupThreads) {
+    take_registers<kComputeRegisters>();
+    compute();
+  } else {
+    give_registers<kBringRegisters>();
+    if (thread_index() < kGroups * kGroupThreads + 32) bring();
+  }
 }
 
 // Begins copying the map's box of rows from `row` on, and a head's columns, to row `to_row` of a tile of kRows rows. By one thread.

@@ -27,6 +27,17 @@ inline bool on_tensor_cores(std::initializer_list<Tensor> tensors, int head_dim)
   }
   return true;
 }
+// f(dim) with the head size as the constant dim::value, of those that on_tensor_cores() lets through.
+template <int kD>
+struct HeadDim {
+  static constexpr int value = kD;
+};
+template <class F>
+void with_head_dim(int head_dim, const F& f) {
+  if (head_dim == 64) f(HeadDim<64>());
+  else if (head_dim == 96) f(HeadDim<96>());
+  else f(HeadDim<128>());
+}
 // Positions [oldest, newest] of a run of queries.
 struct QueryRange {
   int oldest, newest;
