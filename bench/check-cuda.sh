@@ -87,7 +87,7 @@ sanitize() {
   for tool in "memcheck" "racecheck --kernel-name kns=rlhi"; do
     echo "== $tool"
     # shellcheck disable=SC2086
-    compute-sanitizer --tool $tool --error-exitcode 9 "$build/rlhi_native_tests" --device "$device" \
+    RLHI_CUDA_ATTENTION_BACKWARD=specialized compute-sanitizer --tool $tool --error-exitcode 9 "$build/rlhi_native_tests" --device "$device" \
       "ops test: attention" "attention: one token" "ops test: rms_norm" "ops test: swiglu" "ops test: rope" "ops test: scatter_add" \
       "linear_logprob: the same" "adamw on bf16" "gemm: few rows" "choose_tokens: every backend" "ops test: preference_loss" "repeated work:" "trainer: metrics are means" "generator: stop tokens end" || return 1
   done
