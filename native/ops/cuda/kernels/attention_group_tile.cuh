@@ -64,6 +64,7 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const GroupMaps& maps, const D
       barrier_wait(&shared.values_free[place], ring.parity_before());
       if (pair.keys == kPair) {
         if (first_lane) copy(maps.v, M::v, &shared.values_there[place]);
+        sync_warp();                          // no lane is a phase behind the one that expects
         continue;
       }
       if (first_lane) copy(maps.v, M::v, &shared.landed);
