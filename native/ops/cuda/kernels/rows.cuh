@@ -115,6 +115,7 @@ struct Division {
   int32_t shift = 0;    // ceil(log2(by))
 
   Division(int64_t divisor) : by(divisor) {
+    check(by >= 1, ErrorCode::internal, "division by ", by);
     __extension__ typedef unsigned __int128 Wide;
     while (int64_t{1} << shift < by) ++shift;
     multiplier = 2 * static_cast<uint64_t>(((Wide{1} << (62 + shift)) + static_cast<Wide>(by - 1)) / static_cast<Wide>(by));
