@@ -30,13 +30,14 @@ void rope_kernel(Rows x, int64_t n, RopeItems items, int heads, int half, Rows c
   const int64_t i = static_cast<int64_t>(block_index()) * kThreads + thread_index();
   const Place row = place_of(i < n ? i : n - 1, items.per_row), item = place_of(row.group, items.per_heads);
   const int first_head = static_cast<int>(item.row) * kHeadsAtOnce, at = static_cast<int>(item.group) * kGroup;
-  // What is not there, items behind the last and a second head, is read where something is, and not written.
+  // Where there is no second head the first is read for it, and not written again.
   void *low_at[kHeadsAtOnce], *high_at[kHeadsAtOnce];
-  Group<kGroup> low[kHeadsAtOnce], high[kHeadsAtOnce];
+  Group<kGroup> low[kHeadsAtOnce] = {}, high[kHeadsAtOnce] = {};
   RLHI_UNROLL
   for (int h = 0; h < kHeadsAtOnce; ++h) {
     low_at[h] = x.at(row.row, least(first_head + h, heads - 1) * 2 * half + at);
     high_at[h] = static_cast<char*>(low_at[h]) + half * (x.is_f32 ? 4 : 2);
+    if (i >= n) continue;  // not the last item's: it is written in place
     low[h] = load_group<kGroup>(low_at[h], x.is_f32);
     high[h] = load_group<kGroup>(high_at[h], x.is_f32);
   }

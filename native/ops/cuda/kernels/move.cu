@@ -11,7 +11,7 @@ template <int kGroup, bool kAdd>
 RLHI_KERNEL(kThreads, 4)
 void move_kernel(Rows to, const int32_t* to_index, Rows from, const int32_t* from_index, int64_t rows, Division per_row) {
   const int64_t n = rows * per_row.by, first = static_cast<int64_t>(block_index()) * (kThreads * kInFlight) + thread_index();
-  // Beyond the end the last group is read again, and not written: so all indices, then all groups, are on their way before the first is waited for.
+  // All indices, those of the last group again beyond the end, then all groups are on their way before the first is waited for.
   Group<kGroup> read[kInFlight], before[kInFlight];
   void *source[kInFlight], *target[kInFlight];
   RLHI_UNROLL
@@ -23,6 +23,7 @@ void move_kernel(Rows to, const int32_t* to_index, Rows from, const int32_t* fro
   }
   RLHI_UNROLL
   for (int u = 0; u < kInFlight; ++u) {
+    if (first + u * kThreads >= n) continue;
     read[u] = load_group<kGroup>(source[u], from.is_f32);
     if (kAdd) before[u] = load_group<kGroup>(target[u], to.is_f32);
   }
