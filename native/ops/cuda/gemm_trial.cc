@@ -1,6 +1,5 @@
 #include "ops/cuda/gemm_trial.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -99,13 +98,13 @@ void GemmTrial::fill() {
 void GemmTrial::begin(const GemmArgs& args, const std::function<void()>& multiply) {
   c_bytes_ = bytes_of(args.c, args.c.rows);
   run(multiply, expected_);
-  least_ = milliseconds(multiply);
+  least_ = runtime::least_milliseconds(launch_.stream, kTimes, multiply);
 }
 
 bool GemmTrial::is_better(const std::function<void()>& multiply) {
   run(multiply, found_);
   if (std::memcmp(found_.data(), expected_.data(), c_bytes_) != 0) return false;
-  const double time = milliseconds(multiply);
+  const double time = runtime::least_milliseconds(launch_.stream, kTimes, multiply);
   if (time >= least_) return false;
   least_ = time;
   return true;
@@ -118,20 +117,6 @@ void GemmTrial::run(const std::function<void()>& multiply, std::vector<char>& c)
   if (c.size() < c_bytes_) c.resize(c_bytes_);
   runtime::copy_out(launch_.stream, c.data(), c_.data, c_bytes_);
   runtime::synchronize(launch_.stream);
-}
-
-double GemmTrial::milliseconds(const std::function<void()>& multiply) {
-  const runtime::OwnEvent begin, end;
-  double least = 0;
-  for (int i = 0; i < kTimes; ++i) {
-    runtime::record(begin.event, launch_.stream);
-    multiply();
-    runtime::record(end.event, launch_.stream);
-    runtime::wait(end.event);
-    const double time = runtime::milliseconds(begin.event, end.event);
-    least = i == 0 ? time : std::min(least, time);
-  }
-  return least;
 }
 
 }  // namespace rlhi::ops::cuda

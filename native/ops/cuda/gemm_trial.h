@@ -31,7 +31,6 @@ class GemmTrial {
   };
   void fill();
   void run(const std::function<void()>& multiply, std::vector<char>& c);
-  double milliseconds(const std::function<void()>& multiply);  // the least of a few
   Launch launch_;
   GemmArgs args_;
   Memory a_, b_, c_, bias_, rows_, order_;

@@ -152,19 +152,8 @@ class Trial {
     }
     return bytes;
   }
-  // The least of a few.
   double milliseconds(const Form& form) {
-    const runtime::OwnEvent begin, end;
-    double least = 0;
-    for (int i = 0; i < kTimes; ++i) {
-      runtime::record(begin.event, launch_.stream);
-      run(launch_, form);
-      runtime::record(end.event, launch_.stream);
-      runtime::wait(end.event);
-      const double time = runtime::milliseconds(begin.event, end.event);
-      least = i == 0 ? time : std::min(least, time);
-    }
-    return least;
+    return runtime::least_milliseconds(launch_.stream, kTimes, [&] { run(launch_, form); });
   }
 
   Launch launch_;

@@ -39,6 +39,27 @@ RLHI_DEVICE void begin_barriers(GradientBarriers<kStages>& b, int parts) {
   }
   sync_threads();
 }
+
+// A block's rows of two tensors, which pass through the ring together; blocks of keys and of queries have kGroupRows rows.
+template <int kD>
+struct BlockTiles {
+  static_assert(kKeyBlock == kGroupRows && kQueryBlock == kGroupRows);
+  unsigned char *first, *second;
+
+  // By one thread.
+  RLHI_DEVICE void copy(const TensorMap& of_first, const TensorMap& of_second, int row, int column, SharedBarrier* there) const {
+    barrier_expect(there, 2 * tile_bytes(kGroupRows, kD));
+    copy_rows<kGroupRows, kD>(first, 0, of_first, row, column, there);
+    copy_rows<kGroupRows, kD>(second, 0, of_second, row, column, there);
+  }
+  // What landed behind the block's own rows becomes zero, by a warp, which then arrives.
+  RLHI_DEVICE void clear(int rows, SharedBarrier* there) const {
+    clear_rows<kGroupRows, kD>(first, rows);
+    clear_rows<kGroupRows, kD>(second, rows);
+    shared_fence();
+    warp_arrive(there);
+  }
+};
 #endif
 
 // Whether this device has the kernels.

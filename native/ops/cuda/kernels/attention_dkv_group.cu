@@ -64,13 +64,9 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
         if (lane == 0) barrier_arrive(there), barrier_arrive(there);
         continue;
       }
-      unsigned char *const q = memory + M::q + place * M::block_bytes, *const dout = memory + M::dout + place * M::block_bytes;
+      const BlockTiles<kD> tiles_of_block{memory + M::q + place * M::block_bytes, memory + M::dout + place * M::block_bytes};
       SharedBarrier* const copied = block.queries == kQueryBlock ? there : &shared.landed;
-      if (lane == 0) {
-        barrier_expect(copied, 2 * M::block_bytes);
-        copy_rows<kQueryBlock, kD>(q, 0, maps.q, block.row, block.head * kD, copied);
-        copy_rows<kQueryBlock, kD>(dout, 0, maps.dout, block.row, block.head * kD, copied);
-      }
+      if (lane == 0) tiles_of_block.copy(maps.q, maps.dout, block.row, block.head * kD, copied);
       RLHI_UNROLL
       for (int i = lane; i < kQueryBlock; i += 32) {  // a query beyond the block is a row of zeros throughout: it adds nothing
         const int64_t from = static_cast<int64_t>(block.row + i) * in.n_heads + block.head;
@@ -79,10 +75,7 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
       }
       if (block.queries < kQueryBlock) {
         barrier_wait(&shared.landed, landed++ % 2);
-        clear_rows<kQueryBlock, kD>(q, block.queries);
-        clear_rows<kQueryBlock, kD>(dout, block.queries);
-        shared_fence();
-        warp_arrive(there);
+        tiles_of_block.clear(block.queries, there);
       }
       warp_arrive(there);
     }
@@ -94,8 +87,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
   using M = Memory<kD>;
   using P = Products<true>;
   auto& shared = *reinterpret_cast<typename M::Shared*>(memory + M::shared);
-  const int group_row = static_cast<int>(warp_uniform(static_cast<uint32_t>(thread_index() / kGroupThreads))) * kGroupRows;
-  const int row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;  // and + 8
+  const GroupPlace own(true);
   const float scale_log2 = in.scale * kLog2e;
   Ring<M::stages> ring;
   Ring<1> tiles;
@@ -108,7 +100,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
       barrier_wait(&shared.there[place], ring.parity());
       const QueryBlock& block = shared.blocks[place];
       more = block.queries > 0;
-      const KeyBlock group_keys{0, block.key_position + group_row, least(item.keys - group_row, kGroupRows)};
+      const KeyBlock group_keys{0, block.key_position + own.group_row, least(item.keys - own.group_row, kGroupRows)};
       const QueryRange range{block.position, block.position + block.queries - 1};
       if (!more || group_keys.keys <= 0 || !sees_some(range, group_keys, in.window)) {  // a warpgroup alike
         warp_arrive(&shared.free[place]);
@@ -118,15 +110,15 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
       const float* const columns = shared.row_values[place][thread_index() % 4 * 2];  // this thread's queries
       float s[8][4], ds[8][4];
       P::begin(s);
-      P::template scores<kD, kGradientRows, kQueryBlock>(s, memory + M::k, group_row, q);
+      P::template scores<kD, kGradientRows, kQueryBlock>(s, memory + M::k, own.group_row, q);
       P::commit();
       P::begin(ds);
-      P::template scores<kD, kGradientRows, kQueryBlock>(ds, memory + M::v, group_row, dout);
+      P::template scores<kD, kGradientRows, kQueryBlock>(ds, memory + M::v, own.group_row, dout);
       P::commit();
-      const bool hides = block.first_key > group_row || block.end_key < group_row + kGroupRows || !sees_all(range, group_keys, in.window);
+      const bool hides = block.first_key > own.group_row || block.end_key < own.group_row + kGroupRows || !sees_all(range, group_keys, in.window);
       P::template wait<1>();
       P::end(s);
-      if (hides) mask_transposed(s, block, 0, row, in.window);
+      if (hides) mask_transposed(s, block, 0, own.row, in.window);
       RLHI_UNROLL
       for (int n = 0; n < 8; ++n) {
         const Words4 two = load_words<Words4>(columns + n * 16);  // lse and delta of one query, then of the next
@@ -164,9 +156,9 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const Ke
       warp_arrive(&shared.free[place]);
     }
     warp_arrive(&shared.item_free);
-    const bool row0 = row < item.keys, row1 = row + 8 < item.keys;
-    store_fragments(g.dk, g.dk_stride, item.row + row, row0, row1, item.column, dk, in.scale);
-    store_fragments(g.dv, g.dv_stride, item.row + row, row0, row1, item.column, dv, 1.0f);
+    const bool row0 = own.row < item.keys, row1 = own.row + 8 < item.keys;
+    store_fragments(g.dk, g.dk_stride, item.row + own.row, row0, row1, item.column, dk, in.scale);
+    store_fragments(g.dv, g.dv_stride, item.row + own.row, row0, row1, item.column, dv, 1.0f);
   }
 }
 #endif

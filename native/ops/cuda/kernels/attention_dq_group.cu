@@ -50,24 +50,19 @@ RLHI_DEVICE void bring(const AttentionInputs& in, const Gradients& g, const Grad
     auto walk = BlockWalk::over(own.segment, own.range);
     for (KeyBlock block = walk.next(in); block.keys > 0; block = walk.next(in), ++ring.step) {
       const int place = ring.place();
-      unsigned char *const k = memory + M::k + place * M::block_bytes, *const v = memory + M::v + place * M::block_bytes;
+      const BlockTiles<kD> tiles_of_block{memory + M::k + place * M::block_bytes, memory + M::v + place * M::block_bytes};
       barrier_wait(&shared.free[place], ring.parity_before());
       SharedBarrier* const there = block.keys == kKeyBlock ? &shared.there[place] : &shared.landed;
       if (lane == 0) {
         shared.blocks[place] = block;
-        barrier_expect(there, 2 * M::block_bytes);
-        copy_rows<kKeyBlock, kD>(k, 0, maps.k, block.row, column, there);
-        copy_rows<kKeyBlock, kD>(v, 0, maps.v, block.row, column, there);
+        tiles_of_block.copy(maps.k, maps.v, block.row, column, there);
       }
       if (block.keys == kKeyBlock) {
         sync_warp();                          // no lane is a phase behind the one that expects
         continue;
       }
       barrier_wait(&shared.landed, landed++ % 2);
-      clear_rows<kKeyBlock, kD>(k, block.keys);
-      clear_rows<kKeyBlock, kD>(v, block.keys);
-      shared_fence();
-      warp_arrive(&shared.there[place]);
+      tiles_of_block.clear(block.keys, &shared.there[place]);
     }
   }
 }
@@ -85,7 +80,7 @@ RLHI_DEVICE void compute(const AttentionInputs& in, const Gradients& g, const De
   using M = Memory<kD>;
   using P = Products<true>;
   auto& shared = *reinterpret_cast<typename M::Shared*>(memory + M::shared);
-  const GroupPlace own(deal);
+  const GroupPlace own(deal.heads == 1);
   const int tile_row = own.group * kGroupRows + own.row - own.group_row;  // the thread's, in shared memory
   const float scale_log2 = in.scale * kLog2e;
   Ring<M::stages> ring;

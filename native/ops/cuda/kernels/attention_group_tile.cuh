@@ -102,7 +102,7 @@ struct Worker : GroupPlace {
   Ring<M::stages> ring;
   Ring<2> tile_ring;
 
-  RLHI_DEVICE Worker(const Deal& deal, unsigned char* at) : GroupPlace(deal), memory(at), shared(*reinterpret_cast<typename M::Shared*>(at + M::shared)) {}
+  RLHI_DEVICE Worker(const Deal& deal, unsigned char* at) : GroupPlace(deal.heads == 1), memory(at), shared(*reinterpret_cast<typename M::Shared*>(at + M::shared)) {}
   RLHI_DEVICE void pass(int steps) {          // in which this warpgroup has nothing to do
     for (int i = 0; i < steps; ++i, ++ring.step) {
       const int place = ring.place();

@@ -121,9 +121,9 @@ struct QueryItem {
 struct GroupPlace {
   int group, head, group_row, row;            // head of the item; the warpgroup's first row of the tile; the thread's, the other is 8 below
 
-  RLHI_DEVICE explicit GroupPlace(const Deal& deal) {
+  RLHI_DEVICE explicit GroupPlace(bool one_head) {
     group = static_cast<int>(warp_uniform(static_cast<uint32_t>(thread_index() / kGroupThreads)));
-    head = deal.heads == 1 ? 0 : group, group_row = deal.heads == 1 ? group * kGroupRows : 0;
+    head = one_head ? 0 : group, group_row = one_head ? group * kGroupRows : 0;
     row = group_row + thread_index() % kGroupThreads / 32 * 16 + thread_index() % 32 / 4;
   }
   template <int kGroups>
