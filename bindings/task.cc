@@ -1,6 +1,8 @@
 #include "task.h"
 
 #include <algorithm>
+#include <functional>
+#include <ranges>
 
 namespace rlhi::bindings {
 
@@ -174,11 +176,22 @@ void AddonState::stop_listening(Task& task) {
 
 void AddonState::abort(Napi::Env env, uint64_t id) {
   const auto found = tasks_.find(id);
-  if (found == tasks_.end()) return;
-  found->second->control->request_abort();
-  if (!found->second->session->worker.cancel(id)) return;  // it runs: it will see the flag
+  if (found == tasks_.end() || found->second->control->abort()) return;
+  // Every task of the signal, the last one first: while one that runs is ending, none that waits behind it may begin.
+  const Napi::Object signal = found->second->signal.Value();
+  std::vector<uint64_t> ids;
+  for (const auto& [other, task] : tasks_) {
+    if (!task->signal.IsEmpty() && task->signal.Value().StrictEquals(signal)) ids.push_back(other);
+  }
+  std::ranges::sort(ids, std::greater());
+  std::vector<uint64_t> never_begun;
+  for (const uint64_t each : ids) {
+    const Task& task = *tasks_.at(each);
+    task.control->request_abort();
+    if (task.session->worker.cancel(each)) never_begun.push_back(each);  // one that runs will see the flag
+  }
   const Failure failure{error_code_name(ErrorCode::aborted), "aborted before it began"};
-  settle(env, id, nullptr, &failure);
+  for (const uint64_t each : never_begun | std::views::reverse) settle(env, each, nullptr, &failure);
 }
 
 }  // namespace rlhi::bindings

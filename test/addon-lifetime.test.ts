@@ -81,20 +81,41 @@ test("abort: a step stops before its next micro-batch, weights and step count as
 
 test("abort: scoring stops, and work that waits in the queue is rejected without waiting", async () => {
   const model = await loadTiny();
+  const score = (rows: number, signal: AbortSignal): Promise<unknown> => {
+    const texts = listColumn(Array.from({ length: rows }, () => [1, 2, 3, 4]));
+    return model.score({ rows, prompt: texts, continuations: texts, parents: Int32Array.from({ length: rows }, (_, i) => i) }, 8, signal);
+  };
   const running = new AbortController(), waiting = new AbortController();
-  const first = model.generate([endless], ignore, undefined, running.signal);
-  const trees = listColumn(Array.from({ length: 500 }, () => [1, 2, 3, 4]));
-  const second = model.score({ rows: 500, prompt: trees, continuations: trees, parents: Int32Array.from({ length: 500 }, (_, i) => i) }, 8, waiting.signal);
+  const first = model.generate([endless], ignore, ignore, running.signal);
+  const second = score(1, waiting.signal);
   waiting.abort();
   await assert.rejects(second, { code: "ERR_ABORTED" });
   noListeners(waiting.signal);
   running.abort();
   await assert.rejects(first, { code: "ERR_ABORTED" });
   const third = new AbortController();
-  const scoring = model.score({ rows: 500, prompt: trees, continuations: trees, parents: Int32Array.from({ length: 500 }, (_, i) => i) }, 8, third.signal);
+  const scoring = score(100_000, third.signal);  // seconds of micro-batches
   await sleep(5);
   third.abort();
   await assert.rejects(scoring, { code: "ERR_ABORTED" });
+  await model.close();
+});
+
+test("abort: what waits behind work of the same signal does not begin while that work ends", async () => {
+  const model = await loadTiny();
+  const trainer = await model.createTrainer(trainOptions);
+  const before = model.info().fingerprint;
+  const abort = new AbortController();
+  // More tokens than may be under way to a caller who takes none: it ends with the abort, and not before.
+  const running = model.generate([endless], ignore, ignore, abort.signal);
+  abort.signal.addEventListener("abort", () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300));
+  const batch = pairBatch(randomPairs(1, 1));
+  const behind = [trainer.step(batch, abort.signal), trainer.step(batch, abort.signal)];
+  abort.abort();
+  await Promise.all([running, ...behind].map((work) => assert.rejects(work, { code: "ERR_ABORTED" })));
+  assert.equal(trainer.stepsDone(), 0);
+  assert.equal((await trainer.step(batch)).step, 1);
+  assert.notEqual(model.info().fingerprint, before);
   await model.close();
 });
 

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { loadAddon } from "../lib/engine/addon.js";
 import type { PairBatch, StepMetrics } from "../lib/engine/addon.js";
-import { freshFolder, pairBatch, randomPairs, trainOptions } from "./helpers/addon-fixtures.js";
+import { freshFolder, pairBatch, randomPairs, request, trainOptions } from "./helpers/addon-fixtures.js";
 import { cliJson, runCli } from "./helpers/cli.js";
 import { gpuLibrary, namedLibrary, skipWithoutGpu } from "./helpers/gpu.js";
 import { tinyImEnd, writeTinyModel } from "./helpers/tiny-model.js";
@@ -70,12 +70,25 @@ test("steps given to a GPU before the one before has ended are the very steps on
     const out = freshFolder();
     mkdirSync(out);
     await trainer.saveState(out);
-    const stop = new AbortController();
-    const begun = batches.slice(1).map((batch) => trainer.step(batch, stop.signal));
+    const [stop, held] = [new AbortController(), new AbortController()];
+    // Tokens that nobody takes hold the engine up for as long as this does not await: none of the steps behind them begins.
+    const tokens = gpuModel.generate([request([1, 2], { n: 20, maxNewTokens: 20 })], () => undefined, () => undefined, held.signal);
+    const behind = batches.map((batch) => trainer.step(batch, stop.signal));
     stop.abort();
-    const [first, ...others] = await Promise.allSettled(begun);
-    assert.ok(others.every((end) => end.status === "rejected" && (end.reason as { code: string }).code === "ERR_ABORTED"));
-    assert.equal((await trainer.step(batches[0] as PairBatch)).step, first?.status === "fulfilled" ? 6 : 5);
+    held.abort();
+    await Promise.all([tokens, ...behind].map((work) => assert.rejects(work, { code: "ERR_ABORTED" })));
+    assert.equal(trainer.stepsDone(), 4);
+    // Without that, those that have begun by then are done, and they are the first ones.
+    const late = new AbortController();
+    const some = batches.map((batch) => trainer.step(batch, late.signal));
+    late.abort();
+    const ends = await Promise.allSettled(some);
+    const done = ends.filter((end) => end.status === "fulfilled").length;
+    for (const [i, end] of ends.entries()) {
+      if (i < done) assert.equal(end.status === "fulfilled" && end.value.step, 5 + i);
+      else assert.ok(end.status === "rejected" && (end.reason as { code: string }).code === "ERR_ABORTED");
+    }
+    assert.equal((await trainer.step(batches[0] as PairBatch)).step, 5 + done);
     await gpuModel.close();
     return { metrics, bytes: readFileSync(join(out, "optimizer.safetensors")) };
   };
