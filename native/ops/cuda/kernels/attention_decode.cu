@@ -65,7 +65,7 @@ void decode_kernel(AttentionInputs in, const DecodeSplit* splits, const DecodeQu
   copy_wait<1>();
   sync_warp();
   float s[8][4];
-  P::warp_scores<kD, kTileRows, kKeyBlock>(s, memory + Memory::q, 0, memory + Memory::k);
+  P::warp_scores<kD, kTileRows, kKeyBlock>(s, memory + Memory::q, 0, memory + Memory::k, thread_index() % 32);
   const QueryRange range{least(position[0], position[1]), most(position[0], position[1])};
   if (!sees_all(range, block, in.window)) {
     const ColumnRange c0 = columns_seen(block, position[0], in.window), c1 = columns_seen(block, position[1], in.window);

@@ -34,14 +34,14 @@ RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride
   if constexpr (kThreads % (8 * kUnits) == 0) {  // a thread's rows are a multiple of 8 apart, so its place in a row stays
     const unsigned row = thread / kUnits, unit = thread % kUnits;
     unsigned char* const to = tile_unit<kRows>(tile, static_cast<int>(row), static_cast<int>(unit));
-    RLHI_UNROLL_BY(8)
+    RLHI_UNROLL_BY(4)
     for (unsigned i = 0; i < kPasses; ++i) {
       const unsigned r = row + i * (kThreads / kUnits);
       copy_async(to + i * (kThreads / kUnits) * 128, source + static_cast<uint64_t>(r * row_units + unit) * 16,
                  r < static_cast<unsigned>(n));
     }
   } else {
-    RLHI_UNROLL_BY(8)
+    RLHI_UNROLL_BY(4)
     for (unsigned i = 0; i < kPasses; ++i) {
       const unsigned at = i * kThreads + thread, row = at / kUnits, unit = at % kUnits;
       copy_async(tile_unit<kRows>(tile, static_cast<int>(row), static_cast<int>(unit)),
@@ -76,12 +76,12 @@ struct Products<false> {
   // d[64, 8 kFragments] = a rows [a_row, a_row + 64) times b rows [0, 8 kFragments), over kD columns.
   template <int kD, int kRowsA, int kRowsB, int kFragments>
   static RLHI_DEVICE void scores(float (&d)[kFragments][4], unsigned char* a, int a_row, unsigned char* b) {
-    warp_scores<kD, kRowsA, kRowsB>(d, a, a_row + thread_index() / 32 % 4 * 16, b);
+    // Addresses made once for all steps would not leave the registers that two sums and their scores need.
+    warp_scores<kD, kRowsA, kRowsB>(d, a, a_row + thread_index() / 32 % 4 * 16, b, made_anew(thread_index() % 32));
   }
-  // This warp's 16 rows of that, from a row of its own.
+  // This warp's 16 rows of that, from a row of its own; `lane` is the thread's in its warp.
   template <int kD, int kRowsA, int kRowsB, int kFragments>
-  static RLHI_DEVICE void warp_scores(float (&d)[kFragments][4], unsigned char* a, int warp_row, unsigned char* b) {
-    const int lane = thread_index() % 32;
+  static RLHI_DEVICE void warp_scores(float (&d)[kFragments][4], unsigned char* a, int warp_row, unsigned char* b, int lane) {
     RLHI_UNROLL
     for (int n = 0; n < kFragments; ++n) d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
     RLHI_UNROLL

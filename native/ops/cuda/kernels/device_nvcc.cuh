@@ -47,6 +47,12 @@ RLHI_DEVICE T shuffle_xor(T v, int mask) {
 }
 // A value that is the same in all lanes, told to the compiler.
 RLHI_DEVICE uint32_t warp_uniform(uint32_t v) { return __shfl_sync(0xffffffffu, v, 0); }
+// The same number, kept from the compiler: what follows from it is worked out where it is used, not in registers from before a loop.
+RLHI_DEVICE int made_anew(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+RLHI_DEVICE void trap() { __trap(); }  // the launch fails
 RLHI_DEVICE bool warp_any(bool v) { return __any_sync(0xffffffffu, v) != 0; }
 
 // ---- arithmetic ------------------------------------------------------------------------------------------------------
