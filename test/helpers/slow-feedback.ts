@@ -3,4 +3,4 @@ import { feedbackContext } from "./feedback-context.js";
 import { feedbackStage } from "../../lib/run/stages/feedback.js";
 
 const dir = process.argv[2];
-if (dir !== undefined) await feedbackStage(feedbackContext(dir, 20));
+if (dir !== undefined) await feedbackStage(feedbackContext(dir, 60));
