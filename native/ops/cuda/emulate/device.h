@@ -59,7 +59,6 @@ T shuffle_xor(T v, int mask) {
   return emulate::from_lane<T>(emulate::exchange(v), from);
 }
 inline int made_anew(int v) { return v; }
-[[noreturn]] inline void trap() { fail(ErrorCode::internal, "a kernel that is not compiled for this GPU was launched"); }
 inline uint32_t warp_uniform(uint32_t v) {
   check(emulate::from_lane<uint32_t>(emulate::exchange(v), 0) == v, ErrorCode::internal, "a value differs between lanes");
   return v;

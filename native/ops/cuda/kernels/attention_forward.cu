@@ -24,9 +24,10 @@ struct ForwardOutputs {
   int64_t lse_stride;
 };
 
-// One block's work: a tile of one head's queries.
+// One block: a tile of one head's queries.
 template <int kD, int kGroups>
-RLHI_DEVICE void forward_tile(const AttentionInputs& in, const ForwardOutputs& to, const QueryTile* tiles) {
+RLHI_KERNEL(Tile<kGroups>::threads, 1)
+void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tiles) {
   constexpr int kThreads = Tile<kGroups>::threads, kRows = Tile<kGroups>::rows;
   using P = Products<false>;
   using Memory = ForwardMemory<kD, kRows>;
@@ -97,22 +98,6 @@ RLHI_DEVICE void forward_tile(const AttentionInputs& in, const ForwardOutputs& t
     for (int n = 0; n < kD / 8; ++n) store_words(to_row + n * 8, pack_bf16(out[n][2 * i] * factor, out[n][2 * i + 1] * factor));
     if (to.lse && thread_index() % 4 == 0) to.lse[at * to.lse_stride + own.head] = log_sum(state[i]);
   }
-}
-
-// Whether plan_attention() takes tiles of so many warpgroups on the architecture that is being compiled for.
-#ifdef __CUDA_ARCH__
-template <int kGroups>
-constexpr bool kTakenHere = kGroups == (__CUDA_ARCH__ >= 900 ? 3 : 2);
-#else
-template <int kGroups>
-constexpr bool kTakenHere = true;
-#endif
-
-template <int kD, int kGroups>
-RLHI_KERNEL(Tile<kGroups>::threads, 1)
-void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tiles) {
-  if constexpr (kTakenHere<kGroups>) forward_tile<kD, kGroups>(in, to, tiles);
-  else trap();
 }
 
 template <int kD, int kGroups>

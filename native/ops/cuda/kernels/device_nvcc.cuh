@@ -52,7 +52,6 @@ RLHI_DEVICE int made_anew(int v) {
   asm volatile("" : "+r"(v));
   return v;
 }
-RLHI_DEVICE void trap() { __trap(); }  // the launch fails
 RLHI_DEVICE bool warp_any(bool v) { return __any_sync(0xffffffffu, v) != 0; }
 
 // ---- arithmetic ------------------------------------------------------------------------------------------------------
