@@ -36,7 +36,7 @@ void forward_kernel(AttentionInputs in, ForwardOutputs to, const QueryTile* tile
   auto& walk = *reinterpret_cast<SharedWalk<BlockWalk, KeyBlock>*>(memory + Memory::walk);
   const auto place = [&](int first, int step) { return memory + first + step % kStages * Memory::stage; };
   const auto load_block = [&](int step) {
-    load_keys<kD, kGroups>(place(Memory::k, step), place(Memory::v, step), in, walk.at(step), own.kv_head);
+    load_keys<kD, kGroups, 4>(place(Memory::k, step), place(Memory::v, step), in, walk.at(step), own.kv_head);
   };
   walk.start(in, BlockWalk::over(own.segment, own.range));
   const Pipeline<P, kThreads> pipeline(memory + Memory::barrier);

@@ -54,13 +54,13 @@ RLHI_DEVICE QueriesOfTile queries_of_tile(const AttentionInputs& in, const Query
 }
 
 // Begins copying a block's keys and values of one head to two tiles.
-template <int kD, int kGroups>
+template <int kD, int kGroups, int kAtOnce = 8>
 RLHI_DEVICE void load_keys(unsigned char* k, unsigned char* v, const AttentionInputs& in, const KeyBlock& b, int kv_head) {
   if (b.keys > 0 && has_duty<kGroups>(0)) {
-    load_tile<kKeyBlock, kD, kGroupThreads>(k, bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
+    load_tile<kKeyBlock, kD, kGroupThreads, kAtOnce>(k, bf16_row(in.k, in.k_stride, b.row, kv_head * kD), in.k_stride, b.keys);
   }
   if (b.keys > 0 && has_duty<kGroups>(1)) {
-    load_tile<kKeyBlock, kD, kGroupThreads>(v, bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
+    load_tile<kKeyBlock, kD, kGroupThreads, kAtOnce>(v, bf16_row(in.v, in.v_stride, b.row, kv_head * kD), in.v_stride, b.keys);
   }
   copy_commit();
 }

@@ -24,8 +24,9 @@ RLHI_DEVICE unsigned char* tile_unit(unsigned char* tile, int row, int unit) {
   return tile + (unit / 8) * (kRows * 128) + row * 128 + (((unit % 8) ^ (row % 8)) << 4);
 }
 
-// Begins copying rows [0, n) of `from` (stride in elements) to the tile; rows from n to kRows become zero.
-template <int kRows, int kD, int kThreads>
+// Begins copying rows [0, n) of `from` (stride in elements) to the tile, kAtOnce copies a thread in a turn of the loop: their addresses
+// take registers. Rows from n to kRows become zero.
+template <int kRows, int kD, int kThreads, int kAtOnce = 8>
 RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride, int n) {
   constexpr unsigned kUnits = kD / 8, kPasses = kRows * kUnits / kThreads;
   static_assert(kRows * kUnits % kThreads == 0);
@@ -34,14 +35,14 @@ RLHI_DEVICE void load_tile(unsigned char* tile, const void* from, int64_t stride
   if constexpr (kThreads % (8 * kUnits) == 0) {  // a thread's rows are a multiple of 8 apart, so its place in a row stays
     const unsigned row = thread / kUnits, unit = thread % kUnits;
     unsigned char* const to = tile_unit<kRows>(tile, static_cast<int>(row), static_cast<int>(unit));
-    RLHI_UNROLL_BY(4)
+    RLHI_UNROLL_BY(kAtOnce)
     for (unsigned i = 0; i < kPasses; ++i) {
       const unsigned r = row + i * (kThreads / kUnits);
       copy_async(to + i * (kThreads / kUnits) * 128, source + static_cast<uint64_t>(r * row_units + unit) * 16,
                  r < static_cast<unsigned>(n));
     }
   } else {
-    RLHI_UNROLL_BY(4)
+    RLHI_UNROLL_BY(kAtOnce)
     for (unsigned i = 0; i < kPasses; ++i) {
       const unsigned at = i * kThreads + thread, row = at / kUnits, unit = at % kUnits;
       copy_async(tile_unit<kRows>(tile, static_cast<int>(row), static_cast<int>(unit)),
